@@ -1,0 +1,33 @@
+"""SPMTrack: single-object tracking with spatio-temporal parameter-efficient modelling.
+
+>>> from spmtrack_core import load_tracker  # doctest: +SKIP
+>>> tracker = load_tracker("nano", device="cpu")  # doctest: +SKIP
+>>> tracker.init(frame, (x, y, w, h))  # doctest: +SKIP
+>>> tracker.update(frame).box_xywh  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spmtrack_core.tracking.state import TrackResult, TrackState
+    from spmtrack_core.tracking.tracker import Tracker, load_tracker
+
+__version__ = "0.1.0"
+__all__ = ["TrackResult", "TrackState", "Tracker", "load_tracker"]
+
+_HOMES = {
+    "TrackResult": "spmtrack_core.tracking.state",
+    "TrackState": "spmtrack_core.tracking.state",
+    "Tracker": "spmtrack_core.tracking.tracker",
+    "load_tracker": "spmtrack_core.tracking.tracker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when the tracker is asked for: a video player does without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

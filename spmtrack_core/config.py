@@ -1,0 +1,353 @@
+"""Every setting of the project as a frozen dataclass, and the strict reader of their YAML files.
+
+Settings end at the builders: no network, tracker or loss ever sees a configuration object that it
+did not itself need as plain numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Numbers of one network. The defaults are SPMTrack-B at 378 px."""
+
+    trunk: str = "vit_base_patch14_dinov2"
+    """A timm model name, or ``explicit`` to build a ViT from the six numbers below."""
+    embed_dim: int = 768
+    """Width C of a token (explicit trunks only, as are the next five)."""
+    depth: int = 12
+    """Number of blocks."""
+    num_heads: int = 12
+    """Attention heads; must divide ``embed_dim``."""
+    mlp_hidden: int = 3072
+    """Width inside the FFN, after the gate for ``swiglu``."""
+    ffn: str = "mlp"
+    """``mlp`` (two maps, GELU) or ``swiglu`` (packed gate and value, SiLU)."""
+    patch_size: int = 14
+    """Side of a patch in pixels; every trunk, template and search size must fit it."""
+    stem: str = "patch"
+    """``patch`` (one strided convolution) or ``conv`` (3x3 stride-2 convolutions; explicit)."""
+    template_hw: tuple[int, int] = (196, 196)
+    """Height and width of a reference frame crop in pixels."""
+    search_hw: tuple[int, int] = (378, 378)
+    """Height and width of the search region in pixels."""
+    rank: int = 64
+    """Width r of an expert."""
+    alpha: float = 64.0
+    """Expert scale: ``alpha / rank``, or ``alpha / sqrt(rank)`` with ``rs_scaling``."""
+    experts: int = 4
+    """Routed experts E of every linear map."""
+    rs_scaling: bool = False
+    """Rank-stabilised scaling of the experts."""
+    shared_expert: bool = False
+    """One more expert that is always on; excludes ``expert_compressors``."""
+    expert_compressors: bool = False
+    """A down-projection of its own for every expert instead of one for all."""
+    drop_path: float = 0.0
+    """Stochastic depth rate, the same for all blocks; training only."""
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dim", "depth", "num_heads", "mlp_hidden", "patch_size",
+                     "rank", "experts"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide {self.embed_dim}")
+        if self.ffn not in ("mlp", "swiglu"):
+            raise ValueError(f"ffn must be mlp or swiglu; got {self.ffn!r}")
+        if self.stem not in ("patch", "conv"):
+            raise ValueError(f"stem must be patch or conv; got {self.stem!r}")
+        if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"a conv stem needs a power of two; got patch {self.patch_size}")
+        if self.stem == "conv" and self.trunk != "explicit":
+            raise ValueError("a conv stem needs trunk: explicit")
+        if self.shared_expert and self.expert_compressors:
+            raise ValueError("shared_expert and expert_compressors exclude each other")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1); got {self.drop_path}")
+        for name in ("template_hw", "search_hw"):
+            size_hw = getattr(self, name)
+            if any(side < 1 or side % self.patch_size for side in size_hw):
+                raise ValueError(f"{name} {size_hw} must be multiples of {self.patch_size} px")
+        if any(z > x for z, x in zip(self.template_hw, self.search_hw, strict=True)):
+            raise ValueError(f"template {self.template_hw} must fit in search {self.search_hw}")
+
+    @property
+    def template_grid_hw(self) -> tuple[int, int]:
+        """Rows and columns of cells of a reference frame."""
+        return self.template_hw[0] // self.patch_size, self.template_hw[1] // self.patch_size
+
+    @property
+    def search_grid_hw(self) -> tuple[int, int]:
+        """Rows and columns of cells of the search region."""
+        return self.search_hw[0] // self.patch_size, self.search_hw[1] // self.patch_size
+
+    @property
+    def scaling(self) -> float:
+        """Factor on the experts' sum."""
+        return self.alpha / (self.rank**0.5 if self.rs_scaling else self.rank)
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """How the tracker uses the network. The defaults are the published ones."""
+
+    template_area_factor: float = 2.0
+    """Context of a reference frame crop (SiamFC rule)."""
+    search_area_factor: float = 5.0
+    """Context of the search region."""
+    min_side: float = 10.0
+    """Smallest box side, in frame pixels, that the search region is scaled by."""
+    window_weight: float = 0.45
+    """Share of the Hann window in the choice of the cell."""
+    reference_rule: str = "half_segments"
+    """``half_segments``, or ``thirds`` (published for the LaSOT test set at 378 px)."""
+    buffer_frames: int = 128
+    """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
+    lost_threshold: float = 0.2
+    """Confidence below which a target counts as lost."""
+
+    def __post_init__(self) -> None:
+        if self.template_area_factor < 1 or self.search_area_factor < 1:
+            raise ValueError(
+                "area factors must be at least 1; got "
+                f"{self.template_area_factor} and {self.search_area_factor}"
+            )
+        if not 0 <= self.window_weight <= 1:
+            raise ValueError(f"window_weight must be in [0, 1]; got {self.window_weight}")
+        if not 0 <= self.lost_threshold <= 1:
+            raise ValueError(f"lost_threshold must be in [0, 1]; got {self.lost_threshold}")
+        if self.reference_rule not in ("half_segments", "thirds"):
+            raise ValueError(
+                f"reference_rule must be half_segments or thirds; got {self.reference_rule!r}"
+            )
+        if self.buffer_frames < 8:
+            raise ValueError(f"buffer_frames must be at least 8; got {self.buffer_frames}")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What the synthetic tracks are made of; see ``training/synthetic.py``."""
+
+    images: str = "train_images"
+    """Folder of photographs (jpg, png), read once into memory."""
+    masks: str | None = None
+    """Folder of 8-bit label maps, ``<stem>.png`` for some of the photographs; None for shapes only."""
+    max_images: int | None = None
+    """Read at most so many photographs (evenly spread over the sorted names)."""
+    image_side: int = 256
+    """Photographs are kept stretched to a square of this side, px; the aspect ratio is remembered."""
+    patch_side: int = 64
+    """Cut-outs are kept at this side, px."""
+    segment_share: float = 0.6
+    """Share of targets that are a segment of a label map; the others are random closed shapes."""
+    in_place_share: float = 0.3
+    """Share of targets left where they are in their photograph (camera motion only)."""
+    motion: float = 1.0
+    """Factor on all motion between the time points: place, scale, aspect, rotation, deformation."""
+    scale_jitter: float = 0.25
+    """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    translation_jitter: float = 1.5
+    """Largest shift of a search crop from the target, in mean target sides."""
+    reference_jitter: float = 0.04
+    """Standard deviation of the error of the later references' boxes, in target sides."""
+    distractor_share: float = 0.7
+    """Share of tracks with a second object near the target."""
+    occluder_share: float = 0.3
+    """Share of tracks with an object passing in front of the target."""
+    blur_share: float = 0.4
+    """Share of crops blurred, mostly along one direction."""
+    grey_share: float = 0.15
+    """Share of tracks without colour."""
+    colour_jitter: float = 0.3
+    """Range of the random gain and offset of light and colour, per track; a third of it per frame."""
+    noise: float = 0.04
+    """Largest standard deviation of the pixel noise, for intensities in 0..1."""
+
+    def __post_init__(self) -> None:
+        for name in ("segment_share", "in_place_share", "distractor_share", "occluder_share",
+                     "blur_share", "grey_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        for name in ("motion", "scale_jitter", "translation_jitter", "reference_jitter",
+                     "colour_jitter", "noise"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        for name in ("image_side", "patch_side"):
+            if getattr(self, name) < 16 or getattr(self, name) % 2:
+                raise ValueError(f"{name} must be even and >= 16, got {getattr(self, name)}")
+        if self.max_images is not None and self.max_images < 2:
+            raise ValueError(f"max_images must be >= 2, got {self.max_images}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; see ``training/trainer.py``."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    data: SyntheticConfig = field(default_factory=SyntheticConfig)
+    output: str = "runs/train"
+    """Folder of the run: log.csv, checkpoint.pt, weights.safetensors, curves.png."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its own choice."""
+    precision: str = "float32"
+    """float32, or bfloat16 for autocast (parameters, optimiser and losses stay in float32)."""
+    compile: bool = False
+    """torch.compile the network."""
+    seed: int = 0
+    """Seed of the parameters and of every batch."""
+    steps: int = 10_000
+    """Optimiser steps of the whole run."""
+    batch_size: int = 32
+    """Tracks per step; a track is three references and two searches."""
+    repeats: int = 1
+    """Optimiser steps taken on each generated batch."""
+    prefetch: int = 2
+    """Batches made ahead by a background thread (CPU only); 0 makes them between the steps."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    min_lr: float = 1e-6
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises from 0 to its peak."""
+    anneal: str = "steps"
+    """What the cosine follows: steps done of `steps`, or time used of `time_limit_min`."""
+    weight_decay: float = 0.1
+    """Decay of matrices; 1-D parameters and embeddings get none."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    hard_target_steps: int = 0
+    """Steps in which positive cells get the score target 1 in place of their IoU."""
+    score_weight: float = 1.0
+    """Weight of the score term."""
+    box_weight: float = 1.0
+    """Weight of the box term."""
+    ema_decay: float = 0.999
+    """Decay of the running mean of the weights, which is what is saved; 0 saves the last weights."""
+    trained: str = "all"
+    """Which parameters learn: all, or adapters (the published set, for a pretrained trunk)."""
+    log_every: int = 20
+    """Steps between lines of log.csv."""
+    validation_every: int = 500
+    """Steps between validations on held-out synthetic tracks."""
+    validation_samples: int = 256
+    """Tracks of a validation; always the same ones."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    time_limit_min: float | None = None
+    """Wall-clock limit, minutes, over all resumptions; the run then ends as after its last step."""
+
+    def __post_init__(self) -> None:
+        choices = {"precision": ("float32", "bfloat16"), "anneal": ("steps", "time"),
+                   "trained": ("all", "adapters")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("steps", "batch_size", "repeats", "log_every", "validation_every",
+                     "validation_samples", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("lr", "clip_norm"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
+        for name in ("min_lr", "weight_decay", "warmup_steps", "hard_target_steps",
+                     "score_weight", "box_weight", "prefetch"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be in 0..1 (1 excluded), got {self.ema_decay}")
+        if self.time_limit_min is not None and not self.time_limit_min > 0.0:
+            raise ValueError(f"time_limit_min must be > 0, got {self.time_limit_min}")
+        if self.anneal == "time" and self.time_limit_min is None:
+            raise ValueError("anneal: time needs time_limit_min, which is not set")
+
+
+def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = ()) -> T:
+    """Read ``path`` into the dataclass ``cls``; ``overrides`` are ``key=value``, dotted if nested.
+
+    Raises ``FileNotFoundError`` without the file, and ``ValueError`` for an unknown key, a value
+    of the wrong type, a malformed override or YAML that does not parse.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must hold keys and values; got {type(tree).__name__}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ValueError(f"an override is key=value; got {override!r}")
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"override {override!r}: {parent} holds no keys")
+        node[leaf] = yaml.safe_load(value)
+    return from_dict(cls, tree)
+
+
+def from_dict(cls: type[T], tree: dict[str, Any], where: str = "") -> T:
+    """Build the dataclass ``cls`` from plain values, as found in YAML or JSON.
+
+    Raises ``ValueError`` naming the key for unknown keys and values of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(str(key) for key in set(tree) - known)
+    if unknown:
+        place = f" under {where.rstrip('.')}" if where else ""
+        raise ValueError(
+            f"unknown key {unknown[0]!r}{place}; {cls.__name__} knows {', '.join(sorted(known))}"
+        )
+    values = {key: _value(hints[key], value, where + key) for key, value in tree.items()}
+    return cls(**values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain values; ``from_dict`` is the inverse."""
+    return dataclasses.asdict(config)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``hint``, or ``ValueError`` naming the key ``where``."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        inner = next(a for a in arguments if a is not type(None))
+        return _value(inner, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(typing.cast(type, hint), value, where + ".")
+    if origin is tuple and isinstance(value, list | tuple):
+        inner_hints = (
+            [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        )
+        if len(inner_hints) == len(value):
+            return tuple(_value(h, v, where) for h, v in zip(inner_hints, value, strict=True))
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            pass
+    if isinstance(hint, type) and isinstance(value, hint) and not (
+        hint is int and isinstance(value, bool)
+    ):
+        return value
+    name = getattr(hint, "__name__", None) if origin is None else str(hint)
+    raise ValueError(f"{where} must be {name or hint}; got {value!r}")

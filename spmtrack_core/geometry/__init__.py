@@ -1,0 +1,1 @@
+"""Boxes, crops and images: numpy only, the lowest floor."""

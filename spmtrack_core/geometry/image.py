@@ -1,0 +1,71 @@
+"""Images: read, crop, normalise. RGB uint8 (H, W, 3) everywhere; BGR exists at OpenCV alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spmtrack_core.geometry.crop import AlignedCrop
+
+Image = NDArray[np.uint8]
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def read_image(path: str | Path) -> Image:
+    """RGB uint8 (H, W, 3). ``FileNotFoundError`` without the file, ``ValueError`` if unreadable."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no image at {path}")
+    encoded = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if image is None:
+        raise ValueError(f"{path} is not an image that OpenCV can read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def check_frame(frame: object) -> Image:
+    """``frame`` itself, once it is known to be RGB uint8 (H, W, 3); else ``ValueError``."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
+        got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame)
+        raise ValueError(f"a frame is an RGB uint8 array (H, W, 3); got {got}")
+    if frame.shape[2] != 3 or 0 in frame.shape:
+        raise ValueError(f"a frame is an RGB uint8 array (H, W, 3); got shape {frame.shape}")
+    return frame
+
+
+def mean_colour(frame: Image) -> NDArray[np.float32]:
+    """(3,) mean of each channel in 0..255: what fills a crop beyond the frame."""
+    return np.array(cv2.mean(frame)[:3], np.float32)
+
+
+def crop_image(
+    frame: Image, crop: AlignedCrop, output_hw: tuple[int, int], background: ArrayLike
+) -> NDArray[np.float32]:
+    """The crop as float32 (H, W, 3) in 0..255: bilinear, half-pixel centres, no antialias.
+
+    Only the pixels inside the crop are converted, so the cost does not grow with the frame.
+    """
+    output = np.empty((*output_hw, 3), np.float32)
+    left, top, right, bottom = crop.target_xyxy.tolist()
+    x1, y1, x2, y2 = crop.source_xyxy.tolist()
+    if (left, top, right, bottom) != (0, 0, output_hw[1], output_hw[0]):
+        output[:] = np.asarray(background, np.float32)
+    if right > left and bottom > top and x2 > x1 and y2 > y1:
+        # float32 because OpenCV rounds uint8 results to whole grey levels
+        output[top:bottom, left:right] = cv2.resize(
+            frame[y1:y2, x1:x2].astype(np.float32),
+            (right - left, bottom - top),
+            interpolation=cv2.INTER_LINEAR,
+        )
+    return output
+
+
+def normalise(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W, 3) in 0..255 to contiguous (3, H, W) with ImageNet mean 0 and deviation 1."""
+    scaled = image * (1 / (255 * IMAGENET_STD)) - IMAGENET_MEAN / IMAGENET_STD  # (H, W, 3)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)  # (3, H, W)

@@ -1,0 +1,139 @@
+"""SPMTrack (CVPR 2025): reference frames, a target state token and the search region in one ViT.
+
+The network is a pure function. What it remembers of a target, the tracker keeps and hands in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.head import Head
+from spmtrack_core.model.tmoe import adapt, adapter_names
+from spmtrack_core.model.trunk import build_trunk, initialize_attention
+
+
+class Prediction(NamedTuple):
+    """What the network says of one search region, for each of B targets."""
+
+    score_map: Tensor
+    """(B, H, W) logit of every search cell."""
+    boxes: Tensor
+    """(B, H, W, 4) normalised xyxy of every search cell; may leave [0, 1]."""
+    state_token: Tensor
+    """(B, 1, C) target state token, to be handed in with the next frame."""
+
+
+class SPMTrack(nn.Module):
+    """Token order: target state token, reference frames, search region; full self-attention."""
+
+    def __init__(
+        self,
+        trunk: VisionTransformer,
+        template_grid_hw: tuple[int, int],
+        search_grid_hw: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        width = trunk.embed_dim
+        self.template_grid_hw = template_grid_hw
+        self.search_grid_hw = search_grid_hw
+        self.trunk = trunk
+        self.head = Head(width, search_grid_hw)
+        self.target_token = nn.Parameter(torch.empty(1, width))
+        self.target_embed = nn.Parameter(torch.empty(1, width))
+        self.token_types = nn.Parameter(torch.empty(3, width))
+        """Rows: background of a reference frame, target of a reference frame, search region."""
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Truncated normal 0.02 for the three embeddings and the head.
+
+        The published code leaves the first two as they come from memory; losses are NaN at times.
+        """
+        for embedding in (self.target_token, self.target_embed, self.token_types):
+            nn.init.trunc_normal_(embedding, std=0.02)
+        for module in self.head.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def embed_search(self, search: Tensor) -> Tensor:
+        """(B, 3, H, W) search regions to (B, N, C) tokens."""
+        return self.trunk.patch_embed(search) + self.trunk.pos_embed + self.token_types[2]
+
+    def embed_references(self, references: Tensor, masks: Tensor) -> Tensor:
+        """(B, R, 3, h, w) reference frames and (B, R, Hz, Wz) masks to (B, R * N, C) tokens."""
+        rows, columns = self.template_grid_hw
+        table = self.trunk.pos_embed.unflatten(1, self.search_grid_hw)  # (1, Hx, Wx, C)
+        corner = table[:, :rows, :columns].flatten(1, 2)  # (1, Nz, C)
+        tokens = self.trunk.patch_embed(references.flatten(0, 1)) + corner  # (B * R, Nz, C)
+        on_target = masks.flatten(0, 1).flatten(1).bool().unsqueeze(-1)  # (B * R, Nz, 1)
+        tokens = tokens + torch.where(on_target, self.token_types[1], self.token_types[0])
+        return tokens.unflatten(0, references.shape[:2]).flatten(1, 2)  # (B, R * Nz, C)
+
+    def forward(
+        self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
+    ) -> Prediction:
+        """Find the target of ``references`` in ``search``.
+
+        ``search`` (B, 3, H, W) and ``references`` (B, R, 3, h, w) are normalised images, ``masks``
+        (B, R, Hz, Wz) is 1 on cells that the target covers, ``state_token`` (B, 1, C) comes from
+        the previous frame's prediction and is None on the first.
+        """
+        query = (self.target_token + self.target_embed).expand(len(search), 1, -1)  # (B, 1, C)
+        if state_token is not None:
+            query = query + state_token
+        search_tokens = self.embed_search(search)  # (B, Nx, C)
+        tokens = torch.cat(
+            (query, self.embed_references(references, masks), search_tokens), dim=1
+        )  # (B, 1 + R * Nz + Nx, C)
+        for block in self.trunk.blocks:
+            tokens = block(tokens)
+        state = self.trunk.norm(tokens[:, :1])  # (B, 1, C)
+        found = self.trunk.norm(tokens[:, -search_tokens.shape[1] :])  # (B, Nx, C)
+        return Prediction(*self.head(found, state), state)
+
+
+def trainable_names(model: SPMTrack) -> set[str]:
+    """Names of what the published recipe trains: experts, routers, head and the embeddings."""
+    outside = {name for name, _ in model.named_parameters() if not name.startswith("trunk.")}
+    return outside | adapter_names(model)
+
+
+def build_spmtrack(config: ModelConfig) -> SPMTrack:
+    """The network of ``config``, randomly initialised; ``model.weights`` fills it.
+
+    Runs under ``torch.device("meta")`` too, at no cost of memory.
+    """
+    trunk = build_trunk(config)
+    adapt(
+        trunk,
+        config.rank,
+        config.experts,
+        config.scaling,
+        config.shared_expert,
+        config.expert_compressors,
+    )
+    if config.trunk == "explicit":
+        for block in trunk.blocks:
+            initialize_attention(block.attn.qkv.q.weight, block.attn.qkv.k.weight)
+    return SPMTrack(trunk, config.template_grid_hw, config.search_grid_hw)
+
+
+def spmtrack_b() -> SPMTrack:
+    """SPMTrack-B: 115.3 M parameters, 29.2 M of them trainable."""
+    return build_spmtrack(ModelConfig(trunk="vit_base_patch14_dinov2"))
+
+
+def spmtrack_l() -> SPMTrack:
+    """SPMTrack-L: 379.6 M parameters, 75.9 M of them trainable."""
+    return build_spmtrack(ModelConfig(trunk="vit_large_patch14_dinov2"))
+
+
+def spmtrack_g() -> SPMTrack:
+    """SPMTrack-G: 1339.5 M parameters, 204.0 M of them trainable."""
+    return build_spmtrack(ModelConfig(trunk="vit_giant_patch14_dinov2"))

@@ -1,0 +1,121 @@
+"""TMoE (SPMTrack, section 3.2): frozen linear maps extended by a dense mixture of low-rank experts.
+
+A router weighs all experts for every token, the experts share one down-projection. Nothing is
+dropped and nothing is balanced: routing is a softmax, and every expert runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TMoELinear(nn.Module):
+    """``y = W x + b + scaling * sum_e w_e(x) B_e A x`` with ``w(x) = softmax(R x)``.
+
+    ``shared_expert`` adds ``scaling * B_s A x``; ``expert_compressors`` gives every expert an
+    ``A_e`` of its own.
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        rank: int,
+        experts: int,
+        scaling: float,
+        shared_expert: bool = False,
+        expert_compressors: bool = False,
+    ) -> None:
+        super().__init__()
+        inputs, outputs = linear.in_features, linear.out_features
+        self.scaling = scaling
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.down = nn.Parameter(torch.empty(experts if expert_compressors else 1, rank, inputs))
+        self.router = nn.Parameter(torch.empty(experts, inputs))
+        self.experts = nn.Parameter(torch.zeros(outputs, experts, rank))
+        self.shared = nn.Parameter(torch.zeros(outputs, rank)) if shared_expert else None
+        for projection in (*self.down, self.router):
+            nn.init.kaiming_uniform_(projection, a=math.sqrt(5))
+
+    def route(self, x: Tensor) -> Tensor:
+        """(B, N, in) to the weight of every expert, (B, N, E), summing to 1."""
+        return F.linear(x, self.router).softmax(-1)  # (B, N, E)
+
+    def mixture(self, x: Tensor) -> Tensor:
+        """(B, N, in) to what the experts add to the frozen map, (B, N, out)."""
+        experts, rank = self.experts.shape[1:]
+        hidden = F.linear(x, self.down.flatten(0, 1))  # (B, N, rank) or (B, N, E * rank)
+        by_expert = hidden.unflatten(-1, (-1, rank))  # (B, N, 1 or E, rank)
+        weighted = self.route(x).unsqueeze(-1) * by_expert  # (B, N, E, rank)
+        # the weighted sum over experts is one product of inner width E * rank
+        out = F.linear(weighted.flatten(-2), self.experts.flatten(1))  # (B, N, out)
+        if self.shared is not None:
+            out = out + F.linear(hidden, self.shared)
+        return self.scaling * out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias) + self.mixture(x)  # (B, N, out)
+
+    def adapter_names(self) -> list[str]:
+        """Names of the parameters that fine-tuning trains; the others stay frozen."""
+        return [name for name, _ in self.named_parameters() if name not in ("weight", "bias")]
+
+
+class SplitQKV(nn.Module):
+    """timm's packed qkv map as three maps, each with a router and experts of its own."""
+
+    def __init__(self, q: TMoELinear, k: TMoELinear, v: TMoELinear) -> None:
+        super().__init__()
+        self.q, self.k, self.v = q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.q(x), self.k(x), self.v(x)), dim=-1)  # (B, N, 3 * C)
+
+
+def adapt(
+    trunk: VisionTransformer,
+    rank: int,
+    experts: int,
+    scaling: float,
+    shared_expert: bool = False,
+    expert_compressors: bool = False,
+) -> None:
+    """Extend q, k, v, the attention output and both FFN maps of every block, in place."""
+
+    def extend(linear: nn.Linear) -> TMoELinear:
+        return TMoELinear(linear, rank, experts, scaling, shared_expert, expert_compressors)
+
+    for block in trunk.blocks:
+        block.attn.qkv = SplitQKV(*(extend(part) for part in _thirds(block.attn.qkv)))
+        block.attn.proj = extend(block.attn.proj)
+        block.mlp.fc1 = extend(block.mlp.fc1)
+        block.mlp.fc2 = extend(block.mlp.fc2)
+
+
+def adapter_names(model: nn.Module) -> set[str]:
+    """Names of every adapter parameter in ``model``."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, TMoELinear)
+        for name in module.adapter_names()
+    }
+
+
+def _thirds(packed: nn.Linear) -> list[nn.Linear]:
+    """A packed qkv map as three linear maps that own their rows."""
+    width, inputs = packed.out_features // 3, packed.in_features
+    parts = []
+    for index in range(3):
+        rows = slice(index * width, (index + 1) * width)
+        part = nn.Linear(inputs, width, bias=packed.bias is not None, device=packed.weight.device)
+        part.weight = nn.Parameter(packed.weight.detach()[rows].clone())
+        if packed.bias is not None:
+            part.bias = nn.Parameter(packed.bias.detach()[rows].clone())
+        parts.append(part)
+    return parts

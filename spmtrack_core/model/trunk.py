@@ -1,0 +1,116 @@
+"""The trunk: a plain ViT from timm without class token, and the resampling of its position table."""
+
+from __future__ import annotations
+
+import math
+
+import timm
+import torch
+from timm.layers import DropPath, LayerNorm2d, SwiGLUPacked
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spmtrack_core.config import ModelConfig
+
+
+class ConvStem(nn.Module):
+    """Patches by 3x3 stride-2 convolutions instead of one large one; small trunks learn faster.
+
+    Stands in for timm's ``PatchEmbed``: (B, 3, H, W) to (B, H * W / patch_size ** 2, C).
+    """
+
+    def __init__(
+        self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: object
+    ) -> None:
+        super().__init__()
+        stages = int(math.log2(patch_size))
+        widths = [in_chans, *(embed_dim >> (stages - 1 - stage) for stage in range(stages))]
+        self.num_patches = (img_size[0] // patch_size) * (img_size[1] // patch_size)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), LayerNorm2d(b), nn.GELU())
+                for a, b in zip(widths[:-1], widths[1:], strict=True)
+            ),
+            nn.Conv2d(embed_dim, embed_dim, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images).flatten(2).transpose(1, 2)  # (B, N, C)
+
+
+def build_trunk(config: ModelConfig) -> VisionTransformer:
+    """The ViT of ``config`` with a position table of the search grid, randomly initialised.
+
+    Raises ``ValueError`` for a name timm does not know, or whose model is no plain ViT with
+    patches of ``config.patch_size``.
+    """
+    if config.trunk == "explicit":
+        swiglu = config.ffn == "swiglu"
+        trunk = VisionTransformer(
+            img_size=config.search_hw,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_hidden * (2 if swiglu else 1) / config.embed_dim,
+            mlp_layer=SwiGLUPacked if swiglu else timm.layers.Mlp,
+            act_layer=nn.SiLU if swiglu else nn.GELU,
+            init_values=1.0,
+            class_token=False,
+            global_pool="",
+            num_classes=0,
+            **({"embed_layer": ConvStem} if config.stem == "conv" else {}),
+        )
+    else:
+        if not timm.is_model(config.trunk):
+            raise ValueError(f"timm {timm.__version__} knows no model {config.trunk!r}")
+        try:
+            trunk = timm.create_model(
+                config.trunk,
+                pretrained=False,
+                img_size=config.search_hw,
+                class_token=False,
+                global_pool="",
+                num_classes=0,
+            )
+        except TypeError:  # other families take other arguments
+            trunk = None
+        if not isinstance(trunk, VisionTransformer):
+            raise ValueError(f"trunk {config.trunk} is not a plain ViT of timm")
+        patch = trunk.patch_embed.patch_size[0]
+        if patch != config.patch_size:
+            raise ValueError(f"{config.trunk} has {patch} px patches, not {config.patch_size}")
+    trunk.patch_embed.strict_img_size = False  # templates are smaller than search regions
+    for block in trunk.blocks:  # the same rate for every block, as published
+        if config.drop_path:
+            block.drop_path1 = DropPath(config.drop_path)
+            block.drop_path2 = DropPath(config.drop_path)
+    return trunk
+
+
+def resample_positions(
+    table: Tensor, old_hw: tuple[int, int], new_hw: tuple[int, int], swapped: bool = False
+) -> Tensor:
+    """(1, h*w, C) position table of ``old_hw`` cells as (1, H*W, C) of ``new_hw`` cells.
+
+    Bicubic without antialias, half-pixel centres; the identity when the sizes agree. The published
+    code hands (W, H) to a routine that expects (H, W); ``swapped=True`` repeats that for weights
+    trained so. Square grids do not care.
+    """
+    if table.shape[1] != old_hw[0] * old_hw[1]:
+        raise ValueError(f"a table of {table.shape[1]} rows is not a grid of {old_hw} cells")
+    if old_hw == new_hw:
+        return table
+    grid = table.reshape(1, *old_hw, -1).permute(0, 3, 1, 2)  # (1, C, h, w)
+    size = new_hw[::-1] if swapped else new_hw
+    grid = F.interpolate(grid.float(), size=size, mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2).to(table.dtype)  # (1, H*W, C)
+
+
+@torch.no_grad()
+def initialize_attention(query_weight: Tensor, key_weight: Tensor, gain: float = 1.0) -> None:
+    """Start a trunk without pretraining at attention by likeness: q and k near the identity."""
+    for weight in (query_weight, key_weight):
+        nn.init.trunc_normal_(weight, std=0.02)
+        weight.diagonal().add_(gain)

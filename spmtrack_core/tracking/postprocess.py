@@ -1,0 +1,46 @@
+"""From the network's maps to one box in the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from spmtrack_core.geometry.boxes import Boxes, clip_xyxy
+from spmtrack_core.geometry.crop import CropTransform
+from spmtrack_core.model.spmtrack import Prediction
+
+
+def hann_window(grid_hw: tuple[int, int]) -> Tensor:
+    """(H, W) symmetric Hann window, zero at the border, 1 in the middle of odd grids."""
+    rows, columns = (torch.hann_window(side, periodic=False) for side in grid_hw)
+    return torch.outer(rows, columns)  # (H, W)
+
+
+def select_box(
+    prediction: Prediction, window: Tensor, window_weight: float, search_hw: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
+
+    The Hann window takes part in the choice and not in the confidence.
+    """
+    scores = prediction.score_map.float().sigmoid()  # (B, H, W)
+    ranked = (1 - window_weight) * scores + window_weight * window
+    cells = ranked.flatten(1).argmax(1)  # (B,)
+    targets = torch.arange(len(cells), device=cells.device)
+    boxes = prediction.boxes.flatten(1, 2)[targets, cells]  # (B, 4)
+    size = boxes.new_tensor((search_hw[1], search_hw[0]) * 2)
+    return boxes * size, scores.flatten(1)[targets, cells], cells
+
+
+def box_in_frame(
+    box_in_crop: ArrayLike, transform: CropTransform, frame_hw: tuple[int, int]
+) -> Boxes:
+    """(4,) a box of the search region in frame pixels, clamped to the frame, in float64."""
+    return clip_xyxy(transform.to_frame(box_in_crop), frame_hw)
+
+
+def is_good_box(box_xyxy: Boxes) -> bool:
+    """Whether a clamped prediction is a box: finite and with an area."""
+    return bool(np.isfinite(box_xyxy).all() and (box_xyxy[:2] < box_xyxy[2:]).all())

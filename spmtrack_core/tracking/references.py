@@ -1,0 +1,80 @@
+"""The temporal context buffer: which of the frames seen so far the network attends to.
+
+The published code keeps a crop of every frame for ever. Here the store has a fixed size: once it
+is full, every second entry is dropped and from then on every second frame is stored, so that the
+entries stay evenly spread over the whole video.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REFERENCES = 3
+"""Reference frames R of SPMTrack, the template among them."""
+
+
+def select_references(stored: int, rule: str) -> tuple[int, int, int]:
+    """Frame indices of the three reference frames when frames 0 .. ``stored`` - 1 are known.
+
+    ``half_segments`` takes the ends of the first two quarters, ``thirds`` those of the first two
+    thirds (SPMTrack, section 3.3; both always keep the template, index 0). Raises ``ValueError``
+    for ``stored`` below 1 and for another rule.
+
+    >>> select_references(13, "half_segments"), select_references(13, "thirds")
+    ((0, 3, 9), (0, 4, 8))
+    """
+    if stored < 1:
+        raise ValueError(f"reference frames are chosen from at least one frame; got {stored}")
+    if stored <= REFERENCES:
+        return 0, min(1, stored - 1), stored - 1
+    if rule == "half_segments":
+        half = stored // 2
+        return 0, half // 2, half + half // 2
+    if rule == "thirds":
+        return 0, stored // 3, 2 * stored // 3
+    raise ValueError(f"rule must be half_segments or thirds; got {rule!r}")
+
+
+class ReferenceBuffer:
+    """Crops and masks of past frames in memory that is taken once.
+
+    Entry ``i`` is frame ``i * stride``; the template is entry 0 and never leaves.
+    """
+
+    def __init__(
+        self, capacity: int, crop_shape: tuple[int, ...], mask_shape: tuple[int, ...],
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.crops = torch.empty((capacity, *crop_shape), device=device)
+        self.masks = torch.empty((capacity, *mask_shape), device=device)
+        self.stride = 1
+        self.frames = 0
+        """Frames handed in so far."""
+        self.entries = 0
+
+    def append(self, crop: Tensor, mask: Tensor) -> None:
+        """Hand in the next frame's crop and mask; kept if the stride falls on this frame."""
+        if self.frames % self.stride == 0 and self.entries == len(self.crops):
+            kept = (self.entries + 1) // 2
+            for entry in range(1, kept):
+                self.crops[entry] = self.crops[2 * entry]
+                self.masks[entry] = self.masks[2 * entry]
+            self.entries = kept
+            self.stride *= 2
+        if self.frames % self.stride == 0:
+            self.crops[self.entries] = crop
+            self.masks[self.entries] = mask
+            self.entries += 1
+        self.frames += 1
+
+    def nearest(self, frame_index: int) -> int:
+        """The frame index that is stored nearest to ``frame_index``; the earlier of two."""
+        entry = (frame_index + (self.stride - 1) // 2) // self.stride
+        return min(entry, self.entries - 1) * self.stride
+
+    def gather(self, rule: str) -> tuple[Tensor, Tensor]:
+        """Reference frames (1, R, 3, h, w) and masks (1, R, Hz, Wz) for the next frame."""
+        wanted = select_references(self.frames, rule)
+        entries = [self.nearest(frame) // self.stride for frame in wanted]
+        return self.crops[entries].unsqueeze(0), self.masks[entries].unsqueeze(0)

@@ -1,0 +1,153 @@
+"""The tracker: ``init`` on one frame, ``update`` on each that follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.geometry.boxes import Boxes, check_box_xywh, xywh_to_xyxy, xyxy_to_xywh
+from spmtrack_core.geometry.image import Image, check_frame, mean_colour
+from spmtrack_core.model.spmtrack import SPMTrack
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.tracking.postprocess import (
+    box_in_frame,
+    hann_window,
+    is_good_box,
+    select_box,
+)
+from spmtrack_core.tracking.preprocess import foreground_mask, search_crop, template_crop
+from spmtrack_core.tracking.references import ReferenceBuffer
+from spmtrack_core.tracking.state import Target, TrackResult, TrackState
+
+BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+class Tracker:
+    """Follows one target. Not thread-safe: one caller at a time."""
+
+    def __init__(
+        self,
+        model: SPMTrack,
+        model_config: ModelConfig,
+        config: TrackerConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.model_config = model_config
+        self.config = config
+        self.window = hann_window(model_config.search_grid_hw).to(self.device)
+        self.target: Target | None = None
+
+    def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
+        """Name the target: ``frame`` RGB uint8 (H, W, 3), ``box_xywh`` in its pixels.
+
+        Forgets the previous target, unless ``ValueError`` is raised for a frame of another kind
+        or a box that is not finite, has no area or misses the image.
+        """
+        frame = check_frame(frame)
+        box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
+        references = ReferenceBuffer(
+            self.config.buffer_frames,
+            (3, *self.model_config.template_hw),
+            self.model_config.template_grid_hw,
+            self.device,
+        )
+        target = Target(box_xyxy, mean_colour(frame), references)
+        self._remember(target, frame, box_xyxy)
+        self.target = target
+
+    @torch.inference_mode()
+    def update(self, frame: Image) -> TrackResult:
+        """Find the target in the next frame, RGB uint8 (H, W, 3).
+
+        A prediction that is not a box leaves the target where it was, LOST. Raises
+        ``RuntimeError`` before ``init`` and ``ValueError`` for a frame of another kind.
+        """
+        target = self.target
+        if target is None:
+            raise RuntimeError("update needs a target: call init first")
+        frame = check_frame(frame)
+        config, search_hw = self.config, self.model_config.search_hw
+        search, transform = search_crop(
+            frame, target.box_xyxy, config.search_area_factor, search_hw, config.min_side,
+            target.background,
+        )  # fmt: skip
+        prediction = self.model(
+            torch.from_numpy(search).unsqueeze(0).to(self.device),  # (1, 3, H, W)
+            *target.references.gather(config.reference_rule),
+            target.state_token,
+        )
+        boxes, scores, _ = select_box(prediction, self.window, config.window_weight, search_hw)
+        # one read-back for box and confidence together
+        *box_in_crop, confidence = torch.cat((boxes[0], scores)).tolist()
+        box_xyxy = box_in_frame(box_in_crop, transform, frame.shape[:2])
+        good = is_good_box(box_xyxy)
+        if math.isfinite(confidence):
+            target.state_token = prediction.state_token
+        else:  # keep what is not a number out of the frames to come
+            confidence, good = 0.0, False
+        if good:
+            target.box_xyxy = box_xyxy
+        self._remember(target, frame, target.box_xyxy)
+        lost = not good or confidence < config.lost_threshold
+        x, y, w, h = xyxy_to_xywh(target.box_xyxy).tolist()
+        return TrackResult(
+            (x, y, w, h), confidence, TrackState.LOST if lost else TrackState.TRACKING
+        )
+
+    def _remember(self, target: Target, frame: Image, box_xyxy: Boxes) -> None:
+        """Hand the frame to the target's reference buffer."""
+        template_hw = self.model_config.template_hw
+        crop, transform = template_crop(
+            frame, box_xyxy, self.config.template_area_factor, template_hw
+        )
+        mask = foreground_mask(
+            transform.to_crop(box_xyxy), template_hw, self.model_config.template_grid_hw
+        )
+        target.references.append(torch.from_numpy(crop), torch.from_numpy(mask))
+
+
+def load_tracker(
+    weights: str | Path = "nano", device: str = "auto", lost_threshold: float | None = None
+) -> Tracker:
+    """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint.
+
+    ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``;
+    ``lost_threshold`` replaces the one that came with the weights. Raises ``FileNotFoundError``
+    for weights that are nowhere and ``ValueError`` for a file or a device that cannot be used.
+    """
+    path = Path(weights)
+    bundled = BUNDLED_WEIGHTS / f"{weights}.safetensors"
+    if not path.is_file():
+        if not bundled.is_file():
+            names = sorted(file.stem for file in BUNDLED_WEIGHTS.glob("*.safetensors"))
+            raise FileNotFoundError(
+                f"no weights {str(weights)!r}: neither a file nor bundled ({', '.join(names)})"
+            )
+        path = bundled
+    chosen = choose_device(device)
+    model, model_config, config, _ = load_checkpoint(path)
+    if lost_threshold is not None:
+        config = replace(config, lost_threshold=lost_threshold)
+    return Tracker(model, model_config, config, chosen)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; else ``ValueError``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name} is not there: {torch.cuda.device_count()} CUDA devices")
+    return device

@@ -1,0 +1,28 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib import mode
+
+from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.model.spmtrack import build_spmtrack
+from spmtrack_core.model.weights import save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A complete checkpoint of a very small network with random weights."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        trunk="explicit", embed_dim=32, depth=2, num_heads=2, mlp_hidden=64, patch_size=16,
+        stem="conv", template_hw=(48, 48), search_hw=(96, 96), rank=2, alpha=2.0, experts=2,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, build_spmtrack(config), config, TrackerConfig(lost_threshold=0.0))
+    return path

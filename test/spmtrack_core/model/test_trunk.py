@@ -1,0 +1,54 @@
+"""The trunk: position tables, and settings that cannot be built."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from golden_model import GOLDEN, golden_tensors
+from safetensors import safe_open
+from torch.testing import assert_close
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.trunk import build_trunk, resample_positions
+
+
+@pytest.mark.golden
+def test_position_tables_are_resampled_as_published():
+    with safe_open(GOLDEN / "pos_interp.safetensors", "pt") as file:
+        cases = json.loads(file.metadata()["cases"])
+    tensors = golden_tensors("pos_interp")
+    for case in cases:
+        table = resample_positions(
+            tensors[f"{case['name']}.src"],
+            tuple(case["old_hw"]),
+            tuple(reversed(case["new_wh"])),
+            swapped=True,
+        )
+        assert_close(table, tensors[f"{case['name']}.dst"], atol=1e-5, rtol=0)
+
+
+def test_a_nonsquare_table_keeps_rows_and_columns_apart():
+    column = torch.arange(5.0).repeat(5, 1).reshape(1, 25, 1)  # every row alike
+    table = resample_positions(column, (5, 5), (7, 9)).reshape(7, 9)
+    assert_close(table, table[:1].expand(7, 9))
+    assert table[0, -1] > table[0, 0] + 3
+
+
+def test_a_table_of_another_grid_is_refused():
+    with pytest.raises(ValueError, match="24 rows"):
+        resample_positions(torch.zeros(1, 24, 4), (5, 5), (7, 7))
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"trunk": "no_such_vit"}, "knows no model"),
+        ({"trunk": "resnet18"}, "not a plain ViT"),
+        ({"trunk": "vit_base_patch16_224"}, "16 px patches"),
+    ],
+)
+def test_a_trunk_that_cannot_be_used_is_named(settings, match):
+    with torch.device("meta"), pytest.raises(ValueError, match=match):
+        build_trunk(ModelConfig(**settings))

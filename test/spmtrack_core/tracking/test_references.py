@@ -1,0 +1,73 @@
+"""Which frames are remembered: the published rule while all fit, its nearest frames after."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from golden_model import GOLDEN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spmtrack_core.tracking.references import ReferenceBuffer, select_references
+
+RULES = json.loads((GOLDEN / "memory_selection.json").read_text())
+
+
+def filled(frames: int, capacity: int) -> ReferenceBuffer:
+    """A buffer whose crops and masks hold their own frame index."""
+    buffer = ReferenceBuffer(capacity, (1,), (1,), torch.device("cpu"))
+    for frame in range(frames):
+        buffer.append(torch.tensor([float(frame)]), torch.tensor([float(frame)]))
+    return buffer
+
+
+def gathered(buffer: ReferenceBuffer, rule: str) -> list[int]:
+    crops, masks = buffer.gather(rule)
+    assert torch.equal(crops, masks)
+    return crops.flatten().int().tolist()
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("rule", ["half_segments", "thirds"])
+def test_selection_is_the_published_one(rule):
+    for stored, expected in RULES[f"rule_{rule}"].items():
+        if expected is not None and len(expected) == 3:
+            assert list(select_references(int(stored), rule)) == expected, stored
+
+
+def test_the_first_frames_fill_the_slots_in_order():
+    assert [select_references(n, "thirds") for n in (1, 2, 3)] == [(0, 0, 0), (0, 1, 1), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("rule", ["half_segments", "thirds"])
+def test_a_video_shorter_than_the_buffer_uses_exactly_the_selected_frames(rule):
+    for frames in range(1, 33):
+        assert gathered(filled(frames, 32), rule) == list(select_references(frames, rule))
+
+
+@given(st.integers(1, 700), st.integers(8, 40), st.sampled_from(["half_segments", "thirds"]))
+@settings(max_examples=60, deadline=None)
+def test_longer_videos_use_the_nearest_stored_frames(frames, capacity, rule):
+    buffer = filled(frames, capacity)
+    stored = buffer.crops[: buffer.entries].flatten().int().tolist()
+    assert stored == list(range(0, frames, buffer.stride))  # even, from the template on
+    assert frames <= capacity or buffer.entries > capacity // 2 - 1
+    for wanted, used in zip(select_references(frames, rule), gathered(buffer, rule), strict=True):
+        assert abs(used - wanted) == min(abs(frame - wanted) for frame in stored)
+
+
+def test_memory_is_taken_once():
+    buffer = filled(1, 8)
+    before = buffer.crops.data_ptr()
+    for frame in range(1000):
+        buffer.append(torch.tensor([float(frame)]), torch.tensor([0.0]))
+    assert buffer.crops.data_ptr() == before
+    assert buffer.crops.shape == (8, 1)
+
+
+@pytest.mark.parametrize(("stored", "rule"), [(0, "thirds"), (9, "quarters")])
+def test_nonsense_is_refused(stored, rule):
+    with pytest.raises(ValueError):
+        select_references(stored, rule)
