@@ -1,0 +1,87 @@
+"""``spmtrack track``: follow a target through a video, without ROS."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spmtrack_core.data.recording import GREEN, ORANGE, VideoRecorder, draw_box, write_boxes
+from spmtrack_core.data.video import open_frames
+from spmtrack_core.tracking.state import TrackState
+from spmtrack_core.tracking.tracker import load_tracker
+
+
+def track(
+    source: Annotated[
+        str, typer.Argument(help="Video file, folder of images, camera index or 'synthetic'.")
+    ],
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(
+            metavar="X Y W H",
+            help="The target in the first frame, pixels; a source may know its own.",
+        ),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Bundled name or path of a checkpoint.")] = "nano",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="Annotated video (mp4) to write.")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Text file to write: x,y,w,h per frame, first the given.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Stop after so many frames; a camera runs until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Follow the target of --box through SOURCE."""
+    sequence = open_frames(source, max_frames)
+    if box is None:
+        if sequence.boxes_xywh is None:
+            raise ValueError(f"{source} knows no target of its own; name it with --box X Y W H")
+        box = tuple(sequence.boxes_xywh[0].tolist())
+    tracker = load_tracker(weights, device)
+    found: list[tuple[float, float, float, float]] = []
+    seconds: list[float] = []
+    lost = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+    with ExitStack() as stack:
+        recorder = output and stack.enter_context(VideoRecorder(output, sequence.fps or 30.0))
+        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+        task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
+        try:
+            for frame in sequence:
+                label, colour = "target", GREEN
+                if not found:
+                    tracker.init(frame, box)
+                    found.append(box)
+                else:
+                    started = time.perf_counter()
+                    result = tracker.update(frame)
+                    seconds.append(time.perf_counter() - started)
+                    found.append(result.box_xywh)
+                    label = f"{result.confidence:.2f}"
+                    if result.state is TrackState.LOST:
+                        lost, label, colour = lost + 1, f"lost {label}", ORANGE
+                if recorder:
+                    recorder.write(draw_box(frame, found[-1], label, colour))
+                rate = f"{1 / np.median(seconds):.0f} fps" if seconds else ""
+                bar.update(task, advance=1, rate=rate)
+        except KeyboardInterrupt:
+            bar.console.print("stopped; what was tracked so far is written")
+    if boxes:
+        write_boxes(boxes, found)
+    text = f"{len(found)} frames, lost in {lost}"
+    if seconds:
+        middle, slow = np.percentile(seconds, (50, 95)) * 1000
+        text += f", {middle:.1f} ms a frame (95 %: {slow:.1f} ms) on {tracker.device}"
+    typer.echo(text)
+    for path in (output, boxes):
+        if path:
+            typer.echo(f"wrote {path}")

@@ -1,0 +1,1 @@
+"""Videos in and out: sources of frames, sequences with boxes, recordings. Knows no torch."""

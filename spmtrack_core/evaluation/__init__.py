@@ -1,0 +1,1 @@
+"""Scores as the benchmarks define them, and the loop that earns them."""

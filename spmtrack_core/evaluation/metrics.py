@@ -1,0 +1,77 @@
+"""One-pass evaluation as LaSOT, UAV123, NfS and OTB results are scored (pytracking's rules).
+
+Boxes are xywh, (N, 4). The overlap here counts whole pixels (+1 convention); a frame is valid
+where width and height of the truth are positive, and every frame counts in the denominator.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
+
+SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
+
+
+def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
+    """Mean IoU (no +1) over the frames in which the target is visible, the first among them.
+
+    ``nan`` if it never is.
+
+    >>> mean_iou([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]])
+    0.6666666666666666
+    """
+    truth = np.asarray(truth_xywh, np.float64)
+    visible = _valid(truth)
+    if not visible.any():
+        return float("nan")
+    predicted = np.asarray(predicted_xywh, np.float64)[visible]
+    return float(iou_xyxy(xywh_to_xyxy(predicted), xywh_to_xyxy(truth[visible])).mean())
+
+
+def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.float64]:
+    """(N,) IoU with the +1 convention; the first frame counts as truth, invalid ones are -1.
+
+    A prediction without width or height becomes the one before it. Raises ``ValueError`` for
+    another number of boxes and for predictions that are not finite or negative in size.
+
+    >>> overlaps([[0, 0, 1, 1], [0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]]).tolist()
+    [1.0, 1.0]
+    """
+    truth = np.asarray(truth_xywh, np.float64)
+    predicted = np.array(predicted_xywh, np.float64)
+    if predicted.shape != truth.shape:
+        raise ValueError(f"{len(predicted)} predicted boxes for {len(truth)} frames")
+    if not np.isfinite(predicted).all() or (predicted[:, 2:] < 0).any():
+        raise ValueError("a predicted box is not finite or has a negative size")
+    predicted[0] = truth[0]
+    for frame in range(1, len(predicted)):
+        if (predicted[frame, 2:] == 0).any():
+            predicted[frame] = predicted[frame - 1]
+    valid = _valid(truth)
+    sides = np.minimum(
+        predicted[:, :2] + predicted[:, 2:] - 1, truth[:, :2] + truth[:, 2:] - 1
+    ) - np.maximum(predicted[:, :2], truth[:, :2])
+    intersection = np.clip(sides + 1, 0, None).prod(1)
+    union = predicted[:, 2:].prod(1) + truth[:, 2:].prod(1) - intersection
+    return np.where(valid, intersection / np.where(valid, union, 1), -1.0)
+
+
+def success_curve(overlaps_: ArrayLike) -> NDArray[np.float64]:
+    """(21,) share of frames whose overlap is above 0, 0.05, ... 1 (strictly).
+
+    >>> float(success_curve([1.0, 0.5, -1.0, 0.0])[0])
+    0.5
+    """
+    return (np.asarray(overlaps_)[:, None] > SUCCESS_THRESHOLDS).mean(0)
+
+
+def success_auc(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
+    """Area under the success curve, 0..1: the mean of its 21 values, so at most 20 / 21."""
+    return float(success_curve(overlaps(predicted_xywh, truth_xywh)).mean())
+
+
+def _valid(truth_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):  # NaN is an absent target
+        return np.logical_and((truth_xywh[:, 2:] > 0).all(1), np.isfinite(truth_xywh).all(1))

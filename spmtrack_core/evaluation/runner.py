@@ -1,0 +1,155 @@
+"""Runs a tracker over sequences and keeps what it did, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Sequence as Several
+from pathlib import Path
+from typing import Any, Protocol
+
+import matplotlib
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from spmtrack_core.data.recording import write_boxes, write_bytes
+from spmtrack_core.data.sequence import Sequence, read_boxes
+from spmtrack_core.evaluation.metrics import (
+    SUCCESS_THRESHOLDS,
+    mean_iou,
+    overlaps,
+    success_auc,
+    success_curve,
+)
+from spmtrack_core.geometry.image import Image
+
+matplotlib.use("Agg")
+from matplotlib.figure import Figure
+
+
+class Follows(Protocol):
+    """What the loop needs of a tracker."""
+
+    def init(self, frame: Image, box_xywh: Any) -> Any: ...
+
+    def update(self, frame: Image) -> Any: ...
+
+
+def run(
+    tracker: Follows, sequences: Several[Sequence], output: str | Path, label: str = "tracker"
+) -> dict[str, Any]:
+    """Track every sequence from its first box, without resets, and score the boxes.
+
+    ``output`` gets ``<sequence>.txt`` (x,y,w,h a line), ``<sequence>_time.txt`` (seconds a line),
+    ``results.json`` and ``success.png``. An interrupted run of the same ``label`` goes on with the
+    sequences that are missing. Raises ``ValueError`` for a sequence without boxes.
+    """
+    output = Path(output)
+    unfinished = output / "unfinished.txt"
+    goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == label
+    if not goes_on:  # what another run left must not pass for this one's
+        for sequence in sequences:
+            (output / f"{sequence.name}_time.txt").unlink(missing_ok=True)
+    write_bytes(unfinished, label.encode())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    rows, curves = [], {}
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=sum(sequence.length or 0 for sequence in sequences))
+        for sequence in sequences:
+            truth = sequence.boxes_xywh
+            if truth is None:
+                raise ValueError(f"sequence {sequence.name} has no boxes to compare with")
+            bar.update(task, description=f"{label}: {sequence.name}")
+            done = _read_run(output, sequence.name, len(truth))
+            if done is None:
+                done = _track(tracker, sequence, lambda: bar.advance(task))
+                write_boxes(output / f"{sequence.name}.txt", done[0])
+                lines = "".join(f"{value:.6f}\n" for value in done[1])
+                write_bytes(output / f"{sequence.name}_time.txt", lines.encode())
+            else:
+                bar.advance(task, len(truth))
+            boxes, seconds = done
+            rows.append(
+                {
+                    "sequence": sequence.name,
+                    "frames": len(truth),
+                    "mean_iou": mean_iou(boxes, truth),
+                    "success_auc": success_auc(boxes, truth),
+                    "median_ms": float(np.median(seconds[1:]) * 1000) if len(seconds) > 1 else 0.0,
+                }
+            )
+            curves[sequence.name] = success_curve(overlaps(boxes, truth))
+    keys = ("mean_iou", "success_auc", "median_ms")
+    report = {
+        "tracker": label,
+        "protocol": "one pass, first frame given, valid frames: truth with w, h > 0",
+        "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys},
+        "sequences": rows,
+    }
+    write_bytes(output / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    _plot(output / "success.png", label, curves)
+    unfinished.unlink()
+    return report
+
+
+def table(report: dict[str, Any]) -> Table:
+    """A report as a table for the terminal."""
+    shown = Table(title=f"{report['tracker']}: {report['protocol']}")
+    for title in ("sequence", "frames", "mean IoU", "success AUC", "ms (median)"):
+        shown.add_column(title, justify="left" if title == "sequence" else "right")
+    total = {"sequence": "mean", "frames": sum(row["frames"] for row in report["sequences"])}
+    for row in [*report["sequences"], {**total, **report["mean"]}]:
+        shown.add_row(
+            row["sequence"], str(row["frames"]), f"{row['mean_iou']:.3f}",
+            f"{row['success_auc']:.3f}", f"{row['median_ms']:.1f}",
+            end_section=row is report["sequences"][-1],
+        )  # fmt: skip
+    return shown
+
+
+def _track(tracker: Follows, sequence: Sequence, tick: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) and seconds (N,) of one sequence; the first box is the given one."""
+    boxes: list[ArrayLike] = []
+    seconds: list[float] = []
+    for frame in sequence:
+        started = time.perf_counter()
+        if boxes:
+            box = tracker.update(frame).box_xywh
+        else:
+            box = sequence.boxes_xywh[0]  # type: ignore[index]
+            tracker.init(frame, box)
+        seconds.append(time.perf_counter() - started)
+        boxes.append(box)
+        tick()
+    return np.array(boxes, float), np.array(seconds)
+
+
+def _read_run(output: Path, name: str, frames: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What an earlier run left of a sequence, if it is complete."""
+    boxes_path, time_path = output / f"{name}.txt", output / f"{name}_time.txt"
+    if not boxes_path.is_file() or not time_path.is_file():
+        return None
+    boxes, seconds = read_boxes(boxes_path), np.loadtxt(time_path, ndmin=1)
+    return (boxes, seconds) if len(boxes) == len(seconds) == frames else None
+
+
+def _plot(path: Path, label: str, curves: dict[str, np.ndarray]) -> None:
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(SUCCESS_THRESHOLDS, curve, lw=1, label=f"{name} {curve.mean():.3f}")
+    if len(curves) > 1:
+        mean = np.mean(list(curves.values()), 0)
+        axes.plot(SUCCESS_THRESHOLDS, mean, "k", lw=2.5, label=f"mean {mean.mean():.3f}")
+    axes.set(xlabel="overlap threshold", ylabel="share of frames", title=f"Success of {label}",
+             xlim=(0, 1), ylim=(0, 1))  # fmt: skip
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(path, picture.getvalue())

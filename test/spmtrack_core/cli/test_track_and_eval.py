@@ -1,0 +1,129 @@
+"""The command line: files it writes, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spmtrack_core.cli import main
+from spmtrack_core.data.recording import write_image
+from spmtrack_core.data.sequence import read_boxes
+from spmtrack_core.data.video import open_frames
+
+
+@pytest.fixture
+def spmtrack(monkeypatch, capsys):
+    """Runs the command in this process; exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["spmtrack", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+            raise SystemExit(0)
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
+
+
+def test_the_built_in_scene_needs_no_box(spmtrack, tmp_path, tiny_checkpoint):
+    code, out, _ = spmtrack(
+        "track", "synthetic", "--weights", tiny_checkpoint, "--device", "cpu", "--max-frames", 6,
+        "--output", tmp_path / "out.mp4", "--boxes", tmp_path / "boxes.txt",
+    )  # fmt: skip
+    assert code == 0, out
+    assert "6 frames" in out
+    assert read_boxes(tmp_path / "boxes.txt").shape == (6, 4)
+    assert sum(1 for _ in open_frames(str(tmp_path / "out.mp4"))) == 6
+
+
+def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpoint):
+    for index in range(3):
+        write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
+    code, out, err = spmtrack(
+        "track", tmp_path, "--box", "-3", "10.5", "20", "2e1", "--weights", tiny_checkpoint,
+        "--boxes", tmp_path / "boxes.txt",
+    )  # fmt: skip
+    assert code == 0, err
+    assert read_boxes(tmp_path / "boxes.txt")[0].tolist() == [-3, 10.5, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["track", "absent.mp4", "--box", "1", "2", "3", "4"], "absent.mp4"),
+        (["track", __file__, "--box", "1", "2", "3", "4"], "not a video"),
+        (["track", "97", "--box", "1", "2", "3", "4"], "camera 97"),
+        (["track", "synthetic", "--box", "1", "2", "0", "4"], "no area"),
+        (["track", "synthetic", "--box", "1", "2", "-5", "4"], "no area"),
+        (["track", "synthetic", "--box", "1", "nan", "3", "4"], "not finite"),
+        (["track", "synthetic", "--box", "inf", "2", "3", "4"], "not finite"),
+        (["track", "synthetic", "--box", "700", "2", "3", "4"], "outside the image of 640 x 360"),
+        (["track", "synthetic", "--weights", "absent"], "no weights 'absent'"),
+        (["track", "synthetic", "--device", "tpu"], "auto, cpu, cuda"),
+        (["track", "synthetic", "--max-frames", "0"], "max_frames"),
+        (["eval", "folder", "--output", "x"], "needs --root"),
+        (["eval", "lasot", "--output", "x"], "folder or synthetic"),
+        (["eval", "folder", "--root", "absent", "--output", "x"], "no folder at absent"),
+        (["train", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(
+    spmtrack, tmp_path, monkeypatch, tiny_checkpoint, arguments, match
+):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "track" and "--weights" not in arguments:
+        arguments = [*arguments, "--weights", tiny_checkpoint]
+    code, _, err = spmtrack(*arguments)
+    assert code == 2
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("spmtrack: error: ")
+    assert match in line
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_failed_run_leaves_no_output(spmtrack, tmp_path, tiny_checkpoint):
+    code, _, _ = spmtrack(
+        "track", "synthetic", "--box", "900", "0", "5", "5", "--weights", tiny_checkpoint,
+        "--output", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt",
+    )  # fmt: skip
+    assert code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_without_a_target_asks_for_one(spmtrack, tmp_path, tiny_checkpoint):
+    write_image(tmp_path / "1.png", np.zeros((60, 80, 3), np.uint8))
+    code, _, err = spmtrack("track", tmp_path, "--weights", tiny_checkpoint)
+    assert (code, "--box" in err) == (2, True)
+
+
+def test_eval_scores_the_built_in_scene(spmtrack, tmp_path, tiny_checkpoint):
+    code, out, _ = spmtrack(
+        "eval", "synthetic", "--weights", tiny_checkpoint, "--output", tmp_path
+    )
+    assert code == 0, out
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert 0 <= report["mean"]["mean_iou"] <= 1
+    assert report["tracker"].startswith("tiny ")
+
+
+def test_usage_errors_and_version(spmtrack):
+    assert spmtrack("track")[0] == 2
+    assert spmtrack("no-such-command")[0] == 2
+    code, out, _ = spmtrack("--version")
+    assert (code, out.startswith("spmtrack 0.")) == (0, True)
+
+
+def test_the_installed_command_runs_as_a_process():
+    done = subprocess.run(
+        [sys.executable, "-c", "from spmtrack_core.cli import main; main()", "track", "absent.mp4"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("spmtrack: error: no video")
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,71 @@
+"""What is written: complete files or none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spmtrack_core.data.recording import (
+    VideoRecorder,
+    contact_sheet,
+    draw_box,
+    write_boxes,
+    write_image,
+)
+from spmtrack_core.data.video import open_frames
+from spmtrack_core.geometry.image import read_image
+
+FRAME = np.random.default_rng(0).integers(0, 255, (47, 65, 3), np.uint8)
+
+
+def test_a_video_with_odd_sides_is_written_and_read(tmp_path):
+    with VideoRecorder(tmp_path / "sub" / "a.mp4", fps=10) as recorder:
+        for _ in range(7):
+            recorder.write(FRAME)
+        assert not (tmp_path / "sub" / "a.mp4").exists()  # not before it is complete
+    frames = list(open_frames(str(tmp_path / "sub" / "a.mp4")))
+    assert [frame.shape for frame in frames] == [(46, 64, 3)] * 7
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_failure_leaves_nothing_behind_and_the_old_file_alone(tmp_path, frames):
+    (tmp_path / "a.mp4").write_bytes(b"old")
+    with pytest.raises(KeyError), VideoRecorder(tmp_path / "a.mp4") as recorder:
+        for _ in range(frames):
+            recorder.write(FRAME)
+        raise KeyError
+    assert (tmp_path / "a.mp4").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_image_comes_back_and_an_unknown_format_is_refused(tmp_path):
+    write_image(tmp_path / "a.png", FRAME)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), FRAME)
+    with pytest.raises(ValueError, match="xyz"):
+        write_image(tmp_path / "a.xyz", FRAME)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(5, 5, 20, 20), (-9, -9, 200, 200), (60, 40, 50, 50), (1e6, 0, 5, 5), (np.nan,) * 4, None],
+)
+def test_any_box_can_be_drawn_and_the_frame_is_left_alone(box):
+    before = FRAME.copy()
+    drawn = draw_box(FRAME, box, "0.93")
+    assert drawn.shape == FRAME.shape
+    assert not np.array_equal(drawn, FRAME)
+    np.testing.assert_array_equal(before, FRAME)
+
+
+def test_a_contact_sheet_has_a_place_for_every_frame():
+    sheet = contact_sheet([FRAME] * 5, columns=3, width=65)
+    assert sheet.shape == (2 * (47 + 6), 3 * (65 + 6), 3)
+    with pytest.raises(ValueError, match="at least one"):
+        contact_sheet([])
+
+
+def test_boxes_are_one_line_each(tmp_path):
+    write_boxes(tmp_path / "b.txt", [(1, 2.5, 3, 4), (5, 6, 7, 8)])
+    text = (tmp_path / "b.txt").read_text()
+    assert text == "1.000,2.500,3.000,4.000\n5.000,6.000,7.000,8.000\n"

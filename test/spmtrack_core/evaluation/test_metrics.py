@@ -1,0 +1,57 @@
+"""Scores: known values, and the rules for frames that do not count as usual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spmtrack_core.evaluation.metrics import mean_iou, overlaps, success_auc, success_curve
+
+nan = [np.nan] * 4
+BOX = [10.0, 10.0, 20.0, 20.0]
+AWAY = [200.0, 200.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "expected", "reason"),
+    [
+        ([AWAY, BOX], [BOX, BOX], [1, 1], "the first frame counts as truth"),
+        ([BOX, AWAY], [BOX, BOX], [1, 0], "nothing shared"),
+        ([BOX, BOX], [BOX, nan], [1, -1], "an absent target is a failure"),
+        ([BOX, BOX], [BOX, [5, 5, 0, 9]], [1, -1], "so is a truth without width"),
+        ([BOX, [3, 3, 0, 5]], [BOX, BOX], [1, 1], "an empty box becomes the one before it"),
+        ([BOX, [10, 10, 20, 10]], [BOX, BOX], [1, 0.5], "half of it"),
+    ],
+)
+def test_overlaps_follow_the_rules(predicted, truth, expected, reason):
+    np.testing.assert_allclose(overlaps(predicted, truth), expected, err_msg=reason)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "match"),
+    [([BOX], "1 predicted boxes for 2"), ([BOX, nan], "not finite"), ([BOX, [0, 0, -1, 5]], "neg")],
+)
+def test_predictions_that_cannot_be_scored_are_refused(predicted, match):
+    with pytest.raises(ValueError, match=match):
+        overlaps(predicted, [BOX, BOX])
+
+
+def test_a_perfect_run_scores_20_of_21():
+    truth = np.tile(BOX, (9, 1))
+    assert success_auc(truth, truth) == pytest.approx(20 / 21)  # 1 > 1 is false
+    assert mean_iou(truth, truth) == 1
+
+
+def test_mean_iou_looks_at_visible_frames_only():
+    assert mean_iou([BOX, AWAY, BOX], [BOX, nan, BOX]) == 1
+    assert np.isnan(mean_iou([BOX], [nan]))
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
+def test_success_falls_with_the_threshold(values):
+    curve = success_curve(values)
+    assert (np.diff(curve) <= 0).all()
+    assert curve.min() >= 0
+    assert curve.max() <= 1
