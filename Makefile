@@ -1,0 +1,101 @@
+# make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
+# make test     all tests; ARGS="..." goes to pytest
+# make check    ruff, mypy and all tests
+# make setup    only what the others need first: .venv and the ROS 2 interfaces
+# make clean    remove everything these have made
+#
+# Where a ROS 2 distribution is sourced, its packages are used; elsewhere ROS 2 comes as wheels.
+
+SOURCE ?=
+BOX ?=
+ARGS ?=
+ENV := .venv/bin/ros-env
+MAKEFLAGS += --no-print-directory
+
+# A sourced ROS 2 is one that is not our own, which ros-env sets up.
+ifneq ($(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),)
+ifeq ($(findstring $(CURDIR)/.venv,$(AMENT_PREFIX_PATH)),)
+DISTRO := $(ROS_DISTRO)
+endif
+endif
+ifdef DISTRO
+ROS := $(DISTRO)
+CANDIDATES := python3
+VENV_OPTIONS := --system-site-packages
+EXTRAS := dev,colcon
+PACKAGES := .
+else
+ROS := wheels
+CANDIDATES := python3.12 python3.11 python3.10 python3
+EXTRAS := dev,ros
+PACKAGES := . third_party/vision_msgs
+CMAKE_ARGS := -GNinja -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/cmake/ros_wheels.cmake
+endif
+
+PYTHON ?= $(shell for name in $(CANDIDATES); do \
+	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$name && break; done)
+
+# Runs on one machine neither hear each other nor leave it, unless the user says otherwise.
+ROS_DOMAIN_ID ?= $(shell echo $$(($$$$ % 100 + 1)))
+ROS_DOMAIN_ID := $(ROS_DOMAIN_ID)
+ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+export ROS_DOMAIN_ID ROS_AUTOMATIC_DISCOVERY_RANGE
+ifeq ($(DISTRO),humble)
+export ROS_LOCALHOST_ONLY ?= 1
+endif
+
+# What has been done is noted in .venv; a .venv made for another ROS 2 is made anew.
+VENV_DONE := .venv/.made-for-$(ROS)
+INTERFACES_DONE := .venv/.interfaces-built
+INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
+
+.PHONY: demo test check lint setup clean
+.DELETE_ON_ERROR:
+
+demo: setup
+	@$(ENV) python -m spmtrack_ros.demo $(if $(SOURCE),"$(SOURCE)") $(if $(BOX),--box $(BOX))
+
+test: setup
+	@$(ENV) python -m pytest $(ARGS)
+
+check: lint test
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+setup: $(INTERFACES_DONE)
+
+clean:
+	rm -rf .venv build install log demo_output *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV_DONE): pyproject.toml setup.py
+	@fail() { echo "make: $$1" >&2; exit 1; }; \
+	test -n "$(PYTHON)" || fail "needs Python 3.10, 3.11 or 3.12; name one with PYTHON=path"; \
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+		|| fail "$(PYTHON) is not Python 3.10, 3.11 or 3.12; name one with PYTHON=path"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| fail "$(PYTHON) has no venv module (Debian, Ubuntu: apt install python3-venv)"; \
+	command -v cc >/dev/null && command -v c++ >/dev/null \
+		|| fail "needs a C and C++ compiler (Debian, Ubuntu: apt install build-essential)"; \
+	test $(ROS) != wheels || test "$$(uname -sm)" = "Linux x86_64" \
+		|| fail "ROS 2 wheels are for x86-64 Linux only; source a ROS 2 distribution"
+	@echo "==> Python packages, into .venv (PyTorch is large: minutes the first time)"
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_OPTIONS) .venv
+	@.venv/bin/python -m pip install -qq -e ".[$(EXTRAS)]"
+	@ln -sfn ../../tools/ros-env $(ENV)
+	@touch $@
+
+# PYTHON given here, so that CMake does not take another one. A fresh build: a change from or to a
+# distribution, or of a file name, would leave old parts behind.
+$(INTERFACES_DONE): $(INTERFACES) | $(VENV_DONE)
+	@echo "==> ROS 2 interfaces, into install (half a minute)"
+	@rm -rf build install
+	@mkdir -p build
+	@$(ENV) colcon --log-base build/log build --symlink-install --base-paths $(PACKAGES) \
+		--cmake-args $(CMAKE_ARGS) -DPython3_EXECUTABLE=$(CURDIR)/.venv/bin/python \
+		-DBUILD_TESTING=OFF >build/setup.log 2>&1 \
+		|| { cat build/setup.log >&2; echo "make: the build of the interfaces failed" >&2; exit 1; }
+	@touch $@
