@@ -71,9 +71,11 @@ def track(
                         lost, label, colour = lost + 1, f"lost {label}", ORANGE
                 if recorder:
                     recorder.write(draw_box(frame, found[-1], label, colour))
-                rate = f"{1 / np.median(seconds):.0f} fps" if seconds else ""
+                rate = f"{1 / np.median(seconds[-50:]):.0f} fps" if seconds else ""
                 bar.update(task, advance=1, rate=rate)
         except KeyboardInterrupt:
+            if not found:
+                raise
             bar.console.print("stopped; what was tracked so far is written")
     if boxes:
         write_boxes(boxes, found)

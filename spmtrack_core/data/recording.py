@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +31,10 @@ def draw_box(
     size = max(0.45, frame.shape[0] / 900)
     anchor = (thickness, thickness)
     if box_xywh is not None and np.isfinite(np.asarray(box_xywh, float)).all():
-        left, top, right, bottom = xywh_to_xyxy(box_xywh).round().astype(int).tolist()
+        # lines beyond the frame are not seen, and OpenCV takes 16 bits for a coordinate
+        far = thickness + np.tile(frame.shape[1::-1], 2)
+        box_xyxy = np.clip(xywh_to_xyxy(box_xywh).round(), -thickness, far)
+        left, top, right, bottom = box_xyxy.astype(int).tolist()
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         anchor = (left, top)
     if label:
@@ -50,16 +54,23 @@ def draw_box(
 class VideoRecorder:
     """Writes RGB frames of one size to an mp4 file; use as a context manager.
 
-    The file appears when the block ends well; nothing stays behind when it does not.
+    The file appears when the block ends well; nothing stays behind when it does not. Raises
+    ``ValueError`` for a path that does not end in ``.mp4``, ``IsADirectoryError`` for a folder.
     """
 
     def __init__(self, path: str | Path, fps: float = 30.0) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; the video needs the name of a file")
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"a video is written as .mp4; got {path}")
         self._beside = self.path.with_name(f".{self.path.name}.part.mp4")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._beside), "w", format="mp4")
         codec = "h264" if "libx264" in av.codecs_available else "mpeg4"
-        self._stream = self._container.add_stream(codec, rate=max(1, round(fps)))
+        self._stream = self._container.add_stream(
+            codec, rate=Fraction(fps).limit_denominator(1001)
+        )
         self._stream.pix_fmt = "yuv420p"
         self._started = False
 

@@ -45,9 +45,14 @@ def image_folder(folder: str | Path) -> Sequence:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     paths = sorted(
-        (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
+        (
+            path
+            for path in folder.iterdir()
+            # hidden files are what macOS and unfinished writes leave beside images
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        ),
         key=lambda path: [
-            (int(part), "") if part.isdigit() else (-1, part)
+            (int(part), "") if part.isdecimal() else (-1, part)
             for part in re.split(r"(\d+)", path.name)
         ],
     )
@@ -98,8 +103,9 @@ def read_boxes(path: str | Path) -> Boxes:
 
     Raises ``ValueError`` naming file and line for anything but four numbers.
     """
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
     boxes = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:

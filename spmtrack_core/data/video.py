@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import cv2
+import numpy as np
 
 from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import Sequence, image_folder
@@ -57,7 +59,7 @@ def _video_file(path: Path) -> Sequence:
             with av.open(str(path)) as container:
                 container.streams.video[0].thread_type = "AUTO"
                 for frame in container.decode(video=0):
-                    yield frame.to_ndarray(format="rgb24")
+                    yield _upright(frame)
         except av.FFmpegError as error:
             raise ValueError(f"{path} cannot be decoded: {error}") from None
 
@@ -75,8 +77,17 @@ def _video_file(path: Path) -> Sequence:
     return Sequence(path.stem, frames, length, fps)
 
 
+def _upright(frame: av.VideoFrame) -> Image:
+    """RGB, turned as the file asks for: phones store every video as the sensor lies."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90)  # anticlockwise; an old PyAV tells none
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
 def _camera(index: int) -> Sequence:
-    camera = cv2.VideoCapture(index)
+    # OpenCV would print warnings of its own about a camera that is not there
+    absent = sys.platform == "linux" and not Path(f"/dev/video{index}").exists()
+    camera = cv2.VideoCapture() if absent else cv2.VideoCapture(index)
     if not camera.isOpened():
         raise ValueError(f"camera {index} does not answer")
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence as Several
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,9 +26,6 @@ from spmtrack_core.evaluation.metrics import (
     success_curve,
 )
 from spmtrack_core.geometry.image import Image
-
-matplotlib.use("Agg")
-from matplotlib.figure import Figure
 
 
 class Follows(Protocol):

@@ -1,4 +1,4 @@
-"""Boxes as float64 arrays of shape (..., 4): the format is in every name, nothing happens in place.
+"""Boxes as float64 arrays (..., 4): the format is in every name, nothing happens in place.
 
 ``xyxy`` is left, top, right, bottom; ``xywh`` is left, top, width, height; ``cxcywh`` is centre x,
 centre y, width, height. Coordinates are continuous pixels from the image's top-left corner, right

@@ -17,7 +17,7 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def read_image(path: str | Path) -> Image:
-    """RGB uint8 (H, W, 3). ``FileNotFoundError`` without the file, ``ValueError`` if unreadable."""
+    """RGB uint8 (H, W, 3); ``FileNotFoundError`` without the file, ``ValueError`` if broken."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
@@ -25,7 +25,7 @@ def read_image(path: str | Path) -> Image:
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
         raise ValueError(f"{path} is not an image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def check_frame(frame: object) -> Image:

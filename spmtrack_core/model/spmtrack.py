@@ -95,7 +95,8 @@ class SPMTrack(nn.Module):
             tokens = block(tokens)
         state = self.trunk.norm(tokens[:, :1])  # (B, 1, C)
         found = self.trunk.norm(tokens[:, -search_tokens.shape[1] :])  # (B, Nx, C)
-        return Prediction(*self.head(found, state), state)
+        score_map, boxes = self.head(found, state)
+        return Prediction(score_map, boxes, state)
 
 
 def trainable_names(model: SPMTrack) -> set[str]:

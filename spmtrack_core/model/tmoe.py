@@ -1,4 +1,4 @@
-"""TMoE (SPMTrack, section 3.2): frozen linear maps extended by a dense mixture of low-rank experts.
+"""TMoE (SPMTrack, section 3.2): frozen linear maps extended by a dense mixture of experts.
 
 A router weighs all experts for every token, the experts share one down-projection. Nothing is
 dropped and nothing is balanced: routing is a softmax, and every expert runs.
@@ -48,7 +48,7 @@ class TMoELinear(nn.Module):
 
     def mixture(self, x: Tensor) -> Tensor:
         """(B, N, in) to what the experts add to the frozen map, (B, N, out)."""
-        experts, rank = self.experts.shape[1:]
+        rank = self.experts.shape[-1]
         hidden = F.linear(x, self.down.flatten(0, 1))  # (B, N, rank) or (B, N, E * rank)
         by_expert = hidden.unflatten(-1, (-1, rank))  # (B, N, 1 or E, rank)
         weighted = self.route(x).unsqueeze(-1) * by_expert  # (B, N, E, rank)

@@ -1,7 +1,8 @@
-"""The trunk: a plain ViT from timm without class token, and the resampling of its position table."""
+"""The trunk: a plain ViT from timm without class token, and its position table."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import timm
@@ -21,7 +22,12 @@ class ConvStem(nn.Module):
     """
 
     def __init__(
-        self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: object
+        self,
+        img_size: tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        **_: object,
     ) -> None:
         super().__init__()
         stages = int(math.log2(patch_size))
@@ -30,7 +36,7 @@ class ConvStem(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), LayerNorm2d(b), nn.GELU())
-                for a, b in zip(widths[:-1], widths[1:], strict=True)
+                for a, b in itertools.pairwise(widths)
             ),
             nn.Conv2d(embed_dim, embed_dim, 1),
         )

@@ -71,7 +71,9 @@ def save_checkpoint(
     os.replace(beside, path)
 
 
-def load_checkpoint(path: str | Path) -> tuple[SPMTrack, ModelConfig, TrackerConfig, dict[str, str]]:
+def load_checkpoint(
+    path: str | Path,
+) -> tuple[SPMTrack, ModelConfig, TrackerConfig, dict[str, str]]:
     """The network of a file that ``save_checkpoint`` wrote, in float32, with settings and story.
 
     Raises ``FileNotFoundError`` without the file and ``ValueError``, naming the file, for one that
@@ -85,7 +87,7 @@ def load_checkpoint(path: str | Path) -> tuple[SPMTrack, ModelConfig, TrackerCon
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is no {FORMAT} checkpoint of this package")
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
     try:
@@ -116,8 +118,10 @@ def load_tensors(model: SPMTrack, tensors: Mapping[str, Tensor], source: str) ->
     faults = [
         f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
         for label, names in (
-            ("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped)
-        )  # fmt: skip
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("mis-shaped", misshaped),
+        )
         if names
     ]
     if faults:

@@ -122,20 +122,25 @@ def load_tracker(
     ``lost_threshold`` replaces the one that came with the weights. Raises ``FileNotFoundError``
     for weights that are nowhere and ``ValueError`` for a file or a device that cannot be used.
     """
-    path = Path(weights)
-    bundled = BUNDLED_WEIGHTS / f"{weights}.safetensors"
-    if not path.is_file():
-        if not bundled.is_file():
-            names = sorted(file.stem for file in BUNDLED_WEIGHTS.glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"no weights {str(weights)!r}: neither a file nor bundled ({', '.join(names)})"
-            )
-        path = bundled
+    path = find_weights(weights)
     chosen = choose_device(device)
     model, model_config, config, _ = load_checkpoint(path)
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
     return Tracker(model, model_config, config, chosen)
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file of ``weights``: a path, or a bundled name; ``FileNotFoundError`` if neither."""
+    path, bundled = Path(weights), BUNDLED_WEIGHTS / f"{weights}.safetensors"
+    if path.is_file():
+        return path
+    if bundled.is_file():
+        return bundled
+    names = sorted(file.stem for file in BUNDLED_WEIGHTS.glob("*.safetensors"))
+    raise FileNotFoundError(
+        f"no weights {str(weights)!r}: neither a file nor bundled ({', '.join(names)})"
+    )
 
 
 def choose_device(name: str) -> torch.device:

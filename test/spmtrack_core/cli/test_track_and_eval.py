@@ -44,7 +44,7 @@ def test_the_built_in_scene_needs_no_box(spmtrack, tmp_path, tiny_checkpoint):
 def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpoint):
     for index in range(3):
         write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
-    code, out, err = spmtrack(
+    code, _, err = spmtrack(
         "track", tmp_path, "--box", "-3", "10.5", "20", "2e1", "--weights", tiny_checkpoint,
         "--boxes", tmp_path / "boxes.txt",
     )  # fmt: skip
@@ -57,6 +57,8 @@ def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpo
     [
         (["track", "absent.mp4", "--box", "1", "2", "3", "4"], "absent.mp4"),
         (["track", __file__, "--box", "1", "2", "3", "4"], "not a video"),
+        (["track", "synthetic", "--output", "."], "is a folder"),
+        (["track", "synthetic", "--output", "a.avi"], "written as .mp4"),
         (["track", "97", "--box", "1", "2", "3", "4"], "camera 97"),
         (["track", "synthetic", "--box", "1", "2", "0", "4"], "no area"),
         (["track", "synthetic", "--box", "1", "2", "-5", "4"], "no area"),
@@ -112,6 +114,22 @@ def test_eval_scores_the_built_in_scene(spmtrack, tmp_path, tiny_checkpoint):
     assert report["tracker"].startswith("tiny ")
 
 
+def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
+    for name in ("a", "b"):
+        for index in range(3):
+            write_image(tmp_path / "data" / name / f"{index}.png", np.full((60, 80, 3), 90, "u1"))
+        (tmp_path / "data" / name / "groundtruth.txt").write_text("9,9,20,20\n" * 3)
+    code, out, err = spmtrack(
+        "eval", "folder", "--root", tmp_path / "data", "--weights", tiny_checkpoint,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "mean IoU" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "a.txt", "a_time.txt", "b.txt", "b_time.txt", "results.json", "success.png",
+    }  # fmt: skip
+
+
 def test_usage_errors_and_version(spmtrack):
     assert spmtrack("track")[0] == 2
     assert spmtrack("no-such-command")[0] == 2
@@ -121,7 +139,7 @@ def test_usage_errors_and_version(spmtrack):
 
 def test_the_installed_command_runs_as_a_process():
     done = subprocess.run(
-        [sys.executable, "-c", "from spmtrack_core.cli import main; main()", "track", "absent.mp4"],
+        [sys.executable, "-c", f"import {main.__module__} as m; m.main()", "track", "absent.mp4"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2

@@ -39,6 +39,24 @@ def test_a_failure_leaves_nothing_behind_and_the_old_file_alone(tmp_path, frames
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "error"), [("folder.mp4", IsADirectoryError), ("a.avi", ValueError)]
+)
+def test_a_name_no_video_can_have_is_refused_before_the_work(tmp_path, name, error):
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(error, match=name):
+        VideoRecorder(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+
+
+@pytest.mark.parametrize("fps", [0.5, 12.5, 29.97, 30, 60])
+def test_the_frame_rate_is_kept(tmp_path, fps):
+    with VideoRecorder(tmp_path / "a.mp4", fps) as recorder:
+        for _ in range(3):
+            recorder.write(FRAME)
+    assert open_frames(str(tmp_path / "a.mp4")).fps == pytest.approx(fps, rel=1e-3)
+
+
 def test_an_image_comes_back_and_an_unknown_format_is_refused(tmp_path):
     write_image(tmp_path / "a.png", FRAME)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), FRAME)
@@ -48,7 +66,15 @@ def test_an_image_comes_back_and_an_unknown_format_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "box",
-    [(5, 5, 20, 20), (-9, -9, 200, 200), (60, 40, 50, 50), (1e6, 0, 5, 5), (np.nan,) * 4, None],
+    [
+        (5, 5, 20, 20),
+        (-9, -9, 200, 200),
+        (60, 40, 50, 50),
+        (1e6, 0, 5, 5),
+        (-1e12, 5, 2e12, 5),
+        (np.nan,) * 4,
+        None,
+    ],
 )
 def test_any_box_can_be_drawn_and_the_frame_is_left_alone(box):
     before = FRAME.copy()

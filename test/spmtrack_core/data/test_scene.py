@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from spmtrack_core.data.scene import FRAME_HW, FRAMES, scene, scene_boxes_xywh
@@ -17,7 +19,7 @@ def test_frames_and_boxes_agree_in_number_and_size():
 
 
 def test_no_two_runs_differ():
-    for first, second in zip(scene(), scene(), strict=True):
+    for first, second in islice(zip(scene(), scene(), strict=True), 60):
         if not np.array_equal(first, second):
             raise AssertionError("a frame of the scene changed between two runs")
 

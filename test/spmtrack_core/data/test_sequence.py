@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,7 +32,9 @@ def test_every_sub_folder_with_boxes_is_a_sequence(tmp_path):
     assert [sequence.name for sequence in read_folder(tmp_path / "a")] == ["a"]
 
 
-@pytest.mark.parametrize("line", ["1,2,3,4", "1\t2\t3\t4", "1 2 3 4", " 1, 2,  3,4 ", "1.0,2,3,4e0"])
+@pytest.mark.parametrize(
+    "line", ["1,2,3,4", "1\t2\t3\t4", "1 2 3 4", " 1, 2,  3,4 ", "1.0,2,3,4e0"]
+)
 def test_boxes_in_any_usual_delimiter_are_read(tmp_path, line):
     (tmp_path / "boxes.txt").write_text(line + "\n\n")
     assert read_boxes(tmp_path / "boxes.txt").tolist() == [[1, 2, 3, 4]]
@@ -54,6 +59,24 @@ def test_a_broken_sequence_is_named(tmp_path, lines, match):
     make(tmp_path / "a", lines=lines)
     with pytest.raises(ValueError, match=match):
         read_folder(tmp_path)
+
+
+def test_boxes_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "boxes.txt").write_bytes(b"\xff\xfe\x00,1\n")
+    with pytest.raises(ValueError, match=r"boxes\.txt, line 1"):
+        read_boxes(tmp_path / "boxes.txt")
+
+
+def test_real_sequences_are_read():
+    default = Path(__file__).parents[4] / "shared" / "sequences"
+    root = Path(os.environ.get("SPMTRACK_SEQUENCES", default))
+    if not root.is_dir():
+        pytest.skip("no folder of real sequences; SPMTRACK_SEQUENCES may name one")
+    for sequence in read_folder(root):
+        height, width = next(iter(sequence)).shape[:2]
+        x, y, w, h = sequence.boxes_xywh[0]
+        assert 0 <= x < x + w <= width, sequence.name
+        assert 0 <= y < y + h <= height, sequence.name
 
 
 def test_a_root_without_sequences_is_refused(tmp_path):

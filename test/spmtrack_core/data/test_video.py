@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+
+import av
 import cv2
 import numpy as np
 import pytest
@@ -51,6 +54,22 @@ def test_a_video_file_is_read_lazily_and_again(video):
     assert frames[0].dtype == np.uint8
 
 
+@pytest.mark.skipif(not hasattr(av.VideoFrame, "rotation"), reason="this PyAV does not tell the rotation of a video")
+def test_a_video_held_upright_is_read_upright(tmp_path):
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:24, :32, 0] = 250  # red, top left
+    with VideoRecorder(tmp_path / "clip.mp4") as recorder:
+        recorder.write(frame)
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    matrix = content.find(b"tkhd") + 44  # of the track header, 16.16 fixed point
+    content[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -1 << 16, 0)
+    (tmp_path / "clip.mp4").write_bytes(content)
+    (turned,) = open_frames(str(tmp_path / "clip.mp4"))
+    assert turned.shape == (64, 48, 3)
+    red = np.argwhere(turned[..., 0] > 125).mean(0)  # a quarter turn clockwise: top right
+    np.testing.assert_allclose(red, (15.5, 35.5), atol=1)
+
+
 def test_only_the_first_frames_are_taken(folder, video):
     for source in (folder, video):
         sequence = open_frames(str(source), max_frames=5)
@@ -87,6 +106,13 @@ def test_a_truncated_video_gives_an_error_and_no_crash(tmp_path, video):
     short.write_bytes(video.read_bytes()[:-400])  # the index stands at the end
     with pytest.raises(ValueError, match=r"short\.mp4"):
         list(open_frames(str(short)))
+
+
+def test_names_of_any_kind_are_sorted_and_hidden_files_left_out(tmp_path):
+    for index, name in enumerate(["1.png", "1²2.png", "01a.png", "b.png"]):
+        write_image(tmp_path / name, np.full((8, 8, 3), 10 * index + 5, np.uint8))
+    (tmp_path / "._1.png").write_bytes(b"what macOS leaves")
+    assert sorted(levels(open_frames(str(tmp_path)))) == [0, 1, 2, 3]
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

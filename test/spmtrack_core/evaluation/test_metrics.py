@@ -31,7 +31,11 @@ def test_overlaps_follow_the_rules(predicted, truth, expected, reason):
 
 @pytest.mark.parametrize(
     ("predicted", "match"),
-    [([BOX], "1 predicted boxes for 2"), ([BOX, nan], "not finite"), ([BOX, [0, 0, -1, 5]], "neg")],
+    [
+        ([BOX], "1 predicted boxes for 2"),
+        ([BOX, nan], "not finite"),
+        ([BOX, [0, 0, -1, 5]], "negative"),
+    ],
 )
 def test_predictions_that_cannot_be_scored_are_refused(predicted, match):
     with pytest.raises(ValueError, match=match):

@@ -58,7 +58,7 @@ def test_a_broken_file_is_named(tmp_path, tiny_checkpoint, damage, match):
 
 def test_a_foreign_safetensors_file_and_a_missing_one_are_named(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match="foreign.safetensors is no"):
+    with pytest.raises(ValueError, match=r"foreign\.safetensors is no"):
         load_checkpoint(tmp_path / "foreign.safetensors")
     with pytest.raises(FileNotFoundError, match="absent"):
         load_checkpoint(tmp_path / "absent.safetensors")

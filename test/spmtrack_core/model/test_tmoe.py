@@ -1,0 +1,59 @@
+"""TMoE: the sum it computes, and exactly which parameters learn."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from golden_model import GOLDEN, golden_config, golden_tensors
+from safetensors import safe_open
+from torch import nn
+from torch.testing import assert_close
+
+from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
+from spmtrack_core.model.tmoe import TMoELinear
+from spmtrack_core.model.weights import from_published
+
+
+def filled(**options):
+    """A map whose experts are not zero, as they are at the start of training."""
+    torch.manual_seed(0)
+    linear = TMoELinear(nn.Linear(6, 5), rank=3, experts=4, scaling=0.7, **options)
+    nn.init.normal_(linear.experts)
+    if linear.shared is not None:
+        nn.init.normal_(linear.shared)
+    return linear
+
+
+@pytest.mark.parametrize("options", [{}, {"shared_expert": True}, {"expert_compressors": True}])
+def test_the_one_product_is_the_weighted_sum_of_experts(options):
+    linear, x = filled(**options), torch.randn(2, 7, 6)
+    weights = torch.softmax(x @ linear.router.T, -1)
+    assert_close(weights, linear.route(x))
+    expected = x @ linear.weight.T + linear.bias
+    for expert in range(4):
+        down = linear.down[expert if len(linear.down) > 1 else 0]
+        output = (x @ down.T) @ linear.experts[:, expert].T
+        expected = expected + 0.7 * weights[..., expert, None] * output
+    if linear.shared is not None:
+        expected = expected + 0.7 * (x @ linear.down[0].T) @ linear.shared.T
+    assert_close(linear(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", ["default", "shared_expert", "route_compression"])
+def test_exactly_the_published_set_learns(variant):
+    name = f"model_{variant}_params"
+    model = build_spmtrack(golden_config(name))
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+        published = set(json.loads(file.metadata()["trainable"]))
+    tensors = golden_tensors(name)
+    expected = set(from_published({key: tensors[key] for key in published}))
+    assert trainable_names(model) == expected
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad_(key in expected)
+    masks = torch.ones(1, 3, 4, 4)
+    prediction = model(torch.randn(1, 3, 98, 98), torch.randn(1, 3, 3, 56, 56), masks)
+    (prediction.score_map.sum() + prediction.boxes.sum()).backward()
+    assert {key for key, p in model.named_parameters() if p.grad is not None} == expected
