@@ -143,11 +143,11 @@ class SyntheticConfig:
     images: str = "train_images"
     """Folder of photographs (jpg, png), read once into memory."""
     masks: str | None = None
-    """Folder of 8-bit label maps, ``<stem>.png`` for some of the photographs; None for shapes only."""
+    """Folder of 8-bit label maps, ``<stem>.png`` for some photographs; None for shapes only."""
     max_images: int | None = None
     """Read at most so many photographs (evenly spread over the sorted names)."""
     image_side: int = 256
-    """Photographs are kept stretched to a square of this side, px; the aspect ratio is remembered."""
+    """Photographs are kept stretched to a square of this side, px; their aspect is remembered."""
     patch_side: int = 64
     """Cut-outs are kept at this side, px."""
     segment_share: float = 0.6
@@ -155,7 +155,7 @@ class SyntheticConfig:
     in_place_share: float = 0.3
     """Share of targets left where they are in their photograph (camera motion only)."""
     motion: float = 1.0
-    """Factor on all motion between the time points: place, scale, aspect, rotation, deformation."""
+    """Factor on all motion between the time points: place, scale, aspect, turn, deformation."""
     scale_jitter: float = 0.25
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = 1.5
@@ -171,7 +171,7 @@ class SyntheticConfig:
     grey_share: float = 0.15
     """Share of tracks without colour."""
     colour_jitter: float = 0.3
-    """Range of the random gain and offset of light and colour, per track; a third of it per frame."""
+    """Range of random gain and offset of light and colour, per track; a third of it per frame."""
     noise: float = 0.04
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
 
@@ -202,22 +202,16 @@ class TrainConfig:
     """Folder of the run: log.csv, checkpoint.pt, weights.safetensors, curves.png."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its own choice."""
     precision: str = "float32"
-    """float32, or bfloat16 for autocast (parameters, optimiser and losses stay in float32)."""
-    compile: bool = False
-    """torch.compile the network."""
+    """float32, or bfloat16 for the network (weights, optimiser and losses stay in float32)."""
     seed: int = 0
     """Seed of the parameters and of every batch."""
     steps: int = 10_000
     """Optimiser steps of the whole run."""
     batch_size: int = 32
     """Tracks per step; a track is three references and two searches."""
-    repeats: int = 1
-    """Optimiser steps taken on each generated batch."""
-    prefetch: int = 2
-    """Batches made ahead by a background thread (CPU only); 0 makes them between the steps."""
+    workers: int = 1
+    """Threads that each take an equal share of a batch; on a CPU one per core is fastest."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     min_lr: float = 1e-6
@@ -237,7 +231,7 @@ class TrainConfig:
     box_weight: float = 1.0
     """Weight of the box term."""
     ema_decay: float = 0.999
-    """Decay of the running mean of the weights, which is what is saved; 0 saves the last weights."""
+    """Decay of the running mean of the weights, which is what is saved; 0: the last weights."""
     trained: str = "all"
     """Which parameters learn: all, or adapters (the published set, for a pretrained trunk)."""
     log_every: int = 20
@@ -249,7 +243,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     time_limit_min: float | None = None
-    """Wall-clock limit, minutes, over all resumptions; the run then ends as after its last step."""
+    """Wall-clock limit, minutes, over all resumptions; the run then ends as after its last."""
 
     def __post_init__(self) -> None:
         choices = {"precision": ("float32", "bfloat16"), "anneal": ("steps", "time"),
@@ -257,7 +251,7 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "repeats", "log_every", "validation_every",
+        for name in ("steps", "batch_size", "workers", "log_every", "validation_every",
                      "validation_samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -265,9 +259,11 @@ class TrainConfig:
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
         for name in ("min_lr", "weight_decay", "warmup_steps", "hard_target_steps",
-                     "score_weight", "box_weight", "prefetch"):
+                     "score_weight", "box_weight"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of {self.workers}")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in 0..1 (1 excluded), got {self.ema_decay}")
         if self.time_limit_min is not None and not self.time_limit_min > 0.0:
@@ -345,9 +341,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return float(value)  # YAML 1.1 reads 1e-4 as text
         except ValueError:
             pass
-    if isinstance(hint, type) and isinstance(value, hint) and not (
-        hint is int and isinstance(value, bool)
-    ):
+    plain = origin is None and isinstance(hint, type)  # tuple[int, int] is a type to Python 3.10
+    if plain and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = getattr(hint, "__name__", None) if origin is None else str(hint)
     raise ValueError(f"{where} must be {name or hint}; got {value!r}")

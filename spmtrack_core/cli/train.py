@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import torch
 import typer
 
 from spmtrack_core.config import TrainConfig, load_yaml
-from spmtrack_core.training.synthetic import SyntheticTracks, contact_sheet, read_stills
+from spmtrack_core.data.recording import write_image
+from spmtrack_core.training.stills import read_stills
+from spmtrack_core.training.synthetic import SyntheticTracks, contact_sheet
 from spmtrack_core.training.trainer import TrainingDiverged
 from spmtrack_core.training.trainer import train as run
 
@@ -55,6 +56,4 @@ def save_contact_sheet(settings: TrainConfig, path: Path) -> None:
     tracks = SyntheticTracks(
         settings.data, settings.model, settings.tracker, stills, 12, settings.seed
     )
-    sheet = contact_sheet(tracks.batch(0), tracks.mean, tracks.std)
-    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} cannot be written")
+    write_image(path, contact_sheet(tracks.batch(0), tracks.mean, tracks.std))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.image import Image
 
@@ -133,21 +134,11 @@ def write_image(path: str | Path, image: Image) -> None:
         _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         raise ValueError(f"{path} has no suffix of an image format, such as .png") from None
-    write_bytes(path, encoded.tobytes())
+    write_beside(path, lambda beside: beside.write_bytes(encoded.tobytes()))
 
 
 def write_boxes(path: str | Path, boxes_xywh: ArrayLike) -> None:
     """Write (N, 4) boxes as one ``x,y,w,h`` a line, the format of tracking benchmarks."""
     lines = (",".join(f"{value:.3f}" for value in box) for box in np.asarray(boxes_xywh, float))
-    write_bytes(Path(path), "".join(f"{line}\n" for line in lines).encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file beside ``path``, then put it in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    text = "".join(f"{line}\n" for line in lines)
+    write_beside(path, lambda beside: beside.write_text(text))

@@ -55,7 +55,8 @@ def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.flo
     ) - np.maximum(predicted[:, :2], truth[:, :2])
     intersection = np.clip(sides + 1, 0, None).prod(1)
     union = predicted[:, 2:].prod(1) + truth[:, 2:].prod(1) - intersection
-    return np.where(valid, intersection / np.where(valid, union, 1), -1.0)
+    # rounding must not lift a perfect overlap above the last threshold
+    return np.where(valid, np.minimum(intersection / np.where(valid, union, 1), 1.0), -1.0)
 
 
 def success_curve(overlaps_: ArrayLike) -> NDArray[np.float64]:

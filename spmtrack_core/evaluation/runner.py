@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Sequence as Several
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spmtrack_core.data.recording import write_boxes, write_bytes
+from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import Sequence, read_boxes
 from spmtrack_core.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
@@ -25,6 +25,7 @@ from spmtrack_core.evaluation.metrics import (
     success_auc,
     success_curve,
 )
+from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.image import Image
 
 
@@ -51,7 +52,7 @@ def run(
     if not goes_on:  # what another run left must not pass for this one's
         for sequence in sequences:
             (output / f"{sequence.name}_time.txt").unlink(missing_ok=True)
-    write_bytes(unfinished, label.encode())
+    write_beside(unfinished, lambda beside: beside.write_text(label, encoding="utf-8"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
     rows, curves = [], {}
@@ -66,8 +67,8 @@ def run(
             if done is None:
                 done = _track(tracker, sequence, lambda: bar.advance(task))
                 write_boxes(output / f"{sequence.name}.txt", done[0])
-                lines = "".join(f"{value:.6f}\n" for value in done[1])
-                write_bytes(output / f"{sequence.name}_time.txt", lines.encode())
+                time_path = output / f"{sequence.name}_time.txt"
+                write_beside(time_path, partial(np.savetxt, X=done[1], fmt="%.6f"))
             else:
                 bar.advance(task, len(truth))
             boxes, seconds = done
@@ -88,7 +89,8 @@ def run(
         "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys},
         "sequences": rows,
     }
-    write_bytes(output / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    text = json.dumps(report, indent=1) + "\n"
+    write_beside(output / "results.json", lambda beside: beside.write_text(text))
     _plot(output / "success.png", label, curves)
     unfinished.unlink()
     return report
@@ -147,6 +149,4 @@ def _plot(path: Path, label: str, curves: dict[str, np.ndarray]) -> None:
              xlim=(0, 1), ylim=(0, 1))  # fmt: skip
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_bytes(path, picture.getvalue())
+    write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

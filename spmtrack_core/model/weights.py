@@ -8,7 +8,6 @@ parameters exist in this file and nowhere else.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig, from_dict, to_dict
+from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
 
 FORMAT = "spmtrack-1"
@@ -53,7 +53,6 @@ def save_checkpoint(
     ``story`` is free text on how the weights were made (command, data, figures); ``half`` stores
     fp16. Raises ``OSError`` where ``path`` cannot be written.
     """
-    path = Path(path)
     dtype = torch.float16 if half else torch.float32
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous()
@@ -65,10 +64,7 @@ def save_checkpoint(
         "tracker": json.dumps(to_dict(tracker_config)),
         "story": json.dumps(dict(story or {})),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    save_file(tensors, beside, metadata)
-    os.replace(beside, path)
+    write_beside(path, lambda beside: save_file(tensors, beside, metadata))
 
 
 def load_checkpoint(

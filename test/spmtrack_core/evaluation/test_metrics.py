@@ -59,3 +59,8 @@ def test_success_falls_with_the_threshold(values):
     assert (np.diff(curve) <= 0).all()
     assert curve.min() >= 0
     assert curve.max() <= 1
+
+
+def test_rounding_does_not_lift_a_perfect_run_above_20_of_21():
+    truth = np.random.default_rng(0).uniform(1, 300, (500, 4))
+    assert success_auc(truth, truth) <= 20 / 21 + 1e-12

@@ -1,0 +1,1 @@
+"""Training: synthetic tracks, losses and the trainer."""

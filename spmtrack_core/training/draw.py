@@ -1,0 +1,117 @@
+"""The random numbers of a batch of synthetic tracks, and the shapes and motions made of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Draw:
+    """Every random number of a batch, from one generator on the training device."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+        """Uniform numbers in [low, high)."""
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        return drawn * (high - low) + low
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Normal numbers, mean 0, standard deviation 1."""
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def integers(self, n: int, below: int) -> Tensor:
+        """``n`` integers in 0..below-1."""
+        return torch.randint(below, (n,), generator=self.generator, device=self.device)
+
+    def chance(self, n: int, share: float) -> Tensor:
+        """``n`` booleans, true with probability ``share``."""
+        return torch.rand(n, generator=self.generator, device=self.device) < share
+
+    def clock(self, b: int, references: int, times: int) -> Tensor:
+        """Times in -1..1, (B, T): references first, sorted; both searches on one side of them."""
+        earlier = self.uniform((b, references), -1, 0.2).sort(1).values
+        later = self.uniform((b, times - references), 0.2, 1).sort(1).values
+        clock = torch.cat([earlier, later], 1)
+        return torch.where(self.chance(b, 0.5)[:, None], -clock, clock)
+
+    def drift(self, clock: Tensor, amount: float, n: int) -> Tensor:
+        """``n`` smooth functions of time, (B, T, n): a straight line and a slow wave."""
+        b = clock.shape[0]
+        line = clock[..., None] * self.normal((b, 1, n))
+        wave = torch.sin(
+            clock[..., None] * self.uniform((b, 1, n), 1, 4) + self.uniform((b, 1, n), 0, 6.3)
+        )
+        return amount * (0.7 * line + 0.7 * wave * self.normal((b, 1, n))).clamp(-2.5, 2.5)
+
+    def poses(self, clock: Tensor, shape: Tensor, motion: float, log_size: float = 0.0) -> Tensor:
+        """Smooth poses about the origin (B, T, 2, 3) of layers with half sizes ``shape``."""
+        b, t = clock.shape
+        scale, tilt, angle = self.drift(clock, motion, 3).unbind(-1)
+        # few tracks turn much; the angle a track starts with is small for most
+        angle = 0.35 * angle * self.uniform((b, 1), 0, 1) + 0.25 * self.normal((b, 1))
+        scale = 0.15 * scale + log_size * self.normal((b, 1))
+        size = shape[:, None] * torch.stack([scale + 0.12 * tilt, scale - 0.12 * tilt], -1).exp()
+        size = size * torch.stack(
+            [1.0 - 2.0 * self.chance(b, 0.5).float(), torch.ones(b, device=self.device)], -1
+        ).view(b, 1, 2)  # mirrored or not
+        cos, sin = angle.cos(), angle.sin()
+        turn = torch.stack([cos, -sin, sin, cos], -1).view(b, t, 2, 2)
+        linear = turn * size[:, :, None, :]
+        return torch.cat([linear, torch.zeros(b, t, 2, 1, device=self.device)], -1)
+
+    def offsets(self, clock: Tensor, near: float, far: float, motion: float) -> Tensor:
+        """Places beside the target over time (B, T, 2), in target sizes."""
+        b = clock.shape[0]
+        angle, radius = self.uniform((b, 1), 0, 2 * math.pi), self.uniform((b, 1), near, far)
+        start = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
+        return start + self.drift(clock, 0.5 * motion, 2)
+
+    def shapes(self, b: int) -> Tensor:
+        """Half sizes (B, 2) of layers about as large as the target."""
+        tilt = 0.25 * self.normal((b, 1)).clamp(-2, 2)
+        return 0.5 * torch.cat([tilt, -tilt], 1).exp()
+
+    def closed_shapes(self, b: int, side: int) -> Tensor:
+        """Alpha (B, 1, P, P) of random smooth outlines between ellipse and rectangle."""
+        line = (torch.arange(side, device=self.device) + 0.5) * (2 / side) - 1
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        power = self.uniform((b, 1, 1), 1.7, 6.0)
+        radius = (x.abs() ** power + y.abs() ** power) ** (1 / power)
+        angle = torch.atan2(y, x)
+        wave = torch.zeros(b, side, side, device=self.device)
+        strength = self.uniform((b, 1, 1), 0, 0.16)
+        for k in (1, 2, 3, 5):
+            phase = self.uniform((b, 1, 1), 0, 2 * math.pi)
+            amount = strength * self.normal((b, 1, 1)).clamp(-1.5, 1.5)
+            wave += amount * torch.cos(k * angle + phase)
+        edge = (0.92 * torch.exp(wave - wave.amax((1, 2), keepdim=True)) - radius) * (side / 3)
+        return edge.clamp(-0.5, 0.5)[:, None] + 0.5
+
+    def light(self, b: int, t: int, amount: float) -> tuple[Tensor, Tensor]:
+        """Gain and offset (B, T, 3) of light and colour, steady over a track but for a third."""
+        gain = self.normal((b, 1, 1)) + 0.5 * self.normal((b, 1, 3))
+        gain = gain + 0.33 * (self.normal((b, t, 1)) + 0.3 * self.normal((b, t, 3)))
+        offset = self.normal((b, 1, 1)) + 0.33 * self.normal((b, t, 1))
+        gain = (amount * gain.clamp(-2.5, 2.5)).exp()
+        # contrast changes about the middle grey
+        return gain, 0.5 * (1 - gain) + 0.3 * amount * offset.clamp(-2, 2)
+
+    def blur_kernels(self, n: int, side: int = 7) -> Tensor:
+        """Long and narrow Gaussian kernels (n, 1, k, k) in random directions."""
+        line = torch.arange(side, device=self.device) - (side - 1) / 2
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        angle = self.uniform((n, 1, 1), 0, math.pi)
+        long = 0.3 + 2.2 * self.uniform((n, 1, 1), 0, 1) ** 2
+        narrow = 0.3 + 0.9 * self.uniform((n, 1, 1), 0, 1) ** 2
+        u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+        kernel = torch.exp(-0.5 * ((u / long) ** 2 + (v / narrow) ** 2))
+        return (kernel / kernel.sum((1, 2), keepdim=True))[:, None]
+
+    def noise(self, channels: int, h: int, w: int) -> Tensor:
+        """One sheet of pixel noise (channels, H, W), shared by the tracks of a batch."""
+        return self.normal((channels, h, w))

@@ -1,0 +1,74 @@
+"""IoU-aware score loss and GIoU box loss of SPMTrack, per search frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spmtrack_core.training.targets import cells_of
+
+EPSILON = 1e-6  # floor of denominators
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Terms of one search frame, not weighted, and the positive cells they were taken over."""
+
+    score: Tensor  # () binary cross entropy over all cells / number of positive cells
+    box: Tensor  # () GIoU loss over the positive cells / their number
+    iou: Tensor  # (n,) of the predicted and true boxes at the positive cells, no gradient
+    target: Tensor  # (B, H, W) what the scores were asked to be
+
+
+def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU of boxes (..., 4), element by element: two tensors (...)."""
+    inner = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(
+        a_xyxy[..., :2], b_xyxy[..., :2]
+    )
+    inner_area = inner.clamp_min(0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a_xyxy, b_xyxy)]
+    union = areas[0] + areas[1] - inner_area
+    outer = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(
+        a_xyxy[..., :2], b_xyxy[..., :2]
+    )
+    outer_area = outer.clamp_min(0).prod(-1)
+    iou = inner_area / union.clamp_min(EPSILON)
+    return iou, iou - (outer_area - union) / outer_area.clamp_min(EPSILON)
+
+
+def tracking_loss(
+    score_map: Tensor,
+    boxes: Tensor,
+    gt_xyxy: Tensor,
+    search_hw: tuple[int, int],
+    iou_aware: bool = True,
+) -> Loss:
+    """Loss of one search frame.
+
+    Args:
+        score_map: (B, H, W) logits.
+        boxes: (B, H, W, 4) predicted boxes, normalised xyxy.
+        gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it.
+        search_hw: size of the search region, px.
+        iou_aware: score target of a positive cell is the IoU of its box (published); else 1.
+
+    Raises:
+        ValueError: a true box covers no cell, naming it.
+
+    """
+    positive = cells_of(gt_xyxy, search_hw, (score_map.shape[1], score_map.shape[2]))
+    empty = ~positive.flatten(1).any(1)
+    if empty.any():
+        box = gt_xyxy[empty][0].tolist()
+        raise ValueError(f"the box {box} covers no cell of the search region {search_hw} (h, w)")
+    size = gt_xyxy.new_tensor([search_hw[1], search_hw[0]]).repeat(2)
+    truth = (gt_xyxy / size)[:, None, None].expand_as(boxes)
+    count = positive.sum()
+    iou, giou = iou_and_giou(boxes[positive], truth[positive].to(boxes.dtype))
+    target = torch.zeros_like(score_map)
+    target[positive] = iou.detach().to(target.dtype) if iou_aware else 1.0
+    score = F.binary_cross_entropy_with_logits(score_map, target, reduction="sum") / count
+    return Loss(score, (1 - giou).sum() / count, iou.detach(), target)

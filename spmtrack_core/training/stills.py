@@ -1,0 +1,99 @@
+"""Photographs and their label maps, held in memory as tensors for the synthetic tracks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from spmtrack_core.config import SyntheticConfig
+from spmtrack_core.geometry.image import read_image
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class Stills:
+    """Photographs and what can be cut out of them, as tensors on the training device."""
+
+    images: Tensor  # (N, 3, S, S) uint8, stretched to a square
+    aspects: Tensor  # (N,) width / height before the stretch
+    labels: Tensor  # (M, S, S) uint8
+    segments: Tensor  # (K, 3) long: image, label map, label
+    windows: Tensor  # (K, 4) float32: centre x, y and half width, height; image = [-1, 1]
+
+
+def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
+    """Read the photographs and label maps of ``config``.
+
+    Raises FileNotFoundError for a folder that is not there, ValueError for one with fewer than two
+    photographs.
+    """
+    folder = Path(config.images)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of photographs (data.images)")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if len(paths) < 2:
+        raise ValueError(f"{folder}: expected at least 2 photographs, found {len(paths)}")
+    if config.max_images is not None and config.max_images < len(paths):
+        chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
+        paths = [paths[i] for i in chosen]
+    if config.masks is not None and not Path(config.masks).is_dir():
+        raise FileNotFoundError(f"{config.masks}: no such folder of label maps (data.masks)")
+
+    side = config.image_side
+    images = np.empty((len(paths), 3, side, side), np.uint8)
+    aspects: list[float] = []
+    labels: list[np.ndarray] = []
+    segments: list[tuple[int, int, int]] = []
+    windows: list[tuple[float, ...]] = []
+    for i, path in enumerate(paths):
+        image = read_image(path)
+        aspects.append(image.shape[1] / image.shape[0])
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        images[i] = small.transpose(2, 0, 1)
+        mask_path = Path(config.masks or "", path.stem + ".png")
+        if config.masks is None or not mask_path.is_file():
+            continue
+        label_map = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
+        if label_map is None:
+            raise ValueError(f"{mask_path}: not a readable label map")
+        label_map = cv2.resize(label_map, (side, side), interpolation=cv2.INTER_NEAREST)
+        for label, window in usable_segments(label_map):
+            segments.append((i, len(labels), label))
+            windows.append(window)
+        labels.append(label_map)
+    return Stills(
+        images=torch.from_numpy(images).to(device),
+        aspects=torch.tensor(aspects, dtype=torch.float32, device=device),
+        labels=torch.from_numpy(np.array(labels, np.uint8).reshape(-1, side, side)).to(device),
+        segments=torch.tensor(segments, dtype=torch.long, device=device).reshape(-1, 3),
+        windows=torch.tensor(windows, dtype=torch.float32, device=device).reshape(-1, 4),
+    )
+
+
+def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
+    """Labels that look like an object, each with its window (centre x, y, half width, height).
+
+    An object is neither tiny nor most of the image, fills its box fairly well and touches at most
+    one border. Coordinates run from -1 to 1 over the image.
+    """
+    side = label_map.shape[0]
+    found = []
+    for label in np.unique(label_map):
+        if label == 0:  # background of maps that name one object
+            continue
+        rows, columns = np.nonzero(label_map == label)
+        x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        w, h = x2 - x1, y2 - y1
+        borders = sum((int(x1 == 0), int(y1 == 0), int(x2 == side), int(y2 == side)))
+        small = min(w, h) < side / 16 or w * h < side**2 / 150
+        if small or max(w, h) > 0.75 * side or rows.size < 0.4 * w * h or borders > 1:
+            continue
+        window = np.array([x1 + x2 - side, y1 + y2 - side, w, h]) / side
+        found.append((int(label), tuple(float(v) for v in window)))
+    return found

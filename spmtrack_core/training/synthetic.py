@@ -1,0 +1,348 @@
+"""Synthetic tracks, made in batches on the training device from still photographs.
+
+An object is cut out of one photograph (a segment of its label map, or a random closed shape) and
+pasted on another; object, background, a distractor and an occluder move smoothly over five time
+points. Some targets stay in their own photograph, so that only the camera moves. No frame is ever
+drawn: every pixel of a crop is sampled straight from the layers that it shows.
+
+Frame coordinates are in units of the target's size at the first time point; the crops make them
+pixels. A pose is an affine map (2, 3) from layer coordinates ([-1, 1] on both axes) to the frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
+from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
+from spmtrack_core.training.draw import Draw
+from spmtrack_core.training.stills import Stills
+from spmtrack_core.training.targets import cells_of
+
+REFERENCES = 3  # reference frames per track, as the network takes them
+SEARCHES = 2  # search regions per track
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of tracks: R references and two searches each; images are normalised."""
+
+    references: Tensor  # (B, R, 3, h, w) float32
+    masks: Tensor  # (B, R, Hz, Wz) float32, 1 = the target covers the cell
+    searches: Tensor  # (B, 2, 3, H, W) float32
+    boxes_xyxy: Tensor  # (B, 2, 4) float32, search px, clipped to the search region
+
+
+class SyntheticTracks:
+    """Endless tracks; ``batch(index)`` is a pure function of the settings, the seed and the index.
+
+    ``batch`` returns the same numbers whatever was drawn before, which is what makes a resumed run
+    continue exactly.
+    """
+
+    def __init__(
+        self,
+        config: SyntheticConfig,
+        model: ModelConfig,
+        tracker: TrackerConfig,
+        stills: Stills,
+        batch_size: int,
+        seed: int = 0,
+    ) -> None:
+        self.config, self.model, self.tracker, self.stills = config, model, tracker, stills
+        self.batch_size, self.seed = batch_size, seed
+        self.device = stills.images.device
+        self.mean = torch.tensor(IMAGENET_MEAN, device=self.device).float().view(3, 1, 1)
+        self.std = torch.tensor(IMAGENET_STD, device=self.device).float().view(3, 1, 1)
+
+    def batch(self, index: int) -> Batch:
+        """Batch number ``index`` (>= 0)."""
+        draw = Draw(self.seed * 1_000_003 + index, self.device)
+        config, stills, b, r = self.config, self.stills, self.batch_size, REFERENCES
+        times = r + SEARCHES
+
+        objects, alike = self.cutouts(draw), self.cutouts(draw)
+        # half of the distractors come from the target's own photograph, the others from anywhere
+        neighbour = torch.where(
+            draw.chance(b, 0.5)[:, None, None, None],
+            self.cutouts(draw, image=objects.image).rgba,
+            alike.rgba.roll(1, 0),
+        )
+        clock = draw.clock(b, r, times)  # (B, T)
+
+        # poses in units of the target's size: place, log size, log aspect, angle over time
+        pose = draw.poses(clock, objects.shape, config.motion)  # (B, T, 2, 3)
+        warped = self.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
+        boxes = alpha_boxes(warped[:, :, 3], pose)  # (B, T, 4) frame units
+        in_place = draw.chance(b, config.in_place_share)
+        warped = warped * (~in_place).float().view(b, 1, 1, 1, 1)
+        behind_image = torch.where(in_place, objects.image, alike.image)
+        background = self.background_pose(draw, clock, pose, objects, in_place, behind_image)
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        sizes = (boxes[..., 2:] - boxes[..., :2]).mean(-1, keepdim=True)
+
+        near = draw.poses(clock, draw.shapes(b), config.motion, log_size=0.25)
+        away = draw.offsets(clock, 0.9, 2.2, 0.6 * config.motion)
+        absent = ~draw.chance(b, config.distractor_share)
+        near[..., 2] = centres + sizes * away + 1e3 * absent.view(b, 1, 1)
+        front = draw.poses(clock, draw.shapes(b), config.motion, log_size=0.3)
+        away = draw.offsets(clock, 0.3, 0.9, 1.5 * config.motion)
+        absent = ~draw.chance(b, config.occluder_share)
+        front[..., 2] = centres + sizes * away + 1e3 * absent.view(b, 1, 1)
+
+        photographs = stills.images[behind_image].float() / 255.0
+        filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean colour
+        layers = (photographs - filling, neighbour, warped, alike.rgba)
+        poses = (background, near, pose, front)
+
+        z_hw, x_hw = self.model.template_hw, self.model.search_hw
+        z_boxes = self.loosen(boxes[:, :r], draw)
+        z_window = crop_windows(z_boxes, self.tracker.template_area_factor, z_hw)
+        x_window = crop_windows(boxes[:, r:], self.tracker.search_area_factor, x_hw)
+        x_window = self.jitter(x_window, boxes[:, r:], draw)
+        references = render(layers, poses, filling, z_window, slice(0, r), z_hw)
+        searches = render(layers, poses, filling, x_window, slice(r, times), x_hw)
+        light = draw.light(b, times, config.colour_jitter)
+        grey = draw.chance(b, config.grey_share)
+        references = self.finish(references, draw, [v[:, :r] for v in light], grey)
+        searches = self.finish(searches, draw, [v[:, r:] for v in light], grey)
+
+        z_px = to_crop(z_boxes, z_window, z_hw)
+        return Batch(
+            references=references,
+            masks=cells_of(z_px, z_hw, self.model.template_grid_hw).float(),
+            searches=searches,
+            boxes_xyxy=to_crop(boxes[:, r:], x_window, x_hw),
+        )
+
+    def cutouts(self, draw: Draw, image: Tensor | None = None) -> Cutouts:
+        """A cut-out per track: of any photograph, or a closed shape from the given ones (B,)."""
+        stills, config, b = self.stills, self.config, self.batch_size
+        drawn = image is None and len(stills.segments) > 0
+        share = config.segment_share if drawn else 0.0
+        is_segment = draw.chance(b, share)
+        if image is None:
+            image = draw.integers(b, len(stills.images))
+        half = draw.uniform((b, 1), math.log(0.1), math.log(0.35)).exp()
+        tilt = draw.normal((b, 1)).clamp(-2, 2) * 0.3
+        half = torch.cat([half * tilt.exp(), half / tilt.exp()], 1)  # (B, 2)
+        window = torch.cat([draw.uniform((b, 2), -1, 1) * (1 - half), half], 1)
+        alpha = draw.closed_shapes(b, config.patch_side)
+        if drawn:
+            row = draw.integers(b, len(stills.segments))
+            segment = stills.segments[row]
+            image = torch.where(is_segment, segment[:, 0], image)
+            window = torch.where(is_segment[:, None], stills.windows[row], window)
+
+        # one pixel of margin, so that the outline is complete
+        margin = 1 + 2 / config.patch_side
+        theta = diagonal(window[:, 2:] * margin, window[:, :2])
+        side = 2 * config.patch_side  # sampled at twice the size and averaged against aliasing
+        grid = F.affine_grid(theta, [b, 1, side, side], align_corners=False)
+        rgb = F.grid_sample(stills.images[image].float() / 255.0, grid, align_corners=False)
+        rgb = F.avg_pool2d(rgb, 2)  # (B, 3, P, P)
+        if drawn:
+            shape = (stills.labels[segment[:, 1]] == segment[:, 2].view(b, 1, 1)).float()
+            shape = F.avg_pool2d(F.grid_sample(shape[:, None], grid, align_corners=False), 2)
+            alpha = torch.where(is_segment.view(b, 1, 1, 1), shape, alpha)
+        aspect = window[:, 2] * stills.aspects[image] / window[:, 3]
+        return Cutouts(
+            rgba=torch.cat([rgb * alpha, alpha], 1),
+            image=image,
+            window=torch.cat([window[:, :2], window[:, 2:] * margin], 1),
+            shape=torch.stack([aspect.sqrt(), aspect.rsqrt()], 1) / 2,
+        )
+
+    def deform(self, rgba: Tensor, draw: Draw, clock: Tensor) -> Tensor:
+        """Bend cut-outs by a slow sine wave, differently at each time: (B, T, 4, P, P)."""
+        b, t = clock.shape
+        side = rgba.shape[-1]
+        line = torch.linspace(-1, 1, side, device=rgba.device)
+        amount = 0.05 * self.config.motion * draw.normal((b, 1, 2)).clamp(-2, 2)
+        speed = draw.uniform((b, 1, 2), -2, 2)
+        phase = clock[..., None] * speed + draw.uniform((b, 1, 2), 0, 6.3)  # (B, T, 2)
+        wave = torch.sin(draw.uniform((b, 1, 2, 1), 1, 3) * line + phase[..., None])
+        wave = wave * amount[..., None]  # (B, T, 2, P)
+        x = line.view(1, 1, 1, side) + wave[:, :, 0, :, None]  # shifted along x, row by row
+        y = line.view(1, 1, side, 1) + wave[:, :, 1, None, :]
+        grid = torch.stack(torch.broadcast_tensors(x, y), -1)  # (B, T, P, P, 2)
+        bent = F.grid_sample(rgba, grid.view(b, t * side, side, 2), align_corners=True)
+        return bent.view(b, 4, t, side, side).transpose(1, 2)
+
+    def background_pose(
+        self,
+        draw: Draw,
+        clock: Tensor,
+        pose: Tensor,
+        objects: Cutouts,
+        in_place: Tensor,
+        image: Tensor,
+    ) -> Tensor:
+        """Where the background photograph lies at each time: (B, T, 2, 3)."""
+        b = len(clock)
+        aspect = self.stills.aspects[image]
+        shape = torch.stack([aspect.sqrt(), aspect.rsqrt()], 1)
+        size = draw.uniform((b, 1), math.log(2.0), math.log(5.0)).exp()
+        free = draw.poses(clock, shape * size, 0.4 * self.config.motion)
+        place = draw.uniform((b, 1, 2), -0.5, 0.5) * (shape * size)[:, None]
+        free[..., 2] += place + draw.drift(clock, 0.7 * self.config.motion, 2)
+        # a target left in its photograph carries the photograph along
+        tied = pose[..., :2] / objects.window[:, None, None, 2:]
+        offset = (tied @ objects.window[:, None, :2, None])[..., 0]
+        tied = torch.cat([tied, (pose[..., 2] - offset)[..., None]], -1)
+        return torch.where(in_place.view(b, 1, 1, 1), tied, free)
+
+    def loosen(self, boxes: Tensor, draw: Draw) -> Tensor:
+        """Later references come from predictions: their boxes (B, R, 4) are a little off."""
+        sides = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+        error = draw.normal(tuple(boxes.shape)).clamp(-2, 2) * self.config.reference_jitter * sides
+        error[:, 0] = 0
+        return boxes + error
+
+    def jitter(self, window: Tensor, boxes: Tensor, draw: Draw) -> Tensor:
+        """Move and stretch search windows (B, 2, 4) as the published sampler does.
+
+        The shift is limited to what leaves a good part of the target inside.
+        """
+        stretch = draw.normal(tuple(boxes[..., 2:].shape)).clamp(-2, 2)
+        half = window[..., 2:] * (self.config.scale_jitter * stretch).exp()
+        sides = boxes[..., 2:] - boxes[..., :2]
+        # a window stretched small still has to hold the target
+        half = torch.maximum(half, 0.6 * sides)
+        shift = draw.uniform(tuple(half.shape), -1, 1) * self.config.translation_jitter
+        shift = shift * sides.mean(-1, keepdim=True)
+        limit = half - 0.25 * sides
+        return torch.cat([window[..., :2] + torch.clamp(shift, -limit, limit), half], -1)
+
+    def finish(self, crops: Tensor, draw: Draw, light: list[Tensor], grey: Tensor) -> Tensor:
+        """Blur, light, noise and normalisation of crops (B, T, 3, H, W) with values in 0..1."""
+        b, t, _, h, w = crops.shape
+        blurred = draw.chance(b * t, self.config.blur_share).nonzero()[:, 0]
+        crops = crops.reshape(b * t, 3, h, w)
+        if len(blurred):
+            kernels = draw.blur_kernels(len(blurred)).repeat_interleave(3, 0)  # (3n, 1, k, k)
+            flat = crops[blurred].reshape(1, -1, h, w)
+            soft = F.conv2d(flat, kernels, padding="same", groups=kernels.shape[0])
+            crops[blurred] = soft.view(-1, 3, h, w)
+        gain, offset = light
+        crops = crops.view(b, t, 3, h, w) * gain[..., None, None] + offset[..., None, None]
+        if grey.any():
+            crops[grey] = crops[grey].mean(2, keepdim=True)
+        level = draw.uniform((b, 1, 1, 1, 1), 0, 1) ** 2 * self.config.noise
+        crops = (crops + level * draw.noise(t * 3, h, w).view(1, t, 3, h, w)).clamp(0, 1)
+        return (crops - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """One cut-out per track."""
+
+    rgba: Tensor  # (B, 4, P, P), colours multiplied by alpha
+    image: Tensor  # (B,) the photograph it was cut from
+    window: Tensor  # (B, 4) centre x, y and half width, height in that photograph
+    shape: Tensor  # (B, 2) half width and height, for a target of area 1
+
+
+def diagonal(scale: Tensor, offset: Tensor) -> Tensor:
+    """Affine maps (..., 2, 3) from scales and offsets (..., 2)."""
+    return torch.cat([torch.diag_embed(scale), offset[..., None]], -1)
+
+
+def alpha_boxes(alpha: Tensor, pose: Tensor) -> Tensor:
+    """Bounding boxes (B, T, 4) in the frame of the opaque part of alpha (B, T, P, P)."""
+    b, t, side, _ = alpha.shape
+    line = (torch.arange(side, device=alpha.device) + 0.5) * (2 / side) - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    points = torch.stack([x.flatten(), y.flatten()])  # (2, P * P)
+    opaque = alpha.reshape(b, t, 1, -1) > 0.5
+    opaque = opaque | ~opaque.any(-1, keepdim=True)  # a lost segment: its whole window
+    places = pose[..., :2] @ points + pose[..., 2:]  # (B, T, 2, P * P)
+    low = places.masked_fill(~opaque, math.inf).amin(-1)
+    high = places.masked_fill(~opaque, -math.inf).amax(-1)
+    pixel = pose[..., :2].abs().sum(-1) / side  # half a pixel of the outermost points
+    return torch.cat([low - pixel, high + pixel], -1)
+
+
+def crop_windows(boxes: Tensor, area_factor: float, output_hw: tuple[int, int]) -> Tensor:
+    """Crop windows (..., 4) by the area factor: centre x, y and half width, height."""
+    w, h = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    margin = (area_factor - 1) * (w + h) / 2
+    pixel = torch.sqrt((w + margin) * (h + margin) / (output_hw[0] * output_hw[1]))
+    half = torch.stack([pixel * output_hw[1] / 2, pixel * output_hw[0] / 2], -1)
+    return torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, half], -1)
+
+
+def to_crop(boxes: Tensor, window: Tensor, output_hw: tuple[int, int]) -> Tensor:
+    """Boxes of the frame in px of the crop, clipped to it."""
+    size = boxes.new_tensor([output_hw[1], output_hw[0]])
+    low = window[..., :2] - window[..., 2:]
+    scale = size / (2 * window[..., 2:])
+    corners = (boxes.unflatten(-1, (2, 2)) - low[..., None, :]) * scale[..., None, :]
+    return torch.minimum(corners.clamp_min(0), size).flatten(-2)
+
+
+def render(
+    layers: tuple[Tensor, ...],
+    poses: tuple[Tensor, ...],
+    filling: Tensor,
+    window: Tensor,
+    when: slice,
+    output_hw: tuple[int, int],
+) -> Tensor:
+    """Crops (B, T, 3, H, W) of the layers, back to front.
+
+    ``layers``: the background less its mean colour ``filling`` (B, 3, S, S), then layers
+    (B, 4, P, P), or (B, T, 4, P, P) where a layer changes; colours are multiplied by alpha.
+    ``poses`` (B, T, 2, 3) each; ``window`` (B, t, 4) of the times ``when``.
+    """
+    b, t = window.shape[:2]
+    h, w = output_hw
+    crops = filling[:, :, None]
+    for layer, pose in zip(layers, poses, strict=True):
+        view = torch.linalg.inv(pose[:, when, :, :2])
+        offset = view @ (window[..., :2, None] - pose[:, when, :, 2:])
+        theta = torch.cat([view * window[..., None, 2:], offset], -1).reshape(b * t, 2, 3)
+        grid = F.affine_grid(theta, [b * t, 1, h, w], align_corners=False)
+        if layer.dim() == 5:
+            seen = F.grid_sample(layer[:, when].flatten(0, 1), grid, align_corners=False)
+            seen = seen.view(b, t, -1, h, w).transpose(1, 2)
+        else:  # times stacked as rows, so that one layer serves all of them
+            grid = grid.view(b, t * h, w, 2)
+            seen = F.grid_sample(layer, grid, align_corners=False).view(b, -1, t, h, w)
+        # (B, 3 or 4, t, H, W)
+        crops = seen[:, :3] + (crops if seen.shape[1] == 3 else crops * (1 - seen[:, 3:]))
+    return crops.transpose(1, 2)
+
+
+def contact_sheet(batch: Batch, mean: Tensor, std: Tensor, rows: int = 12) -> np.ndarray:
+    """The first tracks of a batch as an RGB uint8 image: references, then searches with boxes."""
+    lines = []
+    h = batch.searches.shape[-2]
+    for i in range(min(rows, len(batch.references))):
+        tiles = []
+        for crop, mask in zip(batch.references[i], batch.masks[i], strict=True):
+            tile = to_uint8(crop * std + mean)
+            cells = F.interpolate(mask[None, None], tile.shape[:2])[0, 0].bool().cpu().numpy()
+            tile[~cells] = tile[~cells] // 2  # cells outside the target are dimmed
+            tiles.append(np.pad(tile, ((0, h - tile.shape[0]), (0, 4), (0, 0))))
+        for crop, box in zip(batch.searches[i], batch.boxes_xyxy[i], strict=True):
+            tile = to_uint8(crop * std + mean)
+            x1, y1, x2, y2 = (round(float(v)) for v in box)
+            cv2.rectangle(tile, (x1, y1), (x2 - 1, y2 - 1), (0, 255, 0), 1)
+            tiles.append(np.pad(tile, ((0, 4), (0, 4), (0, 0))))
+        tiles = [np.pad(tile, ((0, h + 4 - len(tile)), (0, 0), (0, 0))) for tile in tiles]
+        lines.append(np.concatenate(tiles, 1))
+    return np.concatenate(lines)
+
+
+def to_uint8(crop: Tensor) -> np.ndarray:
+    """An image (3, H, W) with values in 0..1 as a writable RGB uint8 array (H, W, 3)."""
+    pixels = (crop.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return np.ascontiguousarray(pixels.cpu().numpy())

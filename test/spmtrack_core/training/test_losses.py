@@ -1,0 +1,108 @@
+"""Loss terms and gradients against the published tracker, and their edges."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden_model import GOLDEN, golden_model, golden_tensors
+
+from spmtrack_core.model.spmtrack import trainable_names
+from spmtrack_core.model.weights import from_published
+from spmtrack_core.training.losses import iou_and_giou, tracking_loss
+from spmtrack_core.training.synthetic import Batch
+from spmtrack_core.training.trainer import losses
+
+LOSSES = json.loads((GOLDEN / "losses.json").read_text())
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: f"{case['case']}-{case['variant']}")
+def test_loss_terms(case):
+    arrays = np.load(GOLDEN / "losses.npz")
+    total = torch.zeros((), dtype=torch.float64)
+    for frame in (0, 1):
+        given = {
+            name: torch.from_numpy(arrays[f"{case['case']}.{frame}.{name}"])
+            for name in ("score_map", "boxes", "gt_boxes")
+        }
+        score_map = given["score_map"].double().requires_grad_()
+        boxes = given["boxes"].double().requires_grad_()
+        loss = tracking_loss(
+            score_map,
+            boxes,
+            torch.tensor(case["boxes_px"][frame], dtype=torch.float64),
+            tuple(case["search_wh"][::-1]),
+            iou_aware=case["iou_aware"],
+        )
+        score = case["cls_weight"] * loss.score
+        box = case["reg_weight_effective"] * loss.box
+        wanted = case["loss_f64"]
+        assert score.item() == pytest.approx(wanted[f"cls_{frame}"], rel=1e-6)
+        assert box.item() == pytest.approx(wanted[f"reg_{frame}"], rel=1e-6)
+        total = total + score + box
+        if case["variant"] != "default":
+            continue
+        prefix = f"{case['case']}.{frame}."
+        np.testing.assert_allclose(loss.iou, arrays[prefix + "iou_f64"], rtol=1e-5)
+        target = arrays[prefix + "target_f64"].reshape(loss.target.shape)
+        np.testing.assert_allclose(loss.target, target, rtol=1e-5)
+        (score + box).backward()
+        for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
+            wanted_grad = arrays[prefix + name]
+            np.testing.assert_allclose(tensor.grad, wanted_grad, rtol=1e-4, atol=2e-5)
+    assert total.item() == pytest.approx(case["loss_f64"]["total"], rel=1e-6)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", ["default", "shared_expert"])
+def test_gradients_of_a_training_step(variant):
+    model = golden_model(f"model_{variant}_params").train()
+    names = trainable_names(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    inputs = golden_tensors(f"model_{variant}_io")
+    stored = golden_tensors(f"train_grads_{variant}")
+    batch = Batch(
+        references=torch.stack([inputs[f"in.z_{i}"] for i in range(3)], 1),
+        masks=torch.stack([inputs[f"in.z_{i}_feat_mask"] for i in range(3)], 1).float(),
+        searches=torch.stack([inputs["in.x_0"], inputs["in.x_1"]], 1),
+        boxes_xyxy=torch.stack([stored["gt_boxes_px_0"], stored["gt_boxes_px_1"]], 1),
+    )
+    loss = losses(model, batch)["loss"]
+    assert loss.item() == pytest.approx(stored["loss"].item(), rel=1e-5)
+    loss.backward()
+    published = {n.removeprefix("grad."): g for n, g in stored.items() if n.startswith("grad.")}
+    wanted = from_published(published)
+    assert set(wanted) == names
+    for name, gradient in wanted.items():
+        actual = model.get_parameter(name).grad
+        torch.testing.assert_close(actual, gradient, rtol=1e-4, atol=2e-5, msg=name)
+
+
+IOU_TABLE = [
+    # a, b, IoU, GIoU, why
+    ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 1.0, "equal"),
+    ([0, 0, 2, 2], [1, 0, 3, 2], 1 / 3, 1 / 3, "overlap in a full hull"),
+    ([0, 0, 1, 1], [3, 0, 4, 1], 0.0, -0.5, "apart: only GIoU tells how far"),
+    ([0, 0, 1, 1], [1, 1, 2, 2], 0.0, -0.5, "touching corners"),
+    ([1, 1, 1, 1], [1, 1, 1, 1], 0.0, 0.0, "no area: finite, not NaN"),
+]
+
+
+@pytest.mark.parametrize("a, b, iou, giou, why", IOU_TABLE, ids=[row[-1] for row in IOU_TABLE])
+def test_iou_and_giou(a, b, iou, giou, why):
+    got = iou_and_giou(torch.tensor([a]).float(), torch.tensor([b]).float())
+    assert [value.item() for value in got] == pytest.approx([iou, giou], abs=1e-6), why
+
+
+def test_a_box_without_cells_is_named():
+    with pytest.raises(ValueError, match=r"\[14\.0, 14\.0, 14\.0, 14\.0\] covers no cell"):
+        tracking_loss(
+            torch.zeros(1, 7, 7),
+            torch.zeros(1, 7, 7, 4),
+            torch.tensor([[14.0, 14.0, 14.0, 14.0]]),
+            (98, 98),
+        )

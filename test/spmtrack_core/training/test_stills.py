@@ -1,0 +1,57 @@
+"""Photographs and label maps: what is read, what counts as an object, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spmtrack_core.config import SyntheticConfig
+from spmtrack_core.training.stills import read_stills, usable_segments
+
+CPU = torch.device("cpu")
+
+
+def test_segments_that_are_no_objects_are_left_out():
+    labels = np.full((64, 64), 1, np.uint8)  # most of the image
+    labels[:20, :20] = 2  # a corner: two borders
+    labels[30:32, 30:32] = 3  # tiny
+    labels[40:60, 10:40] = 4  # an object
+    labels[40:60, 50:60] = 0  # background by convention
+    assert [label for label, _ in usable_segments(labels)] == [4]
+    window = usable_segments(labels)[0][1]
+    assert window == pytest.approx((50 / 64 - 1, 100 / 64 - 1, 30 / 64, 20 / 64))
+
+
+def test_stills_remember_their_shape(tmp_path):
+    for i, (h, w) in enumerate([(20, 40), (30, 30), (40, 10)]):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((h, w, 3), (0, 0, 200), np.uint8))
+    stills = read_stills(SyntheticConfig(images=str(tmp_path), image_side=32), CPU)
+    assert stills.aspects.tolist() == [2.0, 1.0, 0.25]
+    assert stills.images.shape == (3, 3, 32, 32) and stills.segments.shape == (0, 3)
+    assert stills.images[0, :, 5, 5].tolist() == [200, 0, 0]  # RGB
+    fewer = read_stills(SyntheticConfig(images=str(tmp_path), image_side=32, max_images=2), CPU)
+    assert fewer.aspects.tolist() == [2.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    "field, value, error, text",
+    [
+        ("images", "nowhere", FileNotFoundError, "no such folder of photographs"),
+        ("masks", "nowhere", FileNotFoundError, "no such folder of label maps"),
+    ],
+)
+def test_missing_folders(tmp_path, field, value, error, text):
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8, 3), np.uint8))
+    config = SyntheticConfig(images=str(tmp_path))
+    with pytest.raises(error, match=text):
+        read_stills(replace(config, **{field: value}), CPU)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match="at least 2 photographs, found 0"):
+        read_stills(SyntheticConfig(images=str(tmp_path)), CPU)

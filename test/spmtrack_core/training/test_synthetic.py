@@ -1,0 +1,145 @@
+"""Synthetic tracks: what a batch holds, that it is repeatable, and that the boxes are right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
+from spmtrack_core.geometry.crop import crop_transform
+from spmtrack_core.training.stills import read_stills
+from spmtrack_core.training.synthetic import (
+    SyntheticTracks,
+    alpha_boxes,
+    contact_sheet,
+    crop_windows,
+    to_crop,
+)
+from spmtrack_core.training.targets import cells_of
+
+MODEL = ModelConfig(
+    trunk="explicit", embed_dim=32, depth=1, num_heads=2, mlp_hidden=32, patch_size=16,
+    template_hw=(48, 64), search_hw=(96, 128), rank=2, alpha=2.0, experts=2,
+)  # fmt: skip
+TRACKER = TrackerConfig(search_area_factor=4.0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> SyntheticConfig:
+    """Six photographs of coloured noise, three of them with a label map."""
+    root = tmp_path_factory.mktemp("stills")
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    random = np.random.default_rng(0)
+    for i in range(6):
+        image = cv2.resize(random.integers(0, 256, (9, 12, 3), np.uint8), (120, 90))
+        cv2.imwrite(str(root / "images" / f"{i}.jpg"), image)
+        if i % 2:
+            labels = np.ones((90, 120), np.uint8)
+            labels[20:60, 30:80] = 2
+            cv2.imwrite(str(root / "masks" / f"{i}.png"), labels)
+    return SyntheticConfig(
+        images=str(root / "images"), masks=str(root / "masks"), image_side=64, patch_side=32
+    )
+
+
+def make(config: SyntheticConfig, batch_size: int = 6, seed: int = 0) -> SyntheticTracks:
+    return SyntheticTracks(config, MODEL, TRACKER, read_stills(config, CPU), batch_size, seed)
+
+
+def test_shapes_and_ranges(config):
+    tracks = make(config)
+    for index in range(5):
+        batch = tracks.batch(index)
+        assert batch.references.shape == (6, 3, 3, 48, 64)
+        assert batch.masks.shape == (6, 3, 3, 4)
+        assert batch.searches.shape == (6, 2, 3, 96, 128)
+        assert batch.boxes_xyxy.shape == (6, 2, 4)
+        for tensor in (batch.references, batch.masks, batch.searches, batch.boxes_xyxy):
+            assert tensor.dtype == torch.float32 and tensor.isfinite().all()
+        assert set(batch.masks.unique().tolist()) <= {0.0, 1.0}
+        x1, y1, x2, y2 = batch.boxes_xyxy.unbind(-1)
+        assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= 128).all() and (y2 <= 96).all()
+        assert cells_of(batch.boxes_xyxy, (96, 128), (6, 8)).flatten(2).any(-1).all()
+        assert ((x2 - x1) > 2).all() and ((y2 - y1) > 2).all()
+
+
+def test_a_batch_depends_on_seed_and_index_alone(config):
+    tracks = make(config)
+    first = tracks.batch(3)
+    tracks.batch(1)
+    assert torch.equal(tracks.batch(3).searches, first.searches)
+    assert torch.equal(make(config).batch(3).references, first.references)
+    assert not torch.equal(tracks.batch(4).searches, first.searches)
+    assert not torch.equal(make(config, seed=1).batch(3).searches, first.searches)
+
+
+def test_pixels_under_the_box_are_the_target(config):
+    """A white target on black: the box must be just the bounding box of the white pixels."""
+    plain = replace(
+        config, segment_share=0.0, in_place_share=0.0, distractor_share=0.0, occluder_share=0.0,
+        blur_share=0.0, grey_share=0.0, colour_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
+    )  # fmt: skip
+    tracks = make(plain, batch_size=8)
+    # cut-outs are multiplied by alpha, so a constant picture gives a constant target
+    tracks.stills.images.fill_(255)
+    white = tracks.batch(0)
+    originals = tracks.cutouts
+    tracks.cutouts = lambda draw, image=None: blacken(originals(draw, image))
+    black = tracks.batch(0)
+    differ = (white.searches - black.searches).abs().amax(2) > 2.0  # (B, 2, H, W)
+    seen = 0
+    for mask, box in zip(differ.flatten(0, 1), black.boxes_xyxy.flatten(0, 1), strict=True):
+        rows, columns = mask.nonzero().unbind(1)
+        got = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        error = torch.tensor(got) - box
+        seen += 1
+        assert error.abs().max() < 2.5, (got, box)
+    assert seen == 16
+
+
+def blacken(cutouts):
+    """The same cut-outs without colour."""
+    rgba = cutouts.rgba.clone()
+    rgba[:, :3] = 0
+    return replace(cutouts, rgba=rgba)
+
+
+def test_boxes_of_a_turned_square():
+    alpha = torch.ones(1, 1, 64, 64)
+    turn = torch.tensor([[0.5, -0.5, 3.0], [0.5, 0.5, 4.0]])
+    box = alpha_boxes(alpha, turn.view(1, 1, 2, 3))[0, 0]
+    assert box.tolist() == pytest.approx([2.0, 3.0, 4.0, 5.0], abs=1e-4)
+
+
+def test_windows_follow_the_rule_of_the_tracker():
+    box = [40.0, 30.0, 100.0, 70.0]
+    window = crop_windows(torch.tensor(box, dtype=torch.float64), 4.0, (96, 128))
+    wanted = crop_transform(np.array(box), 4.0, (96, 128)).to_crop(np.array(box))
+    got = to_crop(torch.tensor(box, dtype=torch.float64), window, (96, 128))
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_contact_sheet(config):
+    tracks = make(config)
+    sheet = contact_sheet(tracks.batch(0), tracks.mean, tracks.std, rows=2)
+    assert sheet.dtype == np.uint8 and sheet.shape == (2 * 100, 3 * 68 + 2 * 132, 3)
+    assert (sheet == (0, 255, 0)).all(-1).any()  # the true box
+
+
+def test_without_label_maps(config):
+    batch = make(replace(config, masks=None)).batch(0)
+    assert batch.searches.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu(config):
+    stills = read_stills(config, torch.device("cuda"))
+    batch = SyntheticTracks(config, MODEL, TRACKER, stills, 6).batch(0)
+    assert batch.searches.is_cuda and batch.searches.isfinite().all()

@@ -1,0 +1,249 @@
+"""The trainer on a tiny network: files, resumption, limits, and errors a user can mend."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from spmtrack_core.cli.train import train as command
+from spmtrack_core.config import (
+    ModelConfig,
+    SyntheticConfig,
+    TrackerConfig,
+    TrainConfig,
+    load_yaml,
+    to_dict,
+)
+from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.training import trainer
+from spmtrack_core.training.trainer import TrainingDiverged, decays, learning_rate, train
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for i in range(4):
+        image = cv2.resize(random.integers(0, 256, (9, 12, 3), np.uint8), (60, 48))
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+    return str(folder)
+
+
+@pytest.fixture
+def config(images, tmp_path) -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig(
+            trunk="explicit", embed_dim=32, depth=1, num_heads=2, mlp_hidden=32, patch_size=16,
+            template_hw=(32, 32), search_hw=(64, 64), rank=2, alpha=2.0, experts=2,
+        ),
+        tracker=TrackerConfig(search_area_factor=4.0),
+        data=SyntheticConfig(images=images, image_side=32, patch_side=16),
+        output=str(tmp_path / "run"), device="cpu", steps=6, batch_size=4, warmup_steps=2,
+        log_every=1, validation_every=3, validation_samples=8, checkpoint_every=2,
+    )  # fmt: skip
+
+
+def rows(config: TrainConfig) -> list[dict[str, str]]:
+    with open(Path(config.output, "log.csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_files(config):
+    path = train(config, command="spmtrack train tiny.yaml")
+    model, model_config, tracker_config, story = load_checkpoint(path)
+    assert (model_config, tracker_config) == (config.model, config.tracker)
+    assert story["command"] == "spmtrack train tiny.yaml"
+    assert story["samples"].startswith("24 ")
+    assert all(p.isfinite().all() for p in model.parameters())
+    log = rows(config)
+    assert [row["step"] for row in log] == list("123456")
+    assert [bool(row["validation_iou"]) for row in log] == [False, False, True] * 2
+    names = {p.name for p in Path(config.output).iterdir()}
+    assert names == {"config.yaml", "log.csv", "checkpoint.pt", "weights.safetensors",
+                     "curves.png"}  # fmt: skip
+    assert load_yaml(Path(config.output, "config.yaml"), TrainConfig) == config
+
+
+def test_resuming_gives_the_same_losses(config, tmp_path):
+    train(config)
+    whole = rows(config)
+    half = replace(config, output=str(tmp_path / "half"))
+    stopped_at = 3  # beyond the last checkpoint: step 3 must be repeated, its line replaced
+    original, calls = trainer.Meter.add, []
+
+    def interrupt(meter, values, samples):
+        calls.append(values)
+        original(meter, values, samples)
+        if len(calls) == stopped_at:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Meter, "add", interrupt)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(half)
+    train(half, resume=True)
+    same = ("step", "lr", "loss", "score_loss", "box_loss", "gradient_norm", "validation_iou")
+    assert [[row[c] for c in same] for row in rows(half)] == [[r[c] for c in same] for r in whole]
+    a, b = (load_checkpoint(Path(c.output, "weights.safetensors"))[0] for c in (config, half))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_resuming_another_run_is_refused(config):
+    train(replace(config, steps=2))
+    with pytest.raises(ValueError, match=r"made with batch_size: 4, not 8"):
+        train(replace(config, steps=2, batch_size=8), resume=True)
+
+
+def test_resuming_from_nothing(config):
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        train(config, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(config, monkeypatch):
+    original = trainer.losses
+
+    def spoil(*arguments, **options):
+        terms = original(*arguments, **options)
+        return terms | {"loss": terms["loss"] * float("nan")}
+
+    train(replace(config, steps=6))
+    weights = Path(config.output, "weights.safetensors").read_bytes()
+    monkeypatch.setattr(trainer, "losses", spoil)
+    with pytest.raises(TrainingDiverged, match=r"step 0 .* lr than 0\.001"):
+        train(config)
+    assert Path(config.output, "weights.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("anneal", ["steps", "time"])
+def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
+    seconds = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))  # a second passes at every look
+    monkeypatch.setattr(trainer, "time", clock)
+    limited = replace(config, steps=1_000_000, time_limit_min=1.0, anneal=anneal)
+    path = train(limited)
+    last = rows(limited)[-1]
+    assert 2 < int(last["step"]) < 60 and last["validation_iou"]
+    load_checkpoint(path)
+    if anneal == "time":
+        assert float(last["lr"]) < 0.1 * config.lr
+    train(replace(limited, time_limit_min=2.0), resume=True)  # more time: it goes on
+    assert int(rows(limited)[-1]["step"]) > int(last["step"])
+
+
+def test_a_time_limit_too_short_for_a_step(config):
+    with pytest.raises(ValueError, match="ended the run before any step"):
+        train(replace(config, time_limit_min=1e-9))
+
+
+def test_workers_share_a_batch(config):
+    """Two workers see other tracks than one, but as many of them, and as repeatably."""
+    shared = replace(config, workers=2, steps=2)
+    train(shared)
+    first = rows(shared)
+    train(shared)
+    assert [r["loss"] for r in rows(shared)] == [r["loss"] for r in first]
+    assert first[-1]["samples"] == "8"
+
+
+def test_bfloat16(config):
+    train(replace(config, precision="bfloat16"))
+    assert all(float(row["loss"]) < 100 for row in rows(config))
+
+
+def test_only_adapters_learn(config):
+    adapters = replace(config, trained="adapters")
+    before = build_and_seed(config)
+    model, *_ = load_checkpoint(train(adapters))
+    names = trainable_names(model)
+    for name, parameter in model.named_parameters():
+        frozen = torch.equal(parameter, before.get_parameter(name).half().float())
+        assert frozen == (name not in names), name
+
+
+def build_and_seed(config: TrainConfig):
+    torch.manual_seed(config.seed)
+    return build_spmtrack(config.model)
+
+
+def test_a_few_steps_on_one_batch_learn_it(config, monkeypatch):
+    original = trainer.SyntheticTracks.batch
+    monkeypatch.setattr(trainer.SyntheticTracks, "batch", lambda self, index: original(self, 0))
+    train(replace(config, steps=30, lr=3e-3, log_every=5, validation_every=30))
+    losses = [float(row["loss"]) for row in rows(config)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_schedule():
+    config = TrainConfig(steps=100, warmup_steps=10, lr=1.0, min_lr=0.1)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] < rates[10] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert learning_rate(config, 100) == pytest.approx(0.1)
+    assert learning_rate(config, 50, done=1.0) == pytest.approx(0.1)
+
+
+def test_decay_is_for_matrices():
+    model = build_spmtrack(ModelConfig(
+        trunk="explicit", embed_dim=32, depth=1, num_heads=2, mlp_hidden=32, patch_size=16,
+        template_hw=(32, 32), search_hw=(64, 64), rank=2, alpha=2.0, experts=2,
+    ))  # fmt: skip
+    without = {n for n, p in model.named_parameters() if not decays(n, p) and p.ndim > 1}
+    assert without == {"target_token", "target_embed", "token_types", "trunk.pos_embed"}
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"precision": "fp8"}, "precision must be one of"),
+        ({"batch_size": 3, "workers": 2}, "multiple of 2"),
+        ({"anneal": "time"}, "needs time_limit_min"),
+        ({"steps": 0}, "steps must be >= 1, got 0"),
+        ({"lr": float("nan")}, "lr must be finite"),
+        ({"ema_decay": 1.0}, "ema_decay must be in 0..1"),
+        ({"time_limit_min": 0.0}, "time_limit_min must be > 0"),
+    ],
+)
+def test_settings_that_cannot_work(change, text):
+    with pytest.raises(ValueError, match=text):
+        TrainConfig(**change)
+
+
+def test_the_command(config, tmp_path, monkeypatch):
+    """Overrides, the contact sheet, a run, and one clear error for a key that does not exist."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(trainer.plain(to_dict(config))))
+    runner, app = CliRunner(), typer.Typer()
+    app.command()(command)
+    shown = runner.invoke(app, [str(path), "--show", str(tmp_path / "sheet.png")])
+    assert shown.exit_code == 0 and cv2.imread(str(tmp_path / "sheet.png")) is not None
+    assert not Path(config.output).exists()
+    done = runner.invoke(app, [str(path), "steps=2", "data.noise=0", "--time-limit", "5"])
+    assert done.exit_code == 0, done.output
+    assert rows(config)[-1]["step"] == "2"
+    wrong = runner.invoke(app, [str(path), "learning_rate=1"])
+    assert isinstance(wrong.exception, ValueError) and "learning_rate" in str(wrong.exception)
+
+
+def test_a_device_that_is_not_there(config):
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N; got 'abacus'"):
+        train(replace(config, device="abacus"))
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("config/train_*.yaml")), ids=str)
+def test_shipped_settings_can_be_read(path):
+    assert path.read_text().startswith(f"# spmtrack train config/{path.name}\n")
+    load_yaml(path, TrainConfig)
