@@ -1,0 +1,100 @@
+"""What the node says on /diagnostics: rates, latency, and why no image arrives. Free of ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spmtrack_ros.session import Counters, State, Target
+
+OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Someone who publishes on the image topic."""
+
+    node: str
+    type: str
+    reliable: bool
+
+
+def why_no_image(
+    topic: str, expected_type: str, reliable: bool, publishers: Sequence[Publisher]
+) -> str:
+    """The likeliest cause of silence on a topic and its cure, in one sentence.
+
+    ``reliable`` is what the subscription asks for; ``expected_type`` is for instance
+    ``sensor_msgs/msg/Image``.
+    """
+    if not publishers:
+        return f"nobody publishes on {topic}: is the camera running, is image_topic right?"
+    others = [each for each in publishers if each.type != expected_type]
+    if len(others) == len(publishers):
+        text = f"{topic} carries {others[0].type}, not {expected_type}"
+        return f"{text}: set image_transport or image_topic"
+    if reliable and not any(each.reliable for each in publishers):
+        return (
+            f"{publishers[0].node} publishes {topic} best effort, which a reliable subscription "
+            "does not receive: set image_reliability to best_effort"
+        )
+    return (
+        f"{publishers[0].node} publishes {topic} but no image arrives: Fast DDS loses large "
+        "best-effort images unless its shared memory is enlarged; point "
+        "FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_large_images.xml in both processes, "
+        "or set image_reliability to reliable"
+    )
+
+
+class Period:
+    """Collects the times of the images processed between two messages.
+
+    Only one thread may call :meth:`add`; :meth:`report` may be called from another.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[tuple[float, float]] = []
+        self._last = Counters()
+        self._last_time = 0.0
+
+    def add(self, latency: float, processing: float) -> None:
+        """An image was published ``latency`` s after its stamp, ``processing`` s of it work."""
+        self._times.append((latency, processing))
+
+    def report(
+        self, now: float, counters: Counters, enabled: bool, target: Target | None, hint: str
+    ) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values since the last report; ``now`` in s on the node's clock.
+
+        ``hint`` is for the case that no image arrived.
+        """
+        times, self._times = self._times, []
+        last, self._last = self._last, counters
+        elapsed, self._last_time = now - self._last_time, now
+        received = counters.received - last.received
+        errors = counters.errors - last.errors
+        state = target.state if target else State.IDLE
+        values = {
+            "state": state.name if enabled else "DISABLED",
+            "target": target.id if target else "",
+            "images received": str(counters.received),
+            "images processed": str(counters.processed),
+            "images dropped": str(counters.dropped),
+            "errors": str(counters.errors),
+        }
+        if elapsed > 0:  # not when simulated time stands still or has jumped back
+            values["images received per s"] = f"{received / elapsed:.1f}"
+            processed = counters.processed - last.processed
+            values["images processed per s"] = f"{processed / elapsed:.1f}"
+        if times:
+            for name, column in (("latency", 0), ("processing", 1)):
+                seconds = [row[column] for row in times]
+                values[f"{name} mean ms"] = f"{1000 * sum(seconds) / len(seconds):.1f}"
+                values[f"{name} max ms"] = f"{1000 * max(seconds):.1f}"
+        if errors:
+            return ERROR, f"{errors} failures, see the log", values
+        if not enabled:
+            return OK, "switched off", values
+        if not received:
+            return WARN, hint, values
+        return OK, {State.IDLE: "no target"}.get(state, state.name.lower()), values

@@ -1,0 +1,465 @@
+"""Every decision of the node, free of ROS: which image is worked on, and what the target is doing.
+
+One worker thread owns the tracker. Images come in by :meth:`Session.push` and never stand in line:
+an image that arrives while the worker is busy replaces the one that was waiting. Requests may come
+from any thread while inference runs. State changes under one lock, the tracker runs outside of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, Protocol
+
+from spmtrack_core.geometry.boxes import check_box_xywh
+from spmtrack_ros.conversions import Image, normalized_to_pixels
+
+BoxXywh = tuple[float, float, float, float]
+
+
+class State(IntEnum):
+    """What a target is doing; the numbers are those of ``msg/TrackState``."""
+
+    IDLE = 0
+    TRACKING = 1
+    LOST = 2
+
+
+class Code(IntEnum):
+    """How a request ended; the numbers are those of ``srv/InitTarget`` and ``RemoveTarget``."""
+
+    OK = 0
+    NO_IMAGE = 1
+    STAMP_NOT_BUFFERED = 2
+    INVALID_BOX = 3
+    BOX_OUTSIDE_IMAGE = 4
+    INVALID_IMAGE = 5
+    DISABLED = 6
+    CANCELLED = 7
+    UNKNOWN_ID = 8
+    INTERNAL_ERROR = 255
+
+
+class Tracker(Protocol):
+    """What the session asks of a tracker: the two methods of ``spmtrack_core.load_tracker``."""
+
+    def init(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
+
+    def update(self, frame: Image) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One received image, not decoded yet."""
+
+    number: int
+    """Position in the order of arrival, from 1; unlike stamps it neither repeats nor jumps."""
+    stamp_ns: int
+    message: Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target and what the newest processed image said about it."""
+
+    id: str
+    label: str
+    state: State
+    score: float
+    """Confidence, 0 to 1; 1 as long as only the given box is known."""
+    box_xywh: BoxXywh
+    """The box in this image, or the last one seen while ``state`` is LOST."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one processed image gave."""
+
+    frame: Frame
+    target: Target | None
+    image: Image | None
+    """The decoded image; None where nothing needed it."""
+    seconds: float
+    """Time that decoding and inference took."""
+    error: str = ""
+    """Why the image could not be processed; empty if it was."""
+
+
+@dataclass(frozen=True)
+class InitRequest:
+    """A target, named by its box in one image."""
+
+    box_xywh: BoxXywh
+    stamp_ns: int = 0
+    """Stamp of the image that the box was drawn in; 0 means the newest image."""
+    id: str = ""
+    """Empty: a new one is made up."""
+    label: str = ""
+    normalized: bool = False
+    """The box is in parts of the image (0 to 1) instead of pixels."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer to a request; ``message`` is one sentence, empty on success."""
+
+    code: Code
+    message: str = ""
+    id: str = ""
+    stamp_ns: int = 0
+    score: float = 0.0
+    frames_caught_up: int = 0
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Totals since the start."""
+
+    received: int = 0
+    """Images that arrived while tracking was switched on."""
+    processed: int = 0
+    """Images that were reported, each once."""
+    errors: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """Images passed over for a newer one; the one that is waiting now counts too."""
+        return self.received - self.processed
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A request that the worker has not begun."""
+
+    request: InitRequest
+    deadline: float
+    answer: Future[Reply] = field(default_factory=Future)
+
+
+class Session:
+    """Runs one tracker over the newest images and answers requests meanwhile.
+
+    ``decode`` makes an RGB image of a message or raises ``ValueError``. ``on_outcome`` gets every
+    reported image and runs in the worker thread, ``on_change`` is called after every other change
+    of the state, ``on_error`` gets one sentence per failure. ``buffer_size`` is how many of the
+    last images are kept for a request that names an older one.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        decode: Callable[[Any], Image],
+        on_outcome: Callable[[Outcome], None],
+        on_change: Callable[[], None] = lambda: None,
+        on_error: Callable[[str], None] = lambda text: None,
+        buffer_size: int = 30,
+        enabled: bool = True,
+    ) -> None:
+        if buffer_size < 1:
+            raise ValueError(f"the frame buffer holds at least 1 image; got {buffer_size}")
+        self._tracker = tracker
+        self._decode = decode
+        self._on_outcome = on_outcome
+        self._on_change = on_change
+        self._on_error = on_error
+
+        self._wake = threading.Condition()  # guards all of the below
+        self._enabled = enabled
+        self._closed = False
+        self._target: Target | None = None
+        self._epoch = 0  # changes when everything is forgotten, also what is only being started
+        self._recent: deque[Frame] = deque(maxlen=buffer_size)
+        self._waiting: Frame | None = None
+        self._reported = 0  # number of the newest frame that was reported
+        self._pending: deque[_Pending] = deque()
+        self._counters = Counters()
+        self._ids_made = 0
+        self._worker = threading.Thread(target=self._work, name="tracker", daemon=True)
+        self._worker.start()
+
+    # For any thread
+
+    @property
+    def target(self) -> Target | None:
+        """The target as the newest processed image left it, or None."""
+        with self._wake:
+            return self._target
+
+    @property
+    def enabled(self) -> bool:
+        """Whether images are processed."""
+        with self._wake:
+            return self._enabled
+
+    @property
+    def counters(self) -> Counters:
+        """Totals since the start."""
+        with self._wake:
+            return self._counters
+
+    def push(self, stamp_ns: int, message: Any) -> None:
+        """A new image: it replaces the one that is waiting, if any."""
+        with self._wake:
+            if not self._enabled or self._closed:
+                return
+            received = self._counters.received + 1
+            self._counters = replace(self._counters, received=received)
+            if self._recent and stamp_ns < self._recent[-1].stamp_ns:
+                self._recent.clear()  # the clock jumped back: old stamps mean other images now
+            self._waiting = Frame(received, stamp_ns, message)
+            self._recent.append(self._waiting)
+            self._wake.notify_all()
+
+    def init(self, request: InitRequest, timeout: float) -> Future[Reply]:
+        """Follow a new target instead of the one followed until now.
+
+        The future gets its answer when the target has been started in the right image and the
+        buffered images since then have been gone through. A request whose image is not there yet
+        waits for it. After ``timeout`` seconds (may be infinite) a request that is still waiting
+        fails and changes nothing, and one that is catching up leaves the rest out.
+        """
+        pending = _Pending(request, time.monotonic() + timeout)
+        with self._wake:
+            refusal = self._refusal(request)
+            if refusal is None:
+                self._pending.append(pending)
+                self._wake.notify_all()
+        if refusal is not None:
+            _answer([pending], refusal)
+        return pending.answer
+
+    def remove(self, target_id: str = "") -> Reply:
+        """Stop following the target of this id, or whatever is followed if the id is empty."""
+        with self._wake:
+            target = self._target
+            if target_id and (target is None or target.id != target_id):
+                now = f"the target is '{target.id}'" if target else "there is no target"
+                return Reply(Code.UNKNOWN_ID, f"no target has the id '{target_id}'; {now}")
+            self._target = None
+            pending = [] if target_id else self._forget_requests()
+        _answer(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
+        self._call(self._on_change)
+        return Reply(Code.OK, id=target.id if target else "")
+
+    def reset(self) -> None:
+        """Forget the target, the buffered images and the requests that are waiting."""
+        with self._wake:
+            self._target = None
+            self._forget_images()
+            pending = self._forget_requests()
+        _answer(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
+        self._call(self._on_change)
+
+    def enable(self, enabled: bool) -> None:
+        """Process images or ignore them. The target is kept and searched for where it was."""
+        pending: list[_Pending] = []
+        with self._wake:
+            self._enabled = enabled
+            if not enabled:
+                self._forget_images()
+                pending = self._forget_requests()
+        _answer(pending, Reply(Code.DISABLED, "tracking was switched off meanwhile"))
+        self._call(self._on_change)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End the worker after the image at hand and refuse the requests that are waiting."""
+        with self._wake:
+            self._closed = True
+            self._forget_images()
+            pending = self._forget_requests()
+            self._wake.notify_all()
+        _answer(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
+        self._worker.join(timeout)
+
+    def _refusal(self, request: InitRequest) -> Reply | None:
+        """What can be said against a request before its image is known."""
+        if self._closed:
+            return Reply(Code.CANCELLED, "the tracker is shutting down")
+        if not self._enabled:
+            return Reply(Code.DISABLED, "tracking is switched off; switch it on with ~/enable")
+        x, y, w, h = request.box_xywh
+        if not all(map(math.isfinite, request.box_xywh)) or w <= 0 or h <= 0:
+            text = f"box x={x:g} y={y:g} w={w:g} h={h:g}"
+            return Reply(Code.INVALID_BOX, f"{text}: expected finite numbers and a positive size")
+        return None
+
+    def _forget_images(self) -> None:
+        self._recent.clear()
+        self._waiting = None
+
+    def _forget_requests(self) -> list[_Pending]:
+        self._epoch += 1
+        forgotten = list(self._pending)
+        self._pending.clear()
+        return forgotten
+
+    # In the worker thread
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                ready = self._next_request()
+                if self._closed:
+                    return
+                if ready is None and self._waiting is None:
+                    self._wake.wait(self._patience())
+                    continue
+                frame, epoch = self._waiting, self._epoch
+                if ready is None:
+                    self._waiting = None
+            if ready is not None:
+                pending, found = ready
+                reply = found if isinstance(found, Reply) else self._start(pending, found, epoch)
+                _answer([pending], reply)
+            elif frame is not None:
+                self._process(frame)
+
+    def _next_request(self) -> tuple[_Pending, list[Frame] | Reply] | None:
+        """Take the first request for which there is something to do or to say."""
+        for pending in self._pending:
+            found = self._find(pending)
+            if found is not None:
+                self._pending.remove(pending)
+                return pending, found
+        return None
+
+    def _find(self, pending: _Pending) -> list[Frame] | Reply | None:
+        """The image of a request and all newer ones, a refusal, or None: wait for the image."""
+        stamp_ns = pending.request.stamp_ns
+        frames = list(self._recent)
+        if stamp_ns:
+            stamps = [frame.stamp_ns for frame in frames]
+            frames = frames[stamps.index(stamp_ns) :] if stamp_ns in stamps else []
+        else:
+            frames = frames[-1:]
+        if frames:
+            return frames
+        late = time.monotonic() >= pending.deadline
+        if stamp_ns and self._recent and (late or stamp_ns < self._recent[-1].stamp_ns):
+            oldest, newest = self._recent[0].stamp_ns / 1e9, self._recent[-1].stamp_ns / 1e9
+            text = f"no image with the stamp {stamp_ns / 1e9:.9f} is in the buffer, which holds"
+            text = f"{text} {len(self._recent)} from {oldest:.9f} to {newest:.9f}"
+            return Reply(Code.STAMP_NOT_BUFFERED, text)
+        return Reply(Code.NO_IMAGE, "no image has arrived") if late else None
+
+    def _patience(self) -> float | None:
+        """Seconds until the next deadline, None if there is none."""
+        deadline = min((pending.deadline for pending in self._pending), default=math.inf)
+        return None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
+
+    def _start(self, pending: _Pending, frames: list[Frame], epoch: int) -> Reply:
+        """Start the target in the first frame and catch up through the others."""
+        request, first = pending.request, frames[0]
+        started = time.perf_counter()
+        try:
+            image = self._decode(first.message)
+        except Exception as error:
+            return Reply(Code.INVALID_IMAGE, str(error))
+        box = request.box_xywh
+        if request.normalized:
+            box = normalized_to_pixels(box, image.shape[:2])
+        try:
+            check_box_xywh(box, image.shape[:2])
+        except ValueError as error:
+            return Reply(Code.BOX_OUTSIDE_IMAGE, str(error))
+        try:
+            self._tracker.init(image, box)
+        except Exception as error:
+            # A tracker that failed half-way may have lost the target followed until now as well.
+            with self._wake:
+                self._target = None
+            text = f"the tracker did not start: {type(error).__name__}: {error}"
+            self._fail(text)
+            self._call(self._on_change)
+            return Reply(Code.INTERNAL_ERROR, text)
+
+        with self._wake:
+            if self._epoch != epoch:
+                self._target = None
+                return Reply(Code.CANCELLED, "the target was removed while it was being started")
+            target = Target(self._new_id(request), request.label, State.TRACKING, 1.0, box)
+            self._target = target
+        self._report(Outcome(first, target, image, time.perf_counter() - started))
+        self._call(self._on_change)
+
+        caught_up = 0
+        latest: Target | None = target
+        for frame in frames[1:]:
+            with self._wake:
+                cancelled = self._epoch != epoch
+            if cancelled or latest is None or time.monotonic() >= pending.deadline:
+                break
+            latest = self._process(frame)
+            caught_up += 1
+        if self.target is None or latest is None:
+            return Reply(Code.CANCELLED, "the target was removed while it was being started")
+        return Reply(Code.OK, "", target.id, first.stamp_ns, latest.score, caught_up)
+
+    def _process(self, frame: Frame) -> Target | None:
+        """Look for the target in one image; what is known of it afterwards."""
+        before = self.target
+        started = time.perf_counter()
+        image, after, error = None, before, ""
+        if before is not None:
+            try:
+                image = self._decode(frame.message)
+                result = self._tracker.update(image)
+                state = State[result.state.name]
+                box = result.box_xywh if state is State.TRACKING else before.box_xywh
+                after = replace(before, state=state, score=float(result.confidence), box_xywh=box)
+            except Exception as failure:
+                error = f"{type(failure).__name__}: {failure}"
+                after = replace(before, state=State.LOST, score=0.0)
+                self._fail(f"an image could not be processed: {error}")
+        seconds = time.perf_counter() - started
+        with self._wake:
+            # Only this thread gives a target, so if it is another one now, it was removed.
+            if self._target is not before:
+                after = None
+            self._target = after
+        self._report(Outcome(frame, after, image, seconds, error))
+        return after
+
+    def _report(self, outcome: Outcome) -> None:
+        """Publish an image once: not again when a target was started in its past."""
+        with self._wake:
+            number = outcome.frame.number
+            if self._waiting is not None and self._waiting.number <= number:
+                self._waiting = None
+            if number <= self._reported:
+                return
+            self._reported = number
+            self._counters = replace(self._counters, processed=self._counters.processed + 1)
+        self._call(self._on_outcome, outcome)
+
+    def _new_id(self, request: InitRequest) -> str:
+        if request.id:
+            return request.id
+        self._ids_made += 1
+        return f"target-{self._ids_made}"
+
+    def _fail(self, text: str) -> None:
+        with self._wake:
+            self._counters = replace(self._counters, errors=self._counters.errors + 1)
+        self._call(self._on_error, text)
+
+    def _call(self, listener: Callable[..., None], *arguments: Any) -> None:
+        """Tell a listener; its failure is reported and ends neither the worker nor a request."""
+        try:
+            listener(*arguments)
+        except Exception as error:
+            if listener is not self._on_error:
+                self._call(self._on_error, f"publishing failed: {type(error).__name__}: {error}")
+
+
+def _answer(pending: Iterable[_Pending], reply: Reply) -> None:
+    for each in pending:
+        with contextlib.suppress(InvalidStateError):  # the asker has cancelled it
+            each.answer.set_result(reply)

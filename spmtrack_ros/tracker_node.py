@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""The ROS 2 node `spmtrack`: translates between messages and the session, which decides.
+
+    ros2 run spmtrack_ros tracker_node --ros-args -r image:=/camera/image_raw -p weights:=nano
+
+One thread spins and receives, the session's worker thread runs the network and publishes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.task import Future as RosFuture
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+import spmtrack_core
+from spmtrack_core.geometry.boxes import xywh_to_xyxy
+from spmtrack_ros.conversions import (
+    Image,
+    bbox_to_xywh,
+    compressed_to_array,
+    fill_bbox,
+    fill_detection,
+    fill_image,
+    fill_stamp,
+    image_to_array,
+    stamp_to_ns,
+)
+from spmtrack_ros.diagnostics import Period, Publisher, why_no_image
+from spmtrack_ros.msg import TrackState, TrackStateArray
+from spmtrack_ros.parameters import read_parameters
+from spmtrack_ros.program import run_program
+from spmtrack_ros.session import Code, InitRequest, Outcome, Reply, Session, State, Target
+from spmtrack_ros.srv import InitTarget, RemoveTarget
+
+_COLOURS = {State.TRACKING: (80, 220, 60), State.LOST: (255, 150, 0), State.IDLE: (160, 160, 160)}
+
+
+class TrackerNode(Node):
+    """Follows one target through the images of a topic."""
+
+    def __init__(self) -> None:
+        """Load the weights and open all topics.
+
+        Raises ``ValueError`` or ``FileNotFoundError`` for a parameter that cannot be used.
+        """
+        super().__init__("spmtrack")
+        self.parameters = settings = read_parameters(self)
+        tracker = self._load()
+        self._last_header = Header()
+        self._last_outcome: Outcome | None = None
+        self._last_state = State.IDLE
+        self._period = Period()
+        compressed = settings.image_transport == "compressed"
+        self._decode = compressed_to_array if compressed else image_to_array
+
+        overridable = QoSOverridingOptions.with_default_policies()
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+        def publisher(kind: Any, name: str, qos: QoSProfile) -> Any:
+            return self.create_publisher(kind, name, qos, qos_overriding_options=overridable)
+
+        self._detection = publisher(Detection2D, "~/detection", QoSProfile(depth=10))
+        self._detections = publisher(Detection2DArray, "~/detections", QoSProfile(depth=10))
+        self._status = publisher(TrackStateArray, "~/status", latched)
+        self._debug_image = None
+        if settings.debug_image:
+            self._debug_image = publisher(ImageMessage, "~/debug_image", QoSProfile(depth=1))
+
+        self.session = Session(
+            tracker,
+            self._decode,
+            on_outcome=self._on_outcome,
+            on_change=self._publish_status,
+            on_error=self._on_error,
+            buffer_size=settings.frame_buffer,
+            enabled=settings.autostart,
+        )
+
+        reliability = ReliabilityPolicy[settings.image_reliability.upper()]
+        self._images = self.create_subscription(
+            CompressedImage if compressed else ImageMessage,
+            # The name first, then the ending: so that a remapping of `image` holds for both.
+            self.resolve_topic_name("image") + ("/compressed" if compressed else ""),
+            self._on_image,
+            QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            qos_overriding_options=overridable,
+        )
+        self.create_subscription(
+            Detection2D,
+            "~/init_detection",
+            self._on_init_detection,
+            QoSProfile(depth=1),
+            qos_overriding_options=overridable,
+        )
+        # Calls that wait for the worker are coroutines; images, being in the node's own group,
+        # go on arriving meanwhile.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(
+            InitTarget, "~/init_target", self._on_init_target, callback_group=waiting
+        )
+        self.create_service(RemoveTarget, "~/remove_target", self._on_remove_target)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        if settings.diagnostics_period > 0:
+            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            self.create_timer(settings.diagnostics_period, self._on_diagnostics)
+
+        self._publish_status()
+        if settings.has_init_box:
+            x, y, w, h = settings.init_box
+            request = InitRequest((x, y, w, h), label=settings.label)
+            self.session.init(request, float("inf")).add_done_callback(self._log_reply)
+
+    def close(self) -> None:
+        """End the worker; the node can be destroyed after that."""
+        self.session.close()
+
+    def _load(self) -> Any:
+        settings, started = self.parameters, time.perf_counter()
+        threshold = settings.lost_threshold if settings.lost_threshold >= 0 else None
+        # PyTorch is imported only here: wrong parameters are answered, and Ctrl-C heard, before.
+        tracker = spmtrack_core.load_tracker(settings.weights, settings.device, threshold)
+        # The first run allocates memory and chooses kernels: not while the target moves away.
+        blank = np.zeros((120, 160, 3), np.uint8)
+        tracker.init(blank, (60.0, 40.0, 40.0, 40.0))
+        tracker.update(blank)
+        loaded = time.perf_counter() - started
+        self.get_logger().info(
+            f"weights '{settings.weights}' on {tracker.device}, loaded in {loaded:.1f} s"
+        )
+        return tracker
+
+    # Images in
+
+    def _on_image(self, message: Any) -> None:
+        self.session.push(stamp_to_ns(message.header.stamp), message)
+
+    # Results out, in the worker thread
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        header, target = outcome.frame.message.header, outcome.target
+        self._last_header, self._last_outcome = header, outcome
+        array = Detection2DArray(header=header)
+        if target is not None and target.state is State.TRACKING:
+            detection = fill_detection(
+                Detection2D(),
+                ObjectHypothesisWithPose(),
+                header,
+                target.box_xywh,
+                target.id,
+                target.label,
+                target.score,
+            )
+            self._detection.publish(detection)
+            array.detections = [detection]
+        self._detections.publish(array)
+        self._publish_status()
+        if self._debug_image is not None and self._debug_image.get_subscription_count():
+            image = outcome.image
+            if image is None:
+                image = self._decode(outcome.frame.message)
+            drawn = draw_target(image, target)
+            self._debug_image.publish(fill_image(ImageMessage(), drawn, header))
+        now = self.get_clock().now().nanoseconds
+        self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
+        self._log_change(target)
+
+    def _publish_status(self) -> None:
+        """The newest image's header with the state as it is now, which may have changed since."""
+        target, outcome = self.session.target, self._last_outcome
+        message = TrackStateArray(header=self._last_header, enabled=self.session.enabled)
+        if target is not None:
+            state = TrackState(
+                header=self._last_header, id=target.id, label=target.label, state=target.state
+            )
+            state.score = target.score
+            fill_bbox(state.bbox, target.box_xywh)
+            message.targets = [state]
+            if outcome is not None:
+                message.processing_time, message.message = outcome.seconds, outcome.error
+        self._status.publish(message)
+
+    def _log_change(self, target: Target | None) -> None:
+        state = target.state if target else State.IDLE
+        before, self._last_state = self._last_state, state
+        if target is not None and (before, state) == (State.TRACKING, State.LOST):
+            self.get_logger().info(f"'{target.id}' lost (score {target.score:.2f})")
+        elif target is not None and (before, state) == (State.LOST, State.TRACKING):
+            self.get_logger().info(f"'{target.id}' found again (score {target.score:.2f})")
+
+    def _on_error(self, text: str) -> None:
+        if self.context.ok():  # publishing fails while the process is shutting down
+            self.get_logger().error(text, throttle_duration_sec=1.0)
+
+    # Requests
+
+    async def _on_init_target(
+        self, request: InitTarget.Request, response: InitTarget.Response
+    ) -> InitTarget.Response:
+        answer: RosFuture = RosFuture()
+        executor = self.executor
+        started = self._init(
+            request.header, request.bbox, request.id, request.label, request.normalized
+        )
+        # The answer comes in the worker thread; as a task it also wakes the executor up.
+        started.add_done_callback(
+            lambda done: executor.create_task(answer.set_result, done.result())
+        )
+        reply: Reply = await answer
+        response.success = reply.code is Code.OK
+        response.code, response.message, response.id = reply.code, reply.message, reply.id
+        fill_stamp(response.init_stamp, reply.stamp_ns)
+        response.score, response.frames_caught_up = reply.score, reply.frames_caught_up
+        return response
+
+    def _on_init_detection(self, message: Detection2D) -> None:
+        label = message.results[0].hypothesis.class_id if message.results else ""
+        self._init(message.header, message.bbox, message.id, label, normalized=False)
+
+    def _init(
+        self, header: Any, bbox: Any, target_id: str, label: str, normalized: bool
+    ) -> Future[Reply]:
+        try:
+            box = bbox_to_xywh(bbox)
+        except ValueError as error:
+            started: Future[Reply] = Future()
+            started.set_result(Reply(Code.INVALID_BOX, str(error)))
+        else:
+            stamp_ns = stamp_to_ns(header.stamp)
+            label = label or self.parameters.label
+            request = InitRequest(box, stamp_ns, target_id, label, normalized)
+            started = self.session.init(request, self.parameters.init_timeout)
+        started.add_done_callback(self._log_reply)
+        return started
+
+    def _log_reply(self, done: Future[Reply]) -> None:
+        reply = done.result()
+        if reply.code is Code.OK:
+            caught_up = f", {reply.frames_caught_up} images caught up"
+            self.get_logger().info(f"following '{reply.id}' (score {reply.score:.2f}{caught_up})")
+        elif self.context.ok():
+            self.get_logger().warning(f"no target started: {reply.message}")
+
+    def _on_remove_target(
+        self, request: RemoveTarget.Request, response: RemoveTarget.Response
+    ) -> RemoveTarget.Response:
+        reply = self.session.remove(request.id)
+        response.success = reply.code is Code.OK
+        response.code, response.message = reply.code, reply.message
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.session.reset()
+        response.success = True
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.session.enable(request.data)
+        response.success = True
+        return response
+
+    def _on_diagnostics(self) -> None:
+        topic, kind = self._images.topic_name, self._images.msg_type
+        publishers = [
+            Publisher(
+                info.node_name,
+                info.topic_type,
+                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+            )
+            for info in self.get_publishers_info_by_topic(topic)
+        ]
+        reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        expected = f"sensor_msgs/msg/{kind.__name__}"
+        session, now = self.session, self.get_clock().now()
+        level, text, values = self._period.report(
+            now.nanoseconds / 1e9,
+            session.counters,
+            session.enabled,
+            session.target,
+            why_no_image(topic, expected, reliable, publishers),
+        )
+        status = DiagnosticStatus(level=bytes([level]), message=text)
+        status.name, status.hardware_id = f"{self.get_name()}: tracker", self.parameters.device
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = now.to_msg()
+        self._diagnostics.publish(message)
+
+
+def draw_target(image: Image, target: Target | None) -> Image:
+    """A copy of the image with the target's box and a line about it."""
+    drawn = image.copy()
+    state = target.state if target else State.IDLE
+    text, colour = "no target", _COLOURS[state]
+    thickness = max(1, round(min(image.shape[:2]) / 240))
+    if target is not None:
+        text = f"{target.id} {target.label} {state.name.lower()} {target.score:.2f}"
+        if state is State.TRACKING:
+            x0, y0, x1, y1 = xywh_to_xyxy(target.box_xywh).round().astype(int).tolist()
+            cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, thickness)
+    origin, font = (8, 8 + 16 * thickness), cv2.FONT_HERSHEY_SIMPLEX
+    # A dark outline first: readable on any image.
+    cv2.putText(drawn, text, origin, font, 0.5 * thickness, (0, 0, 0), 3 * thickness, cv2.LINE_AA)
+    cv2.putText(drawn, text, origin, font, 0.5 * thickness, colour, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def work(node: TrackerNode) -> int:
+    """Spin until a signal comes."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    finally:
+        node.close()
+        executor.shutdown()
+    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; 2 if a parameter cannot be used."""
+    return run_program("spmtrack", TrackerNode, work, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The parameters as declared, as config/tracker.yaml gives them, and as a user may write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from spmtrack_ros.parameters import Parameters, read_parameters
+
+pytestmark = pytest.mark.ros
+YAML = Path(__file__).parents[2] / "config" / "tracker.yaml"
+
+
+@pytest.fixture(scope="module")
+def context():
+    context = Context()
+    rclpy.init(context=context)
+    yield context
+    context.try_shutdown()
+
+
+@pytest.fixture
+def make_node(context):
+    nodes = []
+
+    def make(cli=(), **overrides):
+        given = [Parameter(name, value=value) for name, value in overrides.items()]
+        nodes.append(Node("probe", context=context, parameter_overrides=given, cli_args=cli))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def test_yaml_has_all_parameters_with_their_defaults_in_order():
+    given = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    declared = {each.name: each.default for each in fields(Parameters)}
+    assert list(given) == list(declared)
+    for name, default in declared.items():
+        value = tuple(given[name]) if isinstance(default, tuple) else given[name]
+        assert (value, type(value)) == (default, type(default)), name
+
+
+def test_yaml_has_its_command_on_line_one_and_a_word_on_each_value():
+    first, *lines = YAML.read_text().splitlines()
+    assert first.startswith("# ros2 launch spmtrack_ros tracker.launch.py")
+    assert all("#" in line for line in lines if not line.endswith(":"))
+
+
+def test_yaml_can_be_loaded_by_ros(make_node):
+    node = make_node(cli=["--ros-args", "--params-file", str(YAML)])
+    assert read_parameters(node) == Parameters()
+
+
+def test_every_parameter_is_described_and_read_only(make_node):
+    node = make_node()
+    assert read_parameters(node) == Parameters()
+    for each in fields(Parameters):
+        descriptor = node.describe_parameter(each.name)
+        assert descriptor.read_only and descriptor.description.endswith("."), each.name
+        assert bool(each.metadata["bounds"]) == bool(
+            descriptor.floating_point_range or descriptor.integer_range
+        )
+    result = node.set_parameters([Parameter("label", value="new")])[0]
+    assert not result.successful
+
+
+def test_whole_numbers_do_for_real_ones(make_node):
+    settings = read_parameters(make_node(init_timeout=3, init_box=[1, 2, 3, 4]))
+    assert settings.init_timeout == 3.0 and isinstance(settings.init_timeout, float)
+    assert settings.init_box == (1.0, 2.0, 3.0, 4.0) and settings.has_init_box
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"frame_buffer": 0}, "'frame_buffer': expected 1 to 300"),
+        ({"frame_buffer": 2.5}, "'frame_buffer' is 2.5: expected a whole number"),
+        ({"init_timeout": 1000.0}, "'init_timeout': expected 0.1 to 60"),
+        ({"init_timeout": 1000}, "'init_timeout' is 1000.0: expected 0.1 to 60"),
+        ({"init_timeout": float("nan")}, "'init_timeout'"),
+        ({"init_timeout": "soon"}, "'init_timeout' is 'soon': expected a number"),
+        ({"init_timeout": True}, "'init_timeout' is True: expected a number"),
+        ({"weights": 5}, "'weights' is 5: expected a text"),
+        ({"autostart": 1}, "'autostart' is 1: expected true or false"),
+        ({"image_transport": "theora"}, "'theora': expected raw or compressed"),
+        ({"image_reliability": "RELIABLE"}, "expected best_effort or reliable"),
+        ({"init_box": [1.0, 2.0]}, "expected four finite numbers"),
+        ({"init_box": [1.0, 2.0, 3.0, float("inf")]}, "expected four finite numbers"),
+        ({"init_box": [1.0, 2.0, 0.0, 3.0]}, "expected a positive width and height"),
+        ({"init_box": "1 2 3 4"}, "expected a list of numbers"),
+        ({"init_box": 3.0}, "expected a list of numbers"),
+    ],
+)
+def test_values_that_cannot_be_used(make_node, overrides, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_parameters(make_node(**overrides))

@@ -1,0 +1,407 @@
+"""The node in another process, over real DDS, seen from a camera and a client in this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
+pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2D, Detection2DArray
+
+from spmtrack_core.data.video import open_frames
+from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
+from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
+from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_image, fill_stamp, stamp_to_ns
+from spmtrack_ros.msg import TrackState, TrackStateArray
+from spmtrack_ros.session import Code, State
+from spmtrack_ros.srv import InitTarget, RemoveTarget
+
+pytestmark = pytest.mark.ros
+BOX = (60.0, 50.0, 40.0, 30.0)
+MS = 1_000_000
+STARTUP = 90.0  # s; importing PyTorch takes long on a busy machine
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def picture(number, shape=(180, 240)):
+    """Noise that is the same for the same number."""
+    return np.random.default_rng(number).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def start_node(*parameters, weights, name="spmtrack"):
+    arguments = ["--ros-args", "-r", f"__node:={name}", "-p", f"weights:={weights}", "-p"]
+    command = [sys.executable, "-m", "spmtrack_ros.tracker_node", *arguments, "device:=cpu"]
+    for parameter in parameters:
+        command += ["-p", parameter]
+    # One thread: the tests must not depend on how many processors there are.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def stop_node(process, how=signal.SIGINT):
+    """Exit code and what was printed."""
+    if process.poll() is None:
+        process.send_signal(how)
+    try:
+        return process.wait(20), process.communicate()[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None, process.communicate()[0]
+
+
+class Peer:
+    """A camera and a client of the node of the given name."""
+
+    def __init__(self, name="spmtrack", image_type=Image, topic="image"):
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.node = Node("peer", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.name = name
+        self.camera = self.node.create_publisher(image_type, topic, 10)
+        self.detection = self.collect(Detection2D, "detection")
+        self.detections = self.collect(Detection2DArray, "detections")
+        self.status = self.collect(TrackStateArray, "status", LATCHED)
+        self.clients = {}
+
+    def collect(self, kind, name, qos=10):
+        messages = []
+        topic = name if name.startswith("/") else f"/{self.name}/{name}"
+        self.node.create_subscription(kind, topic, messages.append, qos)
+        return messages
+
+    def until(self, condition, timeout=10.0):
+        deadline = time.monotonic() + timeout
+        while not condition() and time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.05)
+        return condition()
+
+    def wait_for_node(self, process, reset=True):
+        def ready():
+            assert process.poll() is None, process.communicate()[0]
+            return (
+                self.camera.get_subscription_count()
+                and self.node.count_publishers(f"/{self.name}/detections")
+                and self.status
+            )
+
+        assert self.until(ready, STARTUP), "the node did not start"
+        if reset:
+            self.call(Trigger, "reset")  # when this is answered, both directions are connected
+
+    def call(self, kind, name, timeout=10.0, **fields):
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, f"/{self.name}/{name}")
+            assert self.clients[name].wait_for_service(10)
+        future = self.clients[name].call_async(kind.Request(**fields))
+        assert self.until(future.done, timeout), f"no answer of {name}"
+        return future.result()
+
+    def send(self, image, milliseconds, wait=True, encoding=None):
+        """Publish an image with this stamp; returns the heartbeat that it causes."""
+        header = Header(frame_id="front_camera")
+        fill_stamp(header.stamp, milliseconds * MS)
+        message = fill_image(Image(), image, header)
+        if encoding:
+            message.encoding = encoding
+        self.camera.publish(message)
+        return self.heartbeat(header) if wait else None
+
+    def heartbeat(self, header):
+        def found():
+            return [each for each in self.detections if each.header == header]
+
+        assert self.until(found), f"no heartbeat for {header.stamp}"
+        (only,) = found()
+        return only
+
+    def init(self, box=BOX, stamp_ms=0, theta=0.0, **fields):
+        request = InitTarget.Request(**fields)
+        fill_bbox(request.bbox, box)
+        request.bbox.center.theta = theta
+        fill_stamp(request.header.stamp, stamp_ms * MS)
+        values = {name: getattr(request, name) for name in request.get_fields_and_field_types()}
+        return self.call(InitTarget, "init_target", **values)
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def running(tiny_checkpoint):
+    process = start_node("diagnostics_period:=0.2", "init_timeout:=0.3", weights=tiny_checkpoint)
+    peer = Peer()
+    peer.collect(DiagnosticArray, "/diagnostics")
+    try:
+        peer.wait_for_node(process)
+        yield peer
+    finally:
+        peer.close()
+        code, output = stop_node(process)
+    assert code == 0 and "Traceback" not in output, output
+
+
+@pytest.fixture
+def peer(running):
+    """The node without a target, its topics drained."""
+    running.call(SetBool, "enable", data=True)
+    running.call(Trigger, "reset")
+    running.until(lambda: False, 0.1)
+    for messages in (running.detection, running.detections, running.status):
+        messages.clear()
+    return running
+
+
+def test_codes_and_states_are_those_of_the_interfaces():
+    for code in Code:
+        places = [kind for kind in (InitTarget, RemoveTarget)
+                  if hasattr(kind.Response, f"CODE_{code.name}")]  # fmt: skip
+        assert places, code
+        for place in places:
+            assert getattr(place.Response, f"CODE_{code.name}") == code
+    for state in State:
+        assert getattr(TrackState, state.name) == state
+
+
+def test_every_image_has_its_heartbeat_without_a_target(peer):
+    for stamp in (10, 20, 30):
+        assert peer.send(picture(stamp), stamp).detections == []
+    assert peer.detection == []
+    assert len(peer.detections) == 3
+
+
+def test_a_target_is_published_with_the_header_of_its_image(peer):
+    peer.send(picture(0), 5)
+    reply = peer.init(label="box", id="mine")
+    assert (reply.success, reply.code, reply.message) == (True, Code.OK, "")
+    assert (reply.id, stamp_to_ns(reply.init_stamp), reply.frames_caught_up) == ("mine", 5 * MS, 0)
+    for stamp in (10, 20, 30):
+        heartbeat = peer.send(picture(0), stamp)
+        (detection,) = heartbeat.detections
+        assert detection.header == heartbeat.header
+        assert detection.header.frame_id == "front_camera"
+        assert peer.until(lambda found=detection: found in peer.detection)
+        x, y, w, h = bbox_to_xywh(detection.bbox)
+        assert 0 <= x < x + w <= 240 and 0 <= y < y + h <= 180
+        (result,) = detection.results
+        assert (detection.id, result.hypothesis.class_id) == ("mine", "box")
+        assert 0 <= result.hypothesis.score <= 1
+    assert peer.until(lambda: peer.status and stamp_to_ns(peer.status[-1].header.stamp) == 30 * MS)
+    (state,) = peer.status[-1].targets
+    assert (state.id, state.state, state.header) == ("mine", TrackState.TRACKING, detection.header)
+    assert peer.status[-1].processing_time > 0
+
+
+def test_a_target_in_an_earlier_image_catches_up(peer):
+    for stamp in (10, 20, 30, 40):
+        peer.send(picture(0), stamp)
+    reply = peer.init(stamp_ms=20)
+    assert reply.success and stamp_to_ns(reply.init_stamp) == 20 * MS
+    assert reply.frames_caught_up == 2
+    assert len(peer.send(picture(0), 50).detections) == 1
+    stamps = [stamp_to_ns(each.header.stamp) // MS for each in peer.detections]
+    assert stamps == [10, 20, 30, 40, 50]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"box": (NAN, 50.0, 40.0, 30.0)}, Code.INVALID_BOX),
+        ({"box": (60.0, 50.0, float("inf"), 30.0)}, Code.INVALID_BOX),
+        ({"box": (60.0, 50.0, 0.0, 30.0)}, Code.INVALID_BOX),
+        ({"box": (60.0, 50.0, 40.0, -1.0)}, Code.INVALID_BOX),
+        ({"theta": 0.5}, Code.INVALID_BOX),
+        ({"box": (300.0, 50.0, 40.0, 30.0)}, Code.BOX_OUTSIDE_IMAGE),
+        ({"stamp_ms": 7}, Code.STAMP_NOT_BUFFERED),
+        ({"stamp_ms": 999}, Code.STAMP_NOT_BUFFERED),  # an image that never comes
+    ],
+)
+def test_nonsense_is_refused_and_the_node_goes_on(peer, request_, code):
+    peer.send(picture(0), 5)
+    peer.send(picture(0), 10)
+    reply = peer.init(**request_)
+    assert (reply.success, reply.code, reply.id) == (False, code, "")
+    assert reply.message
+    assert peer.send(picture(0), 20).detections == []
+    assert peer.init().success
+    assert len(peer.send(picture(0), 30).detections) == 1
+
+
+def test_no_image_at_all(peer):
+    assert peer.init().code == Code.NO_IMAGE
+
+
+def test_images_that_cannot_be_read(peer):
+    peer.send(picture(0), 10, encoding="bayer_rggb16")
+    reply = peer.init()
+    assert reply.code == Code.INVALID_IMAGE and "bayer_rggb16" in reply.message
+    peer.send(picture(0), 20)
+    assert peer.init().success
+    assert peer.send(picture(0), 30, encoding="bayer_rggb16").detections == []
+    assert peer.until(lambda: peer.status and "bayer" in peer.status[-1].message)
+    assert peer.status[-1].targets[0].state == TrackState.LOST
+    assert len(peer.send(picture(0), 40).detections) == 1
+
+
+def test_remove_reset_and_enable(peer):
+    peer.send(picture(0), 10)
+    target = peer.init().id
+    assert peer.call(RemoveTarget, "remove_target", id="other").code == Code.UNKNOWN_ID
+    assert len(peer.send(picture(0), 20).detections) == 1
+    assert peer.call(RemoveTarget, "remove_target", id=target).success
+    assert peer.send(picture(0), 30).detections == []
+
+    assert peer.init().id != target
+    assert peer.call(SetBool, "enable", data=False).success
+    assert peer.until(lambda: peer.status and not peer.status[-1].enabled)
+    assert peer.init().code == Code.DISABLED
+    assert peer.call(SetBool, "enable", data=True).success
+    assert len(peer.send(picture(0), 40).detections) == 1
+
+    assert peer.call(Trigger, "reset").success
+    assert peer.send(picture(0), 50).detections == []
+
+
+def test_init_by_detection_message(peer):
+    peer.send(picture(0), 10)
+    message = Detection2D(id="from_detector")
+    fill_bbox(message.bbox, BOX)
+    publisher = peer.node.create_publisher(Detection2D, "/spmtrack/init_detection", 1)
+    assert peer.until(publisher.get_subscription_count)
+    publisher.publish(message)
+    assert peer.until(lambda: peer.status and peer.status[-1].targets)
+    assert peer.send(picture(0), 20).detections[0].id == "from_detector"
+    peer.node.destroy_publisher(publisher)
+
+
+def test_debug_image_while_subscribed(peer):
+    peer.send(picture(0), 10)
+    assert peer.init().success
+    images = []
+    subscription = peer.node.create_subscription(Image, "/spmtrack/debug_image", images.append, 1)
+    peer.until(lambda: peer.node.count_publishers("/spmtrack/debug_image") and False, 0.5)
+    heartbeat = peer.send(picture(0), 20)
+    assert peer.until(lambda: images)
+    assert images[-1].header == heartbeat.header
+    assert (images[-1].encoding, images[-1].height, images[-1].width) == ("rgb8", 180, 240)
+    peer.node.destroy_subscription(subscription)
+
+
+def test_status_is_latched(peer):
+    peer.send(picture(0), 10)
+    target = peer.init().id
+    late = peer.collect(TrackStateArray, "status", LATCHED)
+    assert peer.until(lambda: late)
+    assert [each.id for each in late[-1].targets] == [target]
+
+
+def test_diagnostics_count_and_explain_silence(peer):
+    reports = peer.collect(DiagnosticArray, "/diagnostics")
+    peer.send(picture(0), 10)
+
+    def silent():
+        texts = [report.status[0].message for report in reports]
+        return any("no image arrives" in text for text in texts)
+
+    assert peer.until(silent)
+    status = reports[-1].status[0]
+    assert status.level == b"\x01" and "FASTRTPS_DEFAULT_PROFILES_FILE" in status.message
+    assert {each.key: each.value for each in status.values}["state"] == "IDLE"
+
+
+def test_compressed_images_init_box_and_sigterm(tiny_checkpoint):
+    parameters = ["image_transport:=compressed", "init_box:=[60,50,40,30]", "label:=kite"]
+    process = start_node(*parameters, weights=tiny_checkpoint, name="two")
+    peer = Peer("two", CompressedImage, "image/compressed")
+    try:
+        peer.wait_for_node(process, reset=False)
+        message = CompressedImage(format="jpeg")
+        message.data = cv2.imencode(".jpg", picture(0))[1].tobytes()
+        for stamp in range(100):  # the first ones may be lost while the peers are connecting
+            fill_stamp(message.header.stamp, (1 + stamp) * MS)
+            peer.camera.publish(message)
+            if peer.until(lambda: peer.detection, 0.1):
+                break
+        first = peer.detection[0]
+        assert bbox_to_xywh(first.bbox) == BOX
+        assert first.results[0].hypothesis.class_id == "kite"
+    finally:
+        peer.close()
+        code, output = stop_node(process, signal.SIGTERM)
+    assert code == 0 and "Traceback" not in output, output
+    assert "loaded in" in output
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [("frame_buffer:=0", "frame_buffer"), ("weights:=/no/such/file", "/no/such/file")],
+)
+def test_a_wrong_parameter_ends_with_one_line_and_code_2(tiny_checkpoint, parameter, words):
+    process = start_node(parameter, weights=tiny_checkpoint)
+    output = process.communicate(timeout=STARTUP)[0]
+    assert process.returncode == 2, output
+    assert output.count("\n") == 1 and output.startswith("spmtrack: error: "), output
+    assert words in output
+
+
+def follow(source, frames):
+    """Mean IoU of nano over the frames after the first, each sent when the one before is done."""
+    if not (BUNDLED_WEIGHTS / "nano.safetensors").is_file():
+        pytest.skip("the bundled weights nano are absent")
+    sequence = open_frames(str(source), frames)
+    process = start_node(weights="nano", name="three")
+    peer = Peer("three")
+    ious = []
+    try:
+        peer.wait_for_node(process)
+        for index, (frame, box) in enumerate(zip(sequence, sequence.boxes_xywh, strict=True)):
+            heartbeat = peer.send(frame, 10 * (index + 1))
+            if index == 0:
+                assert peer.init(tuple(map(float, box)), stamp_ms=10).success
+                continue
+            found = [bbox_to_xywh(each.bbox) for each in heartbeat.detections]
+            iou = iou_xyxy(xywh_to_xyxy(found[0]), xywh_to_xyxy(box)) if found else 0.0
+            ious.append(float(iou))
+    finally:
+        peer.close()
+        stop_node(process)
+    return float(np.mean(ious))
+
+
+def test_the_built_in_scene_is_followed():
+    assert follow("synthetic", 60) >= 0.5
+
+
+def test_a_real_sequence_is_followed():
+    default = Path(__file__).parents[3] / "shared" / "sequences"
+    folder = Path(os.environ.get("SPMTRACK_SEQUENCES", default)) / "car_chase"
+    if not folder.is_dir():
+        pytest.skip("the sequence car_chase is absent from SPMTRACK_SEQUENCES")
+    assert follow(folder, 60) >= 0.35
