@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The ROS 2 node `spmtrack`: translates between messages and the session, which decides.
 
     ros2 run spmtrack_ros tracker_node --ros-args -r image:=/camera/image_raw -p weights:=nano
@@ -8,10 +7,11 @@ One thread spins and receives, the session's worker thread runs the network and 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -333,10 +333,15 @@ def work(node: TrackerNode) -> int:
     return 0
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; 2 if a parameter cannot be used."""
-    return run_program("spmtrack", TrackerNode, work, args)
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the node until SIGINT or SIGTERM: exit code 0, or 2 if a parameter cannot be used."""
+    code = run_program("spmtrack", TrackerNode, work, args)
+    # All that is ours is closed. To take PyTorch apart as well lasts seconds on a busy machine,
+    # and `ros2 launch` gets impatient with a process that is not gone after five.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

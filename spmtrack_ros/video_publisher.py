@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Plays a video on the topic `image`, as a camera would.
 
     ros2 run spmtrack_ros video_publisher --ros-args -p source:=walk.mp4 -r image:=/camera/image

@@ -1,0 +1,64 @@
+"""What /diagnostics says, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from spmtrack_ros.diagnostics import ERROR, OK, WARN, Period, Publisher, why_no_image
+from spmtrack_ros.session import Counters, State, Target
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+
+
+@pytest.mark.parametrize(
+    ("reliable", "publishers", "words"),
+    [
+        (False, [], "nobody publishes on /image"),
+        (False, [Publisher("cam", COMPRESSED, True)], "set image_transport"),
+        (True, [Publisher("cam", IMAGE, False)], "set image_reliability to best_effort"),
+        (True, [Publisher("cam", IMAGE, True)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        (False, [Publisher("cam", IMAGE, False)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        # one of several could be heard, so the cause is another one
+        (True, [Publisher("a", IMAGE, False), Publisher("b", IMAGE, True)], "no image arrives"),
+        (False, [Publisher("a", COMPRESSED, True), Publisher("b", IMAGE, True)], "no image"),
+    ],
+)
+def test_why_no_image(reliable, publishers, words):
+    assert words in why_no_image("/image", IMAGE, reliable, publishers)
+
+
+def test_rates_and_times_of_one_period():
+    period = Period()
+    period.report(100.0, Counters(10, 8), True, None, "")
+    period.add(0.020, 0.010)
+    period.add(0.040, 0.030)
+    target = Target("7", "cat", State.LOST, 0.1, (0, 0, 1, 1))
+    level, text, values = period.report(102.0, Counters(30, 12), True, target, "")
+    assert (level, text) == (OK, "lost")
+    assert (values["state"], values["target"]) == ("LOST", "7")
+    assert values["images received per s"] == "10.0" and values["images processed per s"] == "2.0"
+    assert values["latency mean ms"] == "30.0" and values["latency max ms"] == "40.0"
+    assert values["processing mean ms"] == "20.0" and values["images dropped"] == "18"
+    assert "latency mean ms" not in period.report(103.0, Counters(31, 13), True, None, "")[2]
+
+
+@pytest.mark.parametrize(
+    ("counters", "enabled", "level", "text"),
+    [
+        (Counters(), True, WARN, "hint"),
+        (Counters(), False, OK, "switched off"),  # silence is as ordered
+        (Counters(5, 5), True, OK, "no target"),
+        (Counters(5, 5, 2), True, ERROR, "2 failures, see the log"),
+    ],
+)
+def test_levels(counters, enabled, level, text):
+    report = Period().report(1.0, counters, enabled, None, "hint")
+    assert report[:2] == (level, text)
+
+
+def test_a_clock_that_stands_still_gives_no_rates():
+    period = Period()
+    period.report(5.0, Counters(), True, None, "")
+    for now in (5.0, 3.0):
+        assert "images received per s" not in period.report(now, Counters(9, 9), True, None, "")[2]
