@@ -7,6 +7,7 @@ did not itself need as plain numbers.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -68,8 +69,14 @@ class ModelConfig:
             raise ValueError(f"ffn must be mlp or swiglu; got {self.ffn!r}")
         if self.stem not in ("patch", "conv"):
             raise ValueError(f"stem must be patch or conv; got {self.stem!r}")
-        if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
-            raise ValueError(f"a conv stem needs a power of two; got patch {self.patch_size}")
+        if not math.isfinite(self.alpha):
+            raise ValueError(f"alpha must be finite; got {self.alpha}")
+        power = self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0
+        if self.stem == "conv" and not (power and self.embed_dim >= self.patch_size):
+            raise ValueError(
+                "a conv stem needs a patch_size that is a power of two, and an embed_dim of at "
+                f"least as much; got {self.patch_size} and {self.embed_dim}"
+            )
         if self.stem == "conv" and self.trunk != "explicit":
             raise ValueError("a conv stem needs trunk: explicit")
         if self.shared_expert and self.expert_compressors:
@@ -119,11 +126,11 @@ class TrackerConfig:
     """Confidence below which a target counts as lost."""
 
     def __post_init__(self) -> None:
-        if self.template_area_factor < 1 or self.search_area_factor < 1:
-            raise ValueError(
-                "area factors must be at least 1; got "
-                f"{self.template_area_factor} and {self.search_area_factor}"
-            )
+        for name in ("template_area_factor", "search_area_factor"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 0 <= self.min_side < math.inf:
+            raise ValueError(f"min_side must not be negative; got {self.min_side}")
         if not 0 <= self.window_weight <= 1:
             raise ValueError(f"window_weight must be in [0, 1]; got {self.window_weight}")
         if not 0 <= self.lost_threshold <= 1:
@@ -294,7 +301,10 @@ def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = 
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ValueError(f"override {override!r}: {parent} holds no keys")
-        node[leaf] = yaml.safe_load(value)
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"override {override!r} has a value that is not YAML") from None
     return from_dict(cls, tree)
 
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from spmtrack_core.cli import app
 from spmtrack_core.data.scene import scene
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +71,16 @@ def test_every_topic_and_service_of_the_table_is_in_the_node():
         assert f'"{name}"' in source, name
 
 
-def test_links_inside_the_repository_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/nano.md", "docs/ros.md"])
+def test_pages_are_finished_and_their_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target
+    assert not re.findall(r"^[A-Z]+_[A-Z_]+$", text, re.MULTILINE)
+
+
+def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
+    story = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors")[3]
+    assert story["command"] == "spmtrack train config/train_nano.yaml"
+    assert not re.search(r"/(tmp|home|root|work)/", " ".join(story.values()))

@@ -77,6 +77,8 @@ def track(
             if not found:
                 raise
             bar.console.print("stopped; what was tracked so far is written")
+        if not found:
+            raise ValueError(f"{source} gave no frame")
     if boxes:
         write_boxes(boxes, found)
     text = f"{len(found)} frames, lost in {lost}"

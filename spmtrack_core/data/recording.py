@@ -78,6 +78,8 @@ class VideoRecorder:
     def write(self, frame: Image) -> None:
         """Append one frame; sides that are odd lose their last row or column."""
         height, width = (side - side % 2 for side in frame.shape[:2])
+        if not height or not width:
+            raise ValueError(f"a video needs frames of 2 x 2 pixels or more; got {frame.shape}")
         if not self._started:
             self._stream.width, self._stream.height = width, height
             self._started = True
@@ -112,7 +114,7 @@ def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -
     """
     tiles = []
     for frame in frames:
-        height = round(width * frame.shape[0] / frame.shape[1])
+        height = max(1, round(width * frame.shape[0] / frame.shape[1]))
         tiles.append(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA))
     if not tiles:
         raise ValueError("a contact sheet needs at least one frame")

@@ -44,18 +44,7 @@ def image_folder(folder: str | Path) -> Sequence:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    paths = sorted(
-        (
-            path
-            for path in folder.iterdir()
-            # hidden files are what macOS and unfinished writes leave beside images
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        ),
-        key=lambda path: [
-            (int(part), "") if part.isdecimal() else (-1, part)
-            for part in re.split(r"(\d+)", path.name)
-        ],
-    )
+    paths = image_paths(folder)
     if not paths:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     boxes = None
@@ -77,6 +66,24 @@ def image_folder(folder: str | Path) -> Sequence:
             yield image
 
     return Sequence(folder.resolve().name, frames, len(paths), None, boxes)
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order.
+
+    Hidden files are left out: they are what macOS and unfinished writes leave beside images.
+    """
+    return sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        ),
+        key=lambda path: [
+            (int(part), "") if part.isdecimal() else (-1, part)
+            for part in re.split(r"(\d+)", path.name)
+        ],
+    )
 
 
 def read_folder(root: str | Path) -> list[Sequence]:

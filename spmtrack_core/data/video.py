@@ -80,7 +80,7 @@ def _video_file(path: Path) -> Sequence:
 def _upright(frame: av.VideoFrame) -> Image:
     """RGB, turned as the file asks for: phones store every video as the sensor lies."""
     image = frame.to_ndarray(format="rgb24")
-    turns = round(getattr(frame, "rotation", 0) / 90)  # anticlockwise; an old PyAV tells none
+    turns = round(frame.rotation / 90)  # anticlockwise
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 

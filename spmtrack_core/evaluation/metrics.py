@@ -22,12 +22,12 @@ def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
     >>> mean_iou([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]])
     0.6666666666666666
     """
-    truth = np.asarray(truth_xywh, np.float64)
+    predicted, truth = _pair(predicted_xywh, truth_xywh)
     visible = _valid(truth)
     if not visible.any():
         return float("nan")
-    predicted = np.asarray(predicted_xywh, np.float64)[visible]
-    return float(iou_xyxy(xywh_to_xyxy(predicted), xywh_to_xyxy(truth[visible])).mean())
+    seen = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible]))
+    return float(seen.mean())
 
 
 def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.float64]:
@@ -39,10 +39,7 @@ def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.flo
     >>> overlaps([[0, 0, 1, 1], [0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]]).tolist()
     [1.0, 1.0]
     """
-    truth = np.asarray(truth_xywh, np.float64)
-    predicted = np.array(predicted_xywh, np.float64)
-    if predicted.shape != truth.shape:
-        raise ValueError(f"{len(predicted)} predicted boxes for {len(truth)} frames")
+    predicted, truth = _pair(predicted_xywh, truth_xywh)
     if not np.isfinite(predicted).all() or (predicted[:, 2:] < 0).any():
         raise ValueError("a predicted box is not finite or has a negative size")
     predicted[0] = truth[0]
@@ -71,6 +68,16 @@ def success_curve(overlaps_: ArrayLike) -> NDArray[np.float64]:
 def success_auc(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
     """Area under the success curve, 0..1: the mean of its 21 values, so at most 20 / 21."""
     return float(success_curve(overlaps(predicted_xywh, truth_xywh)).mean())
+
+
+def _pair(
+    predicted_xywh: ArrayLike, truth_xywh: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as arrays (N, 4), the prediction as a copy."""
+    predicted, truth = np.array(predicted_xywh, float), np.asarray(truth_xywh, float)
+    if predicted.shape != truth.shape:
+        raise ValueError(f"{len(predicted)} predicted boxes for {len(truth)} frames")
+    return predicted, truth
 
 
 def _valid(truth_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -84,7 +84,8 @@ def check_box_xywh(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> Boxes:
     """The box a user named, as float64 (4,), once it is known to be usable.
 
     Raises ``ValueError`` for anything but four finite numbers, for a width or height that is not
-    positive, and for a box that has no pixel in common with the image.
+    positive, for a box that has no pixel in common with the image, and for one of less than a
+    thousandth of a pixel or more than a hundred images.
 
     >>> check_box_xywh([10, 20, 30, 40], (100, 100)).tolist()
     [10.0, 20.0, 30.0, 40.0]
@@ -103,6 +104,8 @@ def check_box_xywh(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> Boxes:
     height, width = image_hw
     if (box[:2] >= (width, height)).any() or (box[:2] + box[2:] <= 0).any():
         raise ValueError(f"box ({text}) lies outside the image of {width} x {height} pixels")
+    if (box[2:] < 1e-3).any() or (box[2:] > 100 * max(image_hw)).any():
+        raise ValueError(f"box ({text}) is no target in an image of {width} x {height} pixels")
     return box
 
 

@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.layers import DropPath, LayerNorm2d, SwiGLUPacked
 from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,7 +60,8 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             embed_dim=config.embed_dim,
             depth=config.depth,
             num_heads=config.num_heads,
-            mlp_ratio=config.mlp_hidden * (2 if swiglu else 1) / config.embed_dim,
+            # timm takes a ratio and truncates the product: half a unit keeps it whole
+            mlp_ratio=(config.mlp_hidden * (2 if swiglu else 1) + 0.5) / config.embed_dim,
             mlp_layer=SwiGLUPacked if swiglu else timm.layers.Mlp,
             act_layer=nn.SiLU if swiglu else nn.GELU,
             init_values=1.0,
@@ -84,6 +86,15 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             trunk = None
         if not isinstance(trunk, VisionTransformer):
             raise ValueError(f"trunk {config.trunk} is not a plain ViT of timm")
+        plain = (
+            all(type(block) is Block for block in trunk.blocks)
+            and isinstance(trunk.norm_pre, nn.Identity)
+            and trunk.reg_token is None
+            and trunk.pos_embed is not None
+            and trunk.pos_embed.shape[1] == trunk.patch_embed.num_patches
+        )
+        if not plain:
+            raise ValueError(f"trunk {config.trunk} has parts beyond a plain ViT's")
         patch = trunk.patch_embed.patch_size[0]
         if patch != config.patch_size:
             raise ValueError(f"{config.trunk} has {patch} px patches, not {config.patch_size}")

@@ -90,10 +90,10 @@ def load_checkpoint(
         model_config = from_dict(ModelConfig, json.loads(metadata["model"]))
         tracker_config = from_dict(TrackerConfig, json.loads(metadata["tracker"]))
         story = json.loads(metadata.get("story", "{}"))
-    except (KeyError, TypeError, ValueError) as error:
+        with torch.device("meta"):
+            model = build_spmtrack(model_config)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} has settings that cannot be used: {error}") from None
-    with torch.device("meta"):
-        model = build_spmtrack(model_config)
     load_tensors(model, tensors, str(path))
     return model, model_config, tracker_config, story
 

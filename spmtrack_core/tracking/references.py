@@ -24,6 +24,8 @@ def select_references(stored: int, rule: str) -> tuple[int, int, int]:
     >>> select_references(13, "half_segments"), select_references(13, "thirds")
     ((0, 3, 9), (0, 4, 8))
     """
+    if rule not in ("half_segments", "thirds"):
+        raise ValueError(f"rule must be half_segments or thirds; got {rule!r}")
     if stored < 1:
         raise ValueError(f"reference frames are chosen from at least one frame; got {stored}")
     if stored <= REFERENCES:
@@ -31,9 +33,7 @@ def select_references(stored: int, rule: str) -> tuple[int, int, int]:
     if rule == "half_segments":
         half = stored // 2
         return 0, half // 2, half + half // 2
-    if rule == "thirds":
-        return 0, stored // 3, 2 * stored // 3
-    raise ValueError(f"rule must be half_segments or thirds; got {rule!r}")
+    return 0, stored // 3, 2 * stored // 3
 
 
 class ReferenceBuffer:

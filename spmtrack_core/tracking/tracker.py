@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
-from spmtrack_core.geometry.boxes import Boxes, check_box_xywh, xywh_to_xyxy, xyxy_to_xywh
+from spmtrack_core.geometry.boxes import (
+    Boxes,
+    check_box_xywh,
+    clip_xyxy,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import load_checkpoint
@@ -28,7 +34,7 @@ BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Tracker:
-    """Follows one target. Not thread-safe: one caller at a time."""
+    """Follows one target. Not thread-safe: one caller at a time. Takes the model over, frozen."""
 
     def __init__(
         self,
@@ -96,7 +102,8 @@ class Tracker:
             target.box_xyxy = box_xyxy
         self._remember(target, frame, target.box_xyxy)
         lost = not good or confidence < config.lost_threshold
-        x, y, w, h = xyxy_to_xywh(target.box_xyxy).tolist()
+        # the given box may reach beyond the frame, and so may a frame of another size
+        x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame.shape[:2])).tolist()
         return TrackResult(
             (x, y, w, h), confidence, TrackState.LOST if lost else TrackState.TRACKING
         )

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from spmtrack_core.config import SyntheticConfig
+from spmtrack_core.data.sequence import image_paths
 from spmtrack_core.geometry.image import read_image
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
     folder = Path(config.images)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of photographs (data.images)")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = image_paths(folder)
     if len(paths) < 2:
         raise ValueError(f"{folder}: expected at least 2 photographs, found {len(paths)}")
     if config.max_images is not None and config.max_images < len(paths):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ def train(
     """
     console = console or Console(stderr=True)
     output = Path(config.output)
+    if not resume and (output / "checkpoint.pt").exists():
+        raise ValueError(f"{output} holds a run already: --resume it, or name another output")
     output.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -86,7 +89,7 @@ def train(
         groups,
         lr=config.lr,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=device.type == "cuda",
     )
 
     # -- workers: each has a copy of the network in the precision of the run
@@ -304,7 +307,10 @@ def load_state(path: Path, config: TrainConfig, device: torch.device) -> dict[st
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no checkpoint to resume from")
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError, KeyError) as error:
+        raise ValueError(f"{path} is not a complete checkpoint: {error}") from None
     ours = plain(to_dict(config))
     for name in sorted(set(ours) - MAY_CHANGE):
         if ours[name] != state["config"].get(name):
@@ -330,10 +336,10 @@ def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> d
 
 
 def revision() -> str:
-    """The git revision of the working directory, or ``unknown``."""
+    """The git revision of this code, or ``unknown``."""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

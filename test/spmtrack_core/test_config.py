@@ -52,6 +52,7 @@ def test_values_arrive_with_their_types(tmp_path):
         ("a: [", (), "is not YAML"),
         ("", ("steps",), "key=value"),
         ("", ("name.first=x",), "name"),
+        ("", ("steps=[1",), "not YAML"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, text, overrides, match):
@@ -77,6 +78,7 @@ def test_an_absent_file_is_an_error(tmp_path):
         ({"template_hw": (392, 392)}, "must fit in search"),
         ({"shared_expert": True, "expert_compressors": True}, "exclude each other"),
         ({"drop_path": 1.0}, "drop_path"),
+        ({"alpha": float("nan")}, "alpha must be finite"),
     ],
 )  # fmt: skip
 def test_networks_that_cannot_be_built_are_refused(settings, match):
@@ -86,9 +88,16 @@ def test_networks_that_cannot_be_built_are_refused(settings, match):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"window_weight": 1.1}, {"lost_threshold": -1}, {"reference_rule": "all"},
-     {"buffer_frames": 2}, {"search_area_factor": 0.5}],
-)  # fmt: skip
+    [
+        {"template_area_factor": float("nan")},
+        {"search_area_factor": 0.5},
+        {"min_side": float("inf")},
+        {"window_weight": 1.1},
+        {"lost_threshold": -1},
+        {"reference_rule": "all"},
+        {"buffer_frames": 2},
+    ],
+)
 def test_trackers_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError):
         TrackerConfig(**settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -54,7 +53,6 @@ def test_a_video_file_is_read_lazily_and_again(video):
     assert frames[0].dtype == np.uint8
 
 
-@pytest.mark.skipif(not hasattr(av.VideoFrame, "rotation"), reason="PyAV without rotation")
 def test_a_video_held_upright_is_read_upright(tmp_path):
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:24, :32, 0] = 250  # red, top left

@@ -42,6 +42,11 @@ def test_predictions_that_cannot_be_scored_are_refused(predicted, match):
         overlaps(predicted, [BOX, BOX])
 
 
+def test_mean_iou_needs_a_box_for_every_frame():
+    with pytest.raises(ValueError, match="1 predicted boxes for 2"):
+        mean_iou([BOX], [BOX, BOX])
+
+
 def test_a_perfect_run_scores_20_of_21():
     truth = np.tile(BOX, (9, 1))
     assert success_auc(truth, truth) == pytest.approx(20 / 21)  # 1 > 1 is false

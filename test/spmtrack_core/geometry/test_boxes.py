@@ -61,6 +61,8 @@ def test_many_boxes_at_once_keep_their_shape_and_input():
         ((0, 0, 5, float("inf")), "not finite"),
         ((100, 0, 5, 5), "outside the image of 100 x 80"),
         ((0, -6, 5, 5), "outside the image"),
+        ((0, 0, 1e300, 1e300), "is no target"),
+        ((9, 9, 1e-300, 5), "is no target"),
         ((1, 2, 3), "shape"),
         ("box", "four numbers"),
         (None, "four numbers|shape"),

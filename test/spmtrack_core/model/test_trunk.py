@@ -47,8 +47,18 @@ def test_a_table_of_another_grid_is_refused():
         ({"trunk": "no_such_vit"}, "knows no model"),
         ({"trunk": "resnet18"}, "not a plain ViT"),
         ({"trunk": "vit_base_patch16_224"}, "16 px patches"),
+        ({"trunk": "vit_base_patch14_reg4_dinov2"}, "beyond a plain ViT"),
+        ({"trunk": "vit_base_patch16_clip_224"}, "beyond a plain ViT"),
     ],
 )
 def test_a_trunk_that_cannot_be_used_is_named(settings, match):
     with torch.device("meta"), pytest.raises(ValueError, match=match):
         build_trunk(ModelConfig(**settings))
+
+
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+def test_the_ffn_has_exactly_the_width_asked_for(ffn):
+    sizes = {"embed_dim": 112, "num_heads": 4, "depth": 1, "mlp_hidden": 244, "patch_size": 14}
+    with torch.device("meta"):
+        trunk = build_trunk(ModelConfig(trunk="explicit", ffn=ffn, **sizes))
+    assert trunk.blocks[0].mlp.fc2.in_features == 244

@@ -67,7 +67,7 @@ def test_memory_is_taken_once():
     assert buffer.crops.shape == (8, 1)
 
 
-@pytest.mark.parametrize(("stored", "rule"), [(0, "thirds"), (9, "quarters")])
+@pytest.mark.parametrize(("stored", "rule"), [(0, "thirds"), (9, "quarters"), (2, "quarters")])
 def test_nonsense_is_refused(stored, rule):
     with pytest.raises(ValueError):
         select_references(stored, rule)

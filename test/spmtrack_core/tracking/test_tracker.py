@@ -14,6 +14,7 @@ from golden_model import GOLDEN, golden_config, golden_model
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import xyxy_to_xywh
 from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.tracking import tracker as module
 from spmtrack_core.tracking.state import TrackState
 from spmtrack_core.tracking.tracker import Tracker, choose_device, load_tracker
 
@@ -31,15 +32,26 @@ def tracker(tiny_checkpoint):
 def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch):
     config = TrackerConfig(reference_rule=rule, lost_threshold=0.0)
     tracker = Tracker(golden_model("e2e_params"), golden_config("e2e_params"), config)
-    score_means = []
-    forward = tracker.model.forward
+    seen = {}
+    forward, select = tracker.model.forward, module.select_box
 
-    def spy(*inputs):
-        prediction = forward(*inputs)
-        score_means.append(prediction.score_map.mean().item())
+    def spy_forward(search, references, *others):
+        # which frames the three slots hold, by their crops
+        crops = tracker.target.references.crops
+        seen["memory_index"] = [
+            next(i for i, crop in enumerate(crops) if torch.equal(crop, slot))
+            for slot in references[0]
+        ]
+        prediction = forward(search, references, *others)
+        seen["score_map_mean"] = prediction.score_map.mean().item()
         return prediction
 
-    monkeypatch.setattr(tracker.model, "forward", spy)
+    def spy_select(*inputs):
+        seen["crop_box"], _, seen["best_cell"] = chosen = select(*inputs)
+        return chosen
+
+    monkeypatch.setattr(tracker.model, "forward", spy_forward)
+    monkeypatch.setattr(module, "select_box", spy_select)
     tracker.init(FRAMES[0], xyxy_to_xywh(E2E["initial_box"]))
     target = tracker.target
     np.testing.assert_allclose(target.background, E2E["init"]["template_mean"], atol=1e-3)
@@ -51,9 +63,12 @@ def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch):
         np.testing.assert_allclose(result.box_xywh, expected_xywh, atol=1e-2)
         np.testing.assert_allclose(target.box_xyxy, record["state_box_after"], atol=1e-2)
         assert result.confidence == pytest.approx(record["confidence"], abs=1e-5)
-        assert score_means[-1] == pytest.approx(record["score_map_mean"], abs=1e-4)
+        assert seen["memory_index"] == record["memory_index"]
+        assert seen["best_cell"].item() == record["best_cell"]
+        np.testing.assert_allclose(seen["crop_box"][0], record["crop_box"], atol=1e-2)
+        assert seen["score_map_mean"] == pytest.approx(record["score_map_mean"], abs=1e-5)
         assert target.state_token.norm().item() == pytest.approx(
-            record["query_state_l2"], abs=1e-4
+            record["query_state_l2"], abs=2e-5
         )
         assert target.references.masks[step].sum() == record["new_memory_mask_sum"]
 
@@ -126,6 +141,20 @@ def test_a_frame_of_another_size_does_not_end_the_track(tracker):
     tracker.init(FRAMES[0], (120, 90, 30, 20))
     small = np.ascontiguousarray(FRAMES[1][:40, :50])  # the target lies outside of it
     for frame in (small, small, FRAMES[2]):
+        x, y, w, h = tracker.update(frame).box_xywh
+        assert 0 <= x <= x + w <= frame.shape[1]
+        assert 0 <= y <= y + h <= frame.shape[0]
+
+
+def test_grids_that_are_not_square_are_tracked():
+    tracker = Tracker(
+        golden_model("model_swiglu_nonsquare_params"),
+        golden_config("model_swiglu_nonsquare_params"),
+        TrackerConfig(),
+    )
+    tracker.init(FRAMES[0], (60, 40, 10, 40))
+    assert tracker.target.references.masks[0].tolist() == [[0, 1, 1, 0]] * 3
+    for frame in FRAMES[1:]:
         assert np.isfinite(tracker.update(frame).box_xywh).all()
 
 

@@ -122,6 +122,7 @@ def test_a_loss_that_is_no_number_stops_the_run(config, monkeypatch):
 
     train(replace(config, steps=6))
     weights = Path(config.output, "weights.safetensors").read_bytes()
+    Path(config.output, "checkpoint.pt").unlink()  # a new run in the same folder
     monkeypatch.setattr(trainer, "losses", spoil)
     with pytest.raises(TrainingDiverged, match=r"step 0 .* lr than 0\.001"):
         train(config)
@@ -153,10 +154,23 @@ def test_workers_share_a_batch(config):
     """Two workers see other tracks than one, but as many of them, and as repeatably."""
     shared = replace(config, workers=2, steps=2)
     train(shared)
-    first = rows(shared)
-    train(shared)
-    assert [r["loss"] for r in rows(shared)] == [r["loss"] for r in first]
-    assert first[-1]["samples"] == "8"
+    again = replace(shared, output=f"{shared.output}_again")
+    train(again)
+    assert [r["loss"] for r in rows(again)] == [r["loss"] for r in rows(shared)]
+    assert rows(shared)[-1]["samples"] == "8"
+    train(replace(config, steps=2, output=f"{shared.output}_alone"))
+    alone = rows(replace(config, output=f"{shared.output}_alone"))
+    assert alone[-1]["loss"] != rows(shared)[-1]["loss"]
+
+
+def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(config):
+    train(replace(config, steps=2))
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(config)
+    for content in (b"", b"nonsense", (Path(config.output) / "checkpoint.pt").read_bytes()[:999]):
+        (Path(config.output) / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is not a complete checkpoint"):
+            train(config, resume=True)
 
 
 def test_bfloat16(config):
