@@ -23,13 +23,15 @@ ROS := $(DISTRO)
 CANDIDATES := python3
 VENV_OPTIONS := --system-site-packages
 EXTRAS := dev,colcon
-PACKAGES := .
+# carried along for distributions that lack it
+VISION_MSGS := $(wildcard $(addsuffix /share/vision_msgs,$(subst :, ,$(AMENT_PREFIX_PATH))))
+PACKAGES := . $(if $(VISION_MSGS),,third_party/vision_msgs)
 else
 ROS := wheels
 CANDIDATES := python3.12 python3.11 python3.10 python3
 EXTRAS := dev,ros
 PACKAGES := . third_party/vision_msgs
-CMAKE_ARGS := -GNinja -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/cmake/ros_wheels.cmake
+CMAKE_ARGS := -GNinja "-DCMAKE_PROJECT_INCLUDE=$(CURDIR)/cmake/ros_wheels.cmake"
 endif
 
 PYTHON ?= $(shell for name in $(CANDIDATES); do \
@@ -95,7 +97,7 @@ $(INTERFACES_DONE): $(INTERFACES) | $(VENV_DONE)
 	@rm -rf build install
 	@mkdir -p build
 	@$(ENV) colcon --log-base build/log build --symlink-install --base-paths $(PACKAGES) \
-		--cmake-args $(CMAKE_ARGS) -DPython3_EXECUTABLE=$(CURDIR)/.venv/bin/python \
+		--cmake-args $(CMAKE_ARGS) "-DPython3_EXECUTABLE=$(CURDIR)/.venv/bin/python" \
 		-DBUILD_TESTING=OFF >build/setup.log 2>&1 \
 		|| { cat build/setup.log >&2; echo "make: the build of the interfaces failed" >&2; exit 1; }
 	@touch $@
