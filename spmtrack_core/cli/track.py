@@ -46,39 +46,37 @@ def track(
             raise ValueError(f"{source} knows no target of its own; name it with --box X Y W H")
         box = tuple(sequence.boxes_xywh[0].tolist())
     tracker = load_tracker(weights, device)
-    found: list[tuple[float, float, float, float]] = []
+    frames = iter(sequence)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{source} gave no frame")
+    tracker.init(first, box)  # before anything is shown or written: this is where users err
+    found = [box]
     seconds: list[float] = []
     lost = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
     with ExitStack() as stack:
         recorder = output and stack.enter_context(VideoRecorder(output, sequence.fps or 30.0))
+        if recorder:
+            recorder.write(draw_box(first, box, "target"))
         bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
+        bar.advance(task)
         try:
-            for frame in sequence:
-                label, colour = "target", GREEN
-                if not found:
-                    tracker.init(frame, box)
-                    found.append(box)
-                else:
-                    started = time.perf_counter()
-                    result = tracker.update(frame)
-                    seconds.append(time.perf_counter() - started)
-                    found.append(result.box_xywh)
-                    label = f"{result.confidence:.2f}"
-                    if result.state is TrackState.LOST:
-                        lost, label, colour = lost + 1, f"lost {label}", ORANGE
+            for frame in frames:
+                started = time.perf_counter()
+                result = tracker.update(frame)
+                seconds.append(time.perf_counter() - started)
+                found.append(result.box_xywh)
+                label, colour = f"{result.confidence:.2f}", GREEN
+                if result.state is TrackState.LOST:
+                    lost, label, colour = lost + 1, f"lost {label}", ORANGE
                 if recorder:
-                    recorder.write(draw_box(frame, found[-1], label, colour))
-                rate = f"{1 / np.median(seconds[-50:]):.0f} fps" if seconds else ""
-                bar.update(task, advance=1, rate=rate)
+                    recorder.write(draw_box(frame, result.box_xywh, label, colour))
+                bar.update(task, advance=1, rate=f"{1 / np.median(seconds[-50:]):.0f} fps")
         except KeyboardInterrupt:
-            if not found:
-                raise
             bar.console.print("stopped; what was tracked so far is written")
-        if not found:
-            raise ValueError(f"{source} gave no frame")
     if boxes:
         write_boxes(boxes, found)
     text = f"{len(found)} frames, lost in {lost}"
