@@ -3,53 +3,63 @@
     ros2 launch spmtrack_ros demo.launch.py source:=walk.mp4 box:='10 20 30 40'
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    Shutdown,
-)
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
-TRACKER = Path(get_package_share_directory("spmtrack_ros")) / "launch" / "tracker.launch.py"
+CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
+PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
-# name: (default, description); the arguments of tracker.launch.py can be given too
+# name: (default, description)
 ARGUMENTS = {
     "source": ("synthetic", "video file, folder of images, camera index, or synthetic"),
     "box": ("", "'x y w h' of the target in the first frame; empty: the source knows it"),
     "output": ("demo_output", "folder for the results"),
     "rate": ("0", "frames per second; 0: as the source says"),
     "max_frames": ("0", "end after this many frames; 0: at the end of the source"),
+    "weights": ("nano", "name of bundled weights, or path of a checkpoint"),
+    "device": ("auto", "where inference runs: auto, cpu, cuda or cuda:N"),
+    "log_level": ("info", "lowest level logged: debug, info, warn, error or fatal"),
 }
 
 
-def start_others(context):
-    """The publisher, and the client whose end is the end of it all."""
+def start_nodes(context):
+    """The node, the publisher, and the client whose end is the end of it all."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    images = [("image", LaunchConfiguration("image_topic"))]
+    common = {
+        "package": "spmtrack_ros",
+        "ros_arguments": ["--log-level", given["log_level"]],
+        "output": "screen",
+    }
+    text = {name: ParameterValue(given[name], value_type=str) for name in given}
+    tracker = Node(
+        executable="tracker_node",
+        parameters=[
+            str(CONFIG / "tracker.yaml"),
+            {"weights": text["weights"], "device": text["device"]},
+        ],
+        **common,
+    )
     player = Node(
-        package="spmtrack_ros",
         executable="video_publisher",
         parameters=[
             {
-                "source": given["source"],
+                "source": text["source"],
                 "rate": float(given["rate"]),
                 "max_frames": int(given["max_frames"]),
                 "wait_for_subscribers": 2,
             }
         ],
-        remappings=images,
-        output="screen",
+        **common,
     )
     box = given["box"].split()
     client = Node(
-        package="spmtrack_ros",
         executable="demo",
         arguments=[
             given["source"],
@@ -59,11 +69,10 @@ def start_others(context):
             *("--max-frames", given["max_frames"]),
             *(["--box", *box] if box else []),
         ],
-        remappings=images,
-        output="screen",
         on_exit=Shutdown(reason="the demo is over"),
+        **common,
     )
-    return [player, client]
+    return [tracker, player, client]
 
 
 def generate_launch_description():
@@ -72,5 +81,9 @@ def generate_launch_description():
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    tracker = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(TRACKER)))
-    return LaunchDescription([*declared, tracker, OpaqueFunction(function=start_others)])
+    # Fast DDS loses large images without it.
+    environment = []
+    if PROFILES not in os.environ:
+        profile = str(CONFIG / "fastdds_large_images.xml")
+        environment = [SetEnvironmentVariable(PROFILES, profile)]
+    return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_nodes)])

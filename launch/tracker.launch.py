@@ -10,9 +10,9 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
 PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -23,7 +23,6 @@ ARGUMENTS = {
     "node_name": ("spmtrack", "name of the node, and of its topics and services", ()),
     "image_topic": ("image", "topic of the images, without the ending /compressed", ()),
     "params_file": (str(CONFIG / "tracker.yaml"), "YAML file with the node's parameters", ()),
-    "use_sim_time": ("false", "take the time from /clock", ("true", "false")),
     "rviz": ("false", "start RViz as well", ("true", "false")),
     "rviz_config": (str(CONFIG / "tracker.rviz"), "configuration of RViz", ()),
     "log_level": ("info", "lowest level logged", ("debug", "info", "warn", "error", "fatal")),
@@ -38,35 +37,47 @@ OVERRIDES = {
     "init_box": ("", "'x y w h' in px to follow from the first image on", ()),
     "autostart": ("", "process images before ~/enable is called", ("", "true", "false")),
     "debug_image": ("", "offer ~/debug_image", ("", "true", "false")),
+    "use_sim_time": ("", "take the time from /clock", ("", "true", "false")),
 }
 
 
-def start_node(context):
-    """The node, with the parameters that were given."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in OVERRIDES}
-    overrides = {name: value for name, value in given.items() if value}
-    for name in ("autostart", "debug_image"):
-        if name in overrides:
-            overrides[name] = overrides[name] == "true"
-    if "init_box" in overrides:
-        numbers = re.findall(r"[^\s,\[\]]+", overrides["init_box"])
+def parameter(name, text):
+    """The value of a parameter that was given as text."""
+    if name == "init_box":
         try:
-            overrides["init_box"] = [float(number) for number in numbers]
+            return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
         except ValueError:
-            raise RuntimeError(f"init_box is '{given['init_box']}': expected 'x y w h'") from None
-    overrides["use_sim_time"] = LaunchConfiguration("use_sim_time").perform(context) == "true"
-    return [
-        Node(
-            package="spmtrack_ros",
-            executable="tracker_node",
-            name=LaunchConfiguration("node_name"),
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
-            remappings=[("image", LaunchConfiguration("image_topic"))],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            output="screen",
-        )
-    ]
+            raise RuntimeError(f"init_box is '{text}': expected 'x y w h'") from None
+    if OVERRIDES[name][2] == ("", "true", "false"):
+        return text == "true"
+    return ParameterValue(text, value_type=str)  # a name may look like a number
+
+
+def start_nodes(context):
+    """The nodes, with the parameters that were given."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in [*ARGUMENTS, *OVERRIDES]}
+    overrides = {name: parameter(name, given[name]) for name in OVERRIDES if given[name]}
+    tracker = Node(
+        package="spmtrack_ros",
+        executable="tracker_node",
+        name=given["node_name"],
+        namespace=given["namespace"],
+        parameters=[given["params_file"], overrides],
+        remappings=[("image", given["image_topic"])],
+        ros_arguments=["--log-level", given["log_level"]],
+        output="screen",
+    )
+    if given["rviz"] == "false":
+        return [tracker]
+    name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", given["rviz_config"]],
+        parameters=[{key: overrides[key] for key in ("use_sim_time",) if key in overrides}],
+        remappings=[("/spmtrack/debug_image", f"/{name}/debug_image")],
+    )
+    return [tracker, rviz]
 
 
 def generate_launch_description():
@@ -77,15 +88,9 @@ def generate_launch_description():
         )
         for name, (default, description, choices) in {**ARGUMENTS, **OVERRIDES}.items()
     ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", LaunchConfiguration("rviz_config")],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
     # Fast DDS loses large images without it; the camera's process needs it as well.
     environment = []
     if PROFILES not in os.environ:
         profile = str(CONFIG / "fastdds_large_images.xml")
         environment = [SetEnvironmentVariable(PROFILES, profile)]
-    return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_node), rviz])
+    return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_nodes)])

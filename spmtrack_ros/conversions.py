@@ -25,6 +25,13 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
     "mono8": (1, cv2.COLOR_GRAY2RGB),
     "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    # OpenCV's names of the same form; its older ones, BayerBG for RGGB, begin one pixel further.
+    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
 }
 
 _NANOSECONDS = 1_000_000_000
@@ -33,8 +40,8 @@ _NANOSECONDS = 1_000_000_000
 def image_to_array(message: Any) -> Image:
     """RGB (H, W, 3) of a ``sensor_msgs/Image``; for rgb8 a view of the message's own memory.
 
-    Raises ``ValueError`` for an encoding that is not in the list, an image without pixels, a step
-    shorter than a row, or data that do not fill the image.
+    Raises ``ValueError`` for an encoding that is not in the list, a size that is none or that the
+    encoding cannot have, a step shorter than a row, or data that do not fill the image.
     """
     if message.encoding not in _ENCODINGS:
         supported = ", ".join(_ENCODINGS)
@@ -57,7 +64,12 @@ def image_to_array(message: Any) -> Image:
         )
     shape, strides = (height, width, channels), (step, channels, 1)
     pixels = np.lib.stride_tricks.as_strided(data, shape, strides)
-    return pixels if conversion is None else _rgb(cv2.cvtColor(pixels, conversion))
+    if conversion is None:
+        return pixels
+    try:
+        return _rgb(cv2.cvtColor(pixels, conversion))
+    except cv2.error:
+        raise ValueError(f"{message.encoding} cannot be {width} x {height} pixels") from None
 
 
 def compressed_to_array(message: Any) -> Image:
@@ -67,7 +79,9 @@ def compressed_to_array(message: Any) -> Image:
     """
     data = np.frombuffer(message.data, dtype=np.uint8)
     # OpenCV raises on empty input and returns None for anything it does not understand.
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    # EXIF may ask for a rotation, but boxes are in the pixels that were sent.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded = cv2.imdecode(data, flags) if data.size else None
     if decoded is None:
         raise ValueError(
             f"compressed image of {data.size} bytes, format '{message.format}', cannot be decoded"

@@ -85,7 +85,7 @@ class Recorder(Node):
         label: str,
         video: VideoRecorder,
     ) -> None:
-        """``box_xywh`` is the target's in the first image, ``boxes_xywh`` in all where known."""
+        """``box_xywh`` is the target's in the first image, ``boxes_xywh`` in each if known."""
         super().__init__("spmtrack_demo")
         self.rows: list[Row] = []
         self.processing: dict[int, float] = {}
@@ -99,7 +99,7 @@ class Recorder(Node):
         self._detections: dict[int, tuple[Sequence[Any], float]] = {}
         self._newest_detection = -1
         self._pictures: list[Image] = []
-        self._every = 1
+        self._every, self._answered = 1, 0
         self._init = self.create_client(InitTarget, "spmtrack/init_target")
         self._subscribe(Detection2DArray, "spmtrack/detections", self._on_detections)
         self._subscribe(TrackStateArray, "spmtrack/status", self._on_status)
@@ -125,8 +125,10 @@ class Recorder(Node):
             label = f"{self._label} {row.score:.2f}" if row.state == "tracking" else row.state
             drawn = draw_box(image, row.box_xywh, label, _COLOURS.get(row.state, WHITE))
             self._video.write(drawn)
-            if len(self.rows) % self._every == 0:
-                self._pictures.append(drawn)
+            if row.state in _COLOURS:  # a skipped image shows no box
+                if self._answered % self._every == 0:
+                    self._pictures.append(drawn)
+                self._answered += 1
             if len(self._pictures) >= 3 * _PICTURES:  # any length of video, bounded memory
                 self._pictures, self._every = self._pictures[::2], 2 * self._every
             self.rows.append(row)
@@ -143,10 +145,11 @@ class Recorder(Node):
         self.create_subscription(kind, topic, callback, QoSProfile(depth=100))
 
     def name_target(self) -> None:
-        """Ask the node to follow the target, which the newest image shows."""
-        box, index = self._box, self._received - 1
-        if index and self._boxes is not None and np.isfinite(self._boxes[index]).all():
-            box = self._boxes[index]
+        """Ask the node to follow the target in the newest image, if its box is known there."""
+        index = self._received - 1
+        box = self._box if index == 0 or self._boxes is None else self._boxes[index]
+        if not np.isfinite(box).all():
+            return
         x, y, w, h = map(float, box)
         request = InitTarget.Request(header=self._header, label=self._label)
         fill_bbox(request.bbox, (x, y, w, h))
@@ -156,12 +159,14 @@ class Recorder(Node):
     def check_reply(self) -> None:
         """Raise ``ValueError`` if the node refuses the target.
 
-        A busy node may have missed the very image of the box; then the newest one is tried.
+        A busy node may have missed the very image of the box; then the newest one is tried, where
+        the target's box is known in all.
         """
         reply = self.reply.result() if self.reply.done() else None
         if reply is None or reply.success:
             return
-        if reply.code != InitTarget.Response.CODE_STAMP_NOT_BUFFERED or self._tries == _TRIES:
+        missed = reply.code == InitTarget.Response.CODE_STAMP_NOT_BUFFERED
+        if not missed or self._boxes is None or self._tries == _TRIES:
             raise ValueError(f"the node refuses the target: {reply.message}")
         self.name_target()
 
@@ -201,6 +206,8 @@ class Child:
     def __init__(self, module: str, log: Path, parameters: dict[str, Any]) -> None:
         command = [sys.executable, "-m", f"spmtrack_ros.{module}", "--ros-args"]
         for name, value in parameters.items():
+            if isinstance(value, str):  # as YAML: a name may look like a number
+                value = "'" + value.replace("'", "''") + "'"
             command += ["-p", f"{name}:={value}"]
         self.name, self.log = module, log
         with log.open("w") as output:
@@ -229,7 +236,7 @@ class Child:
                 continue
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, ros_arguments: list[str], console: Console) -> int:
     """The whole demo; the exit code.
 
     Raises ``ValueError``, ``OSError`` or ``RuntimeError`` with one sentence on what went wrong.
@@ -247,10 +254,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     interrupted = False
     with ExitStack() as stack:
         children = [] if options.attach else start_children(options, output, stack)
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         video = VideoRecorder(output / "tracked.mp4", options.rate or fps or 30.0)
-        recorder = Recorder(box, boxes, options.label, stack.enter_context(video))
+        tracks = None if options.box else boxes  # the source's boxes are of another target
+        recorder = Recorder(box, tracks, options.label, stack.enter_context(video))
         stack.callback(recorder.destroy_node)
         try:
             follow(recorder, children, frames, console)
@@ -269,7 +277,7 @@ def start_children(options: argparse.Namespace, output: Path, stack: ExitStack) 
     os.environ.setdefault(_PROFILES, str(config_file("fastdds_large_images.xml")))
     node = {"weights": options.weights, "device": options.device}
     publisher = {
-        "source": f"'{options.source}'",
+        "source": options.source,
         "rate": float(options.rate),
         "max_frames": options.max_frames,
         "wait_for_subscribers": 2,
@@ -328,7 +336,10 @@ def report(
 ) -> None:
     """Write contact sheet and boxes, print the figures."""
     rows = recorder.rows
-    write_image(output / "contact_sheet.png", contact_sheet(recorder.pictures()))
+    written = ["tracked.mp4", "boxes.csv"]
+    if pictures := recorder.pictures():
+        write_image(output / "contact_sheet.png", contact_sheet(pictures))
+        written.insert(1, "contact_sheet.png")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stamp", "frame", "x", "y", "w", "h", "score", "state"])
@@ -344,9 +355,10 @@ def report(
     counts["skipped for a newer one"] = sum(row.state == "skipped" for row in rows)
     table.add_row("frames", f"{len(rows)}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
     seen = [row for row in rows if row.state in _COLOURS]
-    if len(seen) > 1:
+    if seen:
         seconds = (seen[-1].stamp_ns - seen[0].stamp_ns) / 1e9
-        table.add_row("tracked per second", f"{(len(seen) - 1) / seconds:.1f}")
+        if seconds > 0:  # not where all stamps are the same
+            table.add_row("tracked per second", f"{(len(seen) - 1) / seconds:.1f}")
         table.add_row("image to detection", percentiles([row.latency for row in seen]))
     if recorder.processing:
         table.add_row("of that in the node", percentiles(list(recorder.processing.values())))
@@ -358,7 +370,7 @@ def report(
             table.add_row("mean IoU", f"{np.nanmean(ious):.3f} over {len(ious)} frames")
     elif boxes is not None:
         table.add_row("mean IoU", f"unknown: {len(rows)} of {frames} frames arrived")
-    for name in ("tracked.mp4", "contact_sheet.png", "boxes.csv"):
+    for name in written:
         table.add_row("written", str(output / name))
     console.print(table)
 
@@ -420,8 +432,8 @@ def main(args: list[str] | None = None) -> int:
     # SIGTERM is to end the children as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        options = parse(remove_ros_args(sys.argv if args is None else ["demo", *args])[1:])
-        return run(options, Console())
+        arguments = sys.argv if args is None else ["demo", *args]
+        return run(parse(remove_ros_args(arguments)[1:]), arguments, Console())
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, RuntimeError) as error:

@@ -23,6 +23,10 @@ from spmtrack_ros.conversions import Image, normalized_to_pixels
 
 BoxXywh = tuple[float, float, float, float]
 
+# Replaying all that was buffered takes long, and what arrives meanwhile makes one big jump at the
+# end; with a few images in even steps no jump is big.
+_MOST_REPLAYED = 8
+
 
 class State(IntEnum):
     """What a target is doing; the numbers are those of ``msg/TrackState``."""
@@ -75,7 +79,9 @@ class Target:
     score: float
     """Confidence, 0 to 1; 1 as long as only the given box is known."""
     box_xywh: BoxXywh
-    """The box in this image, or the last one seen while ``state`` is LOST."""
+    """The box in ``frame``, or the last one seen while ``state`` is LOST."""
+    frame: Frame
+    """The image that all this was measured in."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class InitRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """Answer to a request; ``message`` is one sentence, empty on success."""
+    """Answer to a request; ``message`` is one sentence, empty if all is as it was asked for."""
 
     code: Code
     message: str = ""
@@ -148,8 +154,8 @@ class Session:
 
     ``decode`` makes an RGB image of a message or raises ``ValueError``. ``on_outcome`` gets every
     reported image and runs in the worker thread, ``on_change`` is called after every other change
-    of the state, ``on_error`` gets one sentence per failure. ``buffer_size`` is how many of the
-    last images are kept for a request that names an older one.
+    of the state, ``on_error`` gets one sentence per failure; only one of them runs at a time.
+    ``buffer_size`` is how many of the last images are kept for a request that names an older one.
     """
 
     def __init__(
@@ -170,6 +176,8 @@ class Session:
         self._on_change = on_change
         self._on_error = on_error
 
+        # Held while a listener reads the state and publishes it: nothing older comes after it.
+        self._telling = threading.RLock()
         self._wake = threading.Condition()  # guards all of the below
         self._enabled = enabled
         self._closed = False
@@ -217,22 +225,30 @@ class Session:
             self._recent.append(self._waiting)
             self._wake.notify_all()
 
-    def init(self, request: InitRequest, timeout: float) -> Future[Reply]:
+    def init(
+        self, request: InitRequest, timeout: float, instead_of: Future[Reply] | None = None
+    ) -> Future[Reply]:
         """Follow a new target instead of the one followed until now.
 
-        The future gets its answer when the target has been started in the right image and the
-        buffered images since then have been gone through. A request whose image is not there yet
-        waits for it. After ``timeout`` seconds (may be infinite) a request that is still waiting
-        fails and changes nothing, and one that is catching up leaves the rest out.
+        The future gets its answer when the target has been started in the right image and has
+        been searched for in some of the buffered images since then, the newest one last. A request
+        whose image is not there yet waits for it. After ``timeout`` seconds a request that is
+        still waiting fails and changes nothing, and one that is catching up goes on with the
+        newest image. An infinite timeout waits for :meth:`enable` as well. ``instead_of`` is the
+        answer to an earlier request that fails if it is still waiting.
         """
         pending = _Pending(request, time.monotonic() + timeout)
+        replaced: list[_Pending] = []
         with self._wake:
-            refusal = self._refusal(request)
+            refusal = self._refusal(request.box_xywh, pending.deadline)
             if refusal is None:
+                replaced = [each for each in self._pending if each.answer is instead_of]
+                self._drop(replaced)
                 self._pending.append(pending)
                 self._wake.notify_all()
         if refusal is not None:
             _answer([pending], refusal)
+        _answer(replaced, Reply(Code.CANCELLED, "a newer request came before it was begun"))
         return pending.answer
 
     def remove(self, target_id: str = "") -> Reply:
@@ -264,7 +280,8 @@ class Session:
             self._enabled = enabled
             if not enabled:
                 self._forget_images()
-                pending = self._forget_requests()
+                pending = [each for each in self._pending if math.isfinite(each.deadline)]
+                self._drop(pending)
         _answer(pending, Reply(Code.DISABLED, "tracking was switched off meanwhile"))
         self._call(self._on_change)
 
@@ -278,14 +295,14 @@ class Session:
         _answer(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
         self._worker.join(timeout)
 
-    def _refusal(self, request: InitRequest) -> Reply | None:
-        """What can be said against a request before its image is known."""
+    def _refusal(self, box_xywh: BoxXywh, deadline: float) -> Reply | None:
+        """What can be said against a request whatever its image shows."""
         if self._closed:
             return Reply(Code.CANCELLED, "the tracker is shutting down")
-        if not self._enabled:
+        if not self._enabled and math.isfinite(deadline):
             return Reply(Code.DISABLED, "tracking is switched off; switch it on with ~/enable")
-        x, y, w, h = request.box_xywh
-        if not all(map(math.isfinite, request.box_xywh)) or w <= 0 or h <= 0:
+        x, y, w, h = box_xywh
+        if not all(map(math.isfinite, box_xywh)) or w <= 0 or h <= 0:
             text = f"box x={x:g} y={y:g} w={w:g} h={h:g}"
             return Reply(Code.INVALID_BOX, f"{text}: expected finite numbers and a positive size")
         return None
@@ -299,6 +316,10 @@ class Session:
         forgotten = list(self._pending)
         self._pending.clear()
         return forgotten
+
+    def _drop(self, requests: Iterable[_Pending]) -> None:
+        for each in requests:
+            self._pending.remove(each)
 
     # In the worker thread
 
@@ -339,9 +360,11 @@ class Session:
             frames = frames[stamps.index(stamp_ns) :] if stamp_ns in stamps else []
         else:
             frames = frames[-1:]
+        late = time.monotonic() >= pending.deadline
+        if frames and late:
+            return Reply(Code.CANCELLED, "the tracker was busy until init_timeout had passed")
         if frames:
             return frames
-        late = time.monotonic() >= pending.deadline
         if stamp_ns and self._recent and (late or stamp_ns < self._recent[-1].stamp_ns):
             oldest, newest = self._recent[0].stamp_ns / 1e9, self._recent[-1].stamp_ns / 1e9
             text = f"no image with the stamp {stamp_ns / 1e9:.9f} is in the buffer, which holds"
@@ -365,12 +388,18 @@ class Session:
         box = request.box_xywh
         if request.normalized:
             box = normalized_to_pixels(box, image.shape[:2])
+        with self._wake:
+            refusal = self._refusal(box, pending.deadline)
+        if refusal is not None:
+            return refusal
         try:
             check_box_xywh(box, image.shape[:2])
         except ValueError as error:
             return Reply(Code.BOX_OUTSIDE_IMAGE, str(error))
         try:
             self._tracker.init(image, box)
+        except ValueError as error:  # it has kept the target followed until now
+            return Reply(Code.INVALID_BOX, str(error))
         except Exception as error:
             # A tracker that failed half-way may have lost the target followed until now as well.
             with self._wake:
@@ -384,23 +413,31 @@ class Session:
             if self._epoch != epoch:
                 self._target = None
                 return Reply(Code.CANCELLED, "the target was removed while it was being started")
-            target = Target(self._new_id(request), request.label, State.TRACKING, 1.0, box)
+            target = Target(self._new_id(request), request.label, State.TRACKING, 1.0, box, first)
             self._target = target
         self._report(Outcome(first, target, image, time.perf_counter() - started))
-        self._call(self._on_change)
 
         caught_up = 0
         latest: Target | None = target
-        for frame in frames[1:]:
+        step = math.ceil(len(frames[1:]) / _MOST_REPLAYED) or 1
+        replayed = frames[:0:-step][::-1]  # the newest is always among them
+        for frame in replayed:
             with self._wake:
-                cancelled = self._epoch != epoch
-            if cancelled or latest is None or time.monotonic() >= pending.deadline:
+                stopped = self._epoch != epoch or not self._enabled
+            if stopped or latest is None:
                 break
-            latest = self._process(frame)
-            caught_up += 1
-        if self.target is None or latest is None:
-            return Reply(Code.CANCELLED, "the target was removed while it was being started")
-        return Reply(Code.OK, "", target.id, first.stamp_ns, latest.score, caught_up)
+            if frame is replayed[-1] or time.monotonic() < pending.deadline:
+                latest = self._process(frame)
+                caught_up += 1
+        self._call(self._on_change)
+        with self._wake:
+            enabled = self._enabled
+            if self._target is None or latest is None:
+                return Reply(Code.CANCELLED, "the target was removed while it was being started")
+        text = "" if enabled else "started, but tracking was switched off meanwhile"
+        if latest.state is State.LOST:
+            text = "started, but lost again while catching up"
+        return Reply(Code.OK, text, target.id, first.stamp_ns, latest.score, caught_up)
 
     def _process(self, frame: Frame) -> Target | None:
         """Look for the target in one image; what is known of it afterwards."""
@@ -413,10 +450,11 @@ class Session:
                 result = self._tracker.update(image)
                 state = State[result.state.name]
                 box = result.box_xywh if state is State.TRACKING else before.box_xywh
-                after = replace(before, state=state, score=float(result.confidence), box_xywh=box)
+                score = float(result.confidence)
+                after = replace(before, state=state, score=score, box_xywh=box, frame=frame)
             except Exception as failure:
                 error = f"{type(failure).__name__}: {failure}"
-                after = replace(before, state=State.LOST, score=0.0)
+                after = replace(before, state=State.LOST, score=0.0, frame=frame)
                 self._fail(f"an image could not be processed: {error}")
         seconds = time.perf_counter() - started
         with self._wake:
@@ -429,15 +467,18 @@ class Session:
 
     def _report(self, outcome: Outcome) -> None:
         """Publish an image once: not again when a target was started in its past."""
-        with self._wake:
-            number = outcome.frame.number
-            if self._waiting is not None and self._waiting.number <= number:
-                self._waiting = None
-            if number <= self._reported:
-                return
-            self._reported = number
-            self._counters = replace(self._counters, processed=self._counters.processed + 1)
-        self._call(self._on_outcome, outcome)
+        with self._telling:
+            with self._wake:
+                number = outcome.frame.number
+                if self._waiting is not None and self._waiting.number <= number:
+                    self._waiting = None
+                if number <= self._reported or not self._enabled:
+                    return
+                self._reported = number
+                self._counters = replace(self._counters, processed=self._counters.processed + 1)
+                # Removed until now, it is not published any more; later, the remover waits.
+                outcome = replace(outcome, target=self._target)
+            self._call(self._on_outcome, outcome)
 
     def _new_id(self, request: InitRequest) -> str:
         if request.id:
@@ -452,11 +493,13 @@ class Session:
 
     def _call(self, listener: Callable[..., None], *arguments: Any) -> None:
         """Tell a listener; its failure is reported and ends neither the worker nor a request."""
-        try:
-            listener(*arguments)
-        except Exception as error:
-            if listener is not self._on_error:
-                self._call(self._on_error, f"publishing failed: {type(error).__name__}: {error}")
+        with self._telling:
+            try:
+                listener(*arguments)
+            except Exception as error:
+                if listener is not self._on_error:
+                    text = f"publishing failed: {type(error).__name__}: {error}"
+                    self._call(self._on_error, text)
 
 
 def _answer(pending: Iterable[_Pending], reply: Reply) -> None:

@@ -7,6 +7,7 @@ One thread spins and receives, the session's worker thread runs the network and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -65,6 +66,7 @@ class TrackerNode(Node):
         self._last_header = Header()
         self._last_outcome: Outcome | None = None
         self._last_state = State.IDLE
+        self._detector_request: Future[Reply] | None = None
         self._period = Period()
         compressed = settings.image_transport == "compressed"
         self._decode = compressed_to_array if compressed else image_to_array
@@ -105,7 +107,7 @@ class TrackerNode(Node):
             Detection2D,
             "~/init_detection",
             self._on_init_detection,
-            QoSProfile(depth=1),
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=overridable,
         )
         # Calls that wait for the worker are coroutines; images, being in the node's own group,
@@ -172,22 +174,29 @@ class TrackerNode(Node):
         self._detections.publish(array)
         self._publish_status()
         if self._debug_image is not None and self._debug_image.get_subscription_count():
-            image = outcome.image
-            if image is None:
-                image = self._decode(outcome.frame.message)
-            drawn = draw_target(image, target)
-            self._debug_image.publish(fill_image(ImageMessage(), drawn, header))
+            with contextlib.suppress(ValueError):  # an image that cannot be read is not drawn
+                image = outcome.image
+                if image is None:
+                    image = self._decode(outcome.frame.message)
+                drawn = draw_target(image, target)
+                self._debug_image.publish(fill_image(ImageMessage(), drawn, header))
         now = self.get_clock().now().nanoseconds
         self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
         self._log_change(target)
 
     def _publish_status(self) -> None:
-        """The newest image's header with the state as it is now, which may have changed since."""
+        """The newest image's header with the state as it is now, which may have changed since.
+
+        The session calls one listener at a time, so what is latched last is true.
+        """
         target, outcome = self.session.target, self._last_outcome
         message = TrackStateArray(header=self._last_header, enabled=self.session.enabled)
         if target is not None:
             state = TrackState(
-                header=self._last_header, id=target.id, label=target.label, state=target.state
+                header=target.frame.message.header,
+                id=target.id,
+                label=target.label,
+                state=target.state,
             )
             state.score = target.score
             fill_bbox(state.bbox, target.box_xywh)
@@ -231,10 +240,21 @@ class TrackerNode(Node):
 
     def _on_init_detection(self, message: Detection2D) -> None:
         label = message.results[0].hypothesis.class_id if message.results else ""
-        self._init(message.header, message.bbox, message.id, label, normalized=False)
+        # Of several only the newest waits: a detector sends faster than a busy tracker can start.
+        request = self._init(
+            message.header, message.bbox, message.id, label, False, self._detector_request
+        )
+        if not request.done():  # a refused one has replaced nothing
+            self._detector_request = request
 
     def _init(
-        self, header: Any, bbox: Any, target_id: str, label: str, normalized: bool
+        self,
+        header: Any,
+        bbox: Any,
+        target_id: str,
+        label: str,
+        normalized: bool,
+        instead_of: Future[Reply] | None = None,
     ) -> Future[Reply]:
         try:
             box = bbox_to_xywh(bbox)
@@ -245,17 +265,19 @@ class TrackerNode(Node):
             stamp_ns = stamp_to_ns(header.stamp)
             label = label or self.parameters.label
             request = InitRequest(box, stamp_ns, target_id, label, normalized)
-            started = self.session.init(request, self.parameters.init_timeout)
+            started = self.session.init(request, self.parameters.init_timeout, instead_of)
         started.add_done_callback(self._log_reply)
         return started
 
     def _log_reply(self, done: Future[Reply]) -> None:
         reply = done.result()
         if reply.code is Code.OK:
-            caught_up = f", {reply.frames_caught_up} images caught up"
-            self.get_logger().info(f"following '{reply.id}' (score {reply.score:.2f}{caught_up})")
+            text = f"score {reply.score:.2f}, {reply.frames_caught_up} images caught up"
+            text = f"{text}; {reply.message}" if reply.message else text
+            self.get_logger().info(f"following '{reply.id}' ({text})")
         elif self.context.ok():
-            self.get_logger().warning(f"no target started: {reply.message}")
+            text = f"no target started: {reply.message}"
+            self.get_logger().warning(text, throttle_duration_sec=1.0)
 
     def _on_remove_target(
         self, request: RemoveTarget.Request, response: RemoveTarget.Response

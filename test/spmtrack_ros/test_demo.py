@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
+import numpy as np
+from rich.console import Console
+from std_msgs.msg import Header
+
 from spmtrack_core.data.video import open_frames
+from spmtrack_ros.demo import Recorder, Row, report
+from spmtrack_ros.srv import InitTarget
 
 pytestmark = pytest.mark.ros
 PATIENCE = 120  # s; two processes import PyTorch, perhaps on a busy machine
@@ -30,15 +39,22 @@ def start_demo(*arguments):
 
 def running_with(text):
     """Processes that have this text in their command line."""
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return [line for line in listing.splitlines() if text in line]
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.append(file.read_bytes().decode(errors="replace"))
+    return [line for line in found if text in line]
 
 
 def test_it_leaves_video_pictures_and_boxes(tiny_checkpoint, tmp_path):
-    demo = start_demo("--weights", tiny_checkpoint, "--output", tmp_path, "--max-frames", 40)
+    weights = tmp_path / "it's tiny.safetensors"
+    weights.write_bytes(tiny_checkpoint.read_bytes())
+    demo = start_demo(
+        "--weights", weights, "--output", tmp_path, "--max-frames", 40, "--rate", 10
+    )  # fmt: skip
     output, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 0, errors + output
-    for words in ("40/40", "tracked per second", "image to detection", "mean IoU"):
+    for words in ("40: ", "tracked per second", "image to detection", "mean IoU"):
         assert words in output
     rows = list(csv.DictReader((tmp_path / "boxes.csv").open()))
     assert [int(row["frame"]) for row in rows] == list(range(40))
@@ -48,7 +64,7 @@ def test_it_leaves_video_pictures_and_boxes(tiny_checkpoint, tmp_path):
     assert stamps == sorted(stamps)
     assert sum(1 for _ in open_frames(str(tmp_path / "tracked.mp4"))) == 40
     assert next(iter(open_frames(str(tmp_path)))).shape[2] == 3  # contact_sheet.png
-    assert not running_with(str(tiny_checkpoint))
+    assert not running_with(weights.name)
 
 
 def test_ctrl_c_ends_all_and_keeps_what_there_is(tiny_checkpoint, tmp_path):
@@ -66,6 +82,39 @@ def test_ctrl_c_ends_all_and_keeps_what_there_is(tiny_checkpoint, tmp_path):
     assert (tmp_path / "tracked.mp4").is_file()
     assert not running_with(str(tiny_checkpoint))
     assert "Traceback" not in log.read_text()
+
+
+def test_figures_of_a_camera_without_stamps(tmp_path):
+    rows = [Row(0, "tracking", (1.0, 2.0, 3.0, 4.0), 0.5, 0.01)] * 2
+    picture = np.zeros((20, 30, 3), np.uint8)
+    recorder = SimpleNamespace(rows=rows, processing={}, pictures=lambda: [picture])
+    with (tmp_path / "out.txt").open("w") as file:
+        report(recorder, None, None, tmp_path, Console(file=file, width=200))
+    text = (tmp_path / "out.txt").read_text()
+    assert "image to detection" in text and "tracked per second" not in text
+
+
+BOXES = np.array([[1, 1, 5, 5], [2, 2, 5, 5], [np.nan] * 4, [4, 4, 5, 5]])
+
+
+@pytest.mark.parametrize(("boxes", "sent"), [(BOXES, [2.0, 4.0]), (None, [])])
+def test_a_missed_image_is_retried_only_where_the_box_is_known(boxes, sent):
+    missed = InitTarget.Response(code=InitTarget.Response.CODE_STAMP_NOT_BUFFERED, message="no")
+    reply = SimpleNamespace(done=lambda: True, result=lambda: missed)
+    requests = []
+    recorder = SimpleNamespace(
+        _box=BOXES[0], _boxes=boxes, _label="", _header=Header(), _tries=1, reply=reply,
+        _init=SimpleNamespace(call_async=lambda request: requests.append(request) or reply),
+    )  # fmt: skip
+    recorder.name_target = lambda: Recorder.name_target(recorder)
+    for received in (2, 3, 4):
+        recorder._received = received
+        if boxes is None:
+            with pytest.raises(ValueError, match="refuses"):
+                Recorder.check_reply(recorder)
+        else:
+            Recorder.check_reply(recorder)
+    assert [each.bbox.center.position.x - 2.5 for each in requests] == sent
 
 
 @pytest.mark.parametrize(

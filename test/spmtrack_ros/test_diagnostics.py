@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spmtrack_ros.diagnostics import ERROR, OK, WARN, Period, Publisher, why_no_image
-from spmtrack_ros.session import Counters, State, Target
+from spmtrack_ros.session import Counters, Frame, State, Target
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -33,7 +33,7 @@ def test_rates_and_times_of_one_period():
     period.report(100.0, Counters(10, 8), True, None, "")
     period.add(0.020, 0.010)
     period.add(0.040, 0.030)
-    target = Target("7", "cat", State.LOST, 0.1, (0, 0, 1, 1))
+    target = Target("7", "cat", State.LOST, 0.1, (0, 0, 1, 1), Frame(1, 0, None))
     level, text, values = period.report(102.0, Counters(30, 12), True, target, "")
     assert (level, text) == (OK, "lost")
     assert (values["state"], values["target"]) == ("LOST", "7")

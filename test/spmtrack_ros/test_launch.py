@@ -16,16 +16,16 @@ from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
-from launch_ros.actions import Node
+from launch_ros.utilities import evaluate_parameters
 
 from spmtrack_ros.parameters import Parameters
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
 TRACKER_ARGUMENTS = {
-    "namespace", "node_name", "image_topic", "params_file", "use_sim_time", "rviz", "rviz_config",
-    "log_level", "weights", "device", "image_transport", "image_reliability", "init_box",
-    "autostart", "debug_image",
+    "namespace", "node_name", "image_topic", "params_file", "rviz", "rviz_config", "log_level",
+    "weights", "device", "image_transport", "image_reliability", "init_box", "autostart",
+    "debug_image", "use_sim_time",
 }  # fmt: skip
 
 
@@ -42,11 +42,23 @@ def perform(description, **given):
     for entity in description.entities:
         if isinstance(entity, DeclareLaunchArgument | SetEnvironmentVariable):
             entity.execute(context)
-        elif isinstance(entity, Node):
-            nodes += [entity] if entity.condition.evaluate(context) else []
         else:
             nodes += entity.execute(context)
     return nodes, context
+
+
+def command(node, context):
+    """What comes after the executable's path."""
+    node._perform_substitutions(context)
+    return [perform_substitutions(context, part) for part in node.cmd[1:]]
+
+
+def parameters_of(node, context):
+    """The parameters that are given one by one, not by a file."""
+    given = {}
+    for each in evaluate_parameters(context, node._Node__parameters):
+        given |= each if isinstance(each, dict) else {}
+    return given
 
 
 def test_tracker_arguments_are_all_described():
@@ -56,17 +68,39 @@ def test_tracker_arguments_are_all_described():
     assert arguments["log_level"].choices and arguments["image_transport"].choices
     overrides = {name for name, each in arguments.items() if each.default_value is not None
                  and perform_substitutions(LaunchContext(), each.default_value) == ""}  # fmt: skip
-    assert overrides - {"namespace"} <= {each.name for each in fields(Parameters)}
+    assert overrides - {"namespace", "use_sim_time"} <= {each.name for each in fields(Parameters)}
 
 
-def test_demo_has_the_tracker_arguments_too():
-    _, arguments = load("demo.launch.py")
-    assert set(arguments) == TRACKER_ARGUMENTS | {"source", "box", "output", "rate", "max_frames"}
+def test_demo_arguments_are_those_that_work():
+    description, arguments = load("demo.launch.py")
+    assert set(arguments) == {
+        "source", "box", "output", "rate", "max_frames", "weights", "device", "log_level",
+    }  # fmt: skip
+    nodes, context = perform(description, source="it's 5.mp4", weights="5", box="1 2 3 4")
+    programs = [node.node_executable for node in nodes]
+    assert programs == ["tracker_node", "video_publisher", "demo"]
+    assert parameters_of(nodes[0], context)["weights"] == "5"
+    assert parameters_of(nodes[1], context)["source"] == "it's 5.mp4"
+    assert command(nodes[2], context)[:2] == ["it's 5.mp4", "--attach"]
 
 
 def test_only_the_node_unless_rviz_is_wanted():
     assert len(perform(load("tracker.launch.py")[0])[0]) == 1
     assert len(perform(load("tracker.launch.py")[0], rviz="true")[0]) == 2
+
+
+def test_rviz_shows_the_image_of_the_node_under_its_name():
+    given = {"rviz": "true", "namespace": "/robot", "node_name": "eye", "use_sim_time": "true"}
+    (tracker, rviz), context = perform(load("tracker.launch.py")[0], **given)
+    assert "/spmtrack/debug_image:=/robot/eye/debug_image" in command(rviz, context)
+    for node in (tracker, rviz):
+        assert parameters_of(node, context)["use_sim_time"] is True
+
+
+def test_only_what_is_given_wins_over_the_file():
+    (tracker,), context = perform(load("tracker.launch.py")[0], device="0", init_box="1 2 3 4")
+    given = parameters_of(tracker, context)
+    assert given == {"device": "0", "init_box": (1.0, 2.0, 3.0, 4.0)}
 
 
 def test_a_given_profile_is_kept(monkeypatch):

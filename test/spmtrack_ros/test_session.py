@@ -54,8 +54,8 @@ class Bench:
         self.outcomes, self.errors, self.changes = [], [], []
         self.arrived = threading.Condition()
         self.session = Session(
-            self.tracker, self.decode, self.note, on_change=lambda: self.changes.append(1),
-            on_error=self.errors.append, **options,
+            self.tracker, self.decode, self.note, on_error=self.errors.append,
+            on_change=lambda: self.changes.append(self.session.target), **options,
         )  # fmt: skip
 
     def decode(self, message):
@@ -79,6 +79,14 @@ class Bench:
         with self.arrived:
             ready = self.arrived.wait_for(lambda: number in self.reported, 5)
         assert ready, f"{number} not among {self.reported}"
+
+    def keep_busy_with(self, number):
+        """Returns when the tracker is at work on this image; it goes on when the gate opens."""
+        while self.tracker.entered.acquire(blocking=False):
+            pass
+        self.tracker.gate.clear()
+        self.push(number, wait=False)
+        assert self.tracker.entered.acquire(timeout=5)
 
     @property
     def reported(self):
@@ -150,10 +158,7 @@ def test_a_new_target_gets_a_new_id_and_a_given_id_is_kept(bench):
 def test_newest_image_wins(bench):
     bench.push(1)
     bench.start()
-    bench.tracker.entered.acquire()
-    bench.tracker.gate.clear()
-    bench.push(2, wait=False)
-    assert bench.tracker.entered.acquire(timeout=5)  # the worker is busy with 2
+    bench.keep_busy_with(2)
     for number in (3, 4, 5):
         bench.push(number, wait=False)
     bench.tracker.gate.set()
@@ -169,6 +174,8 @@ def test_start_on_an_earlier_image_catches_up_and_repeats_nothing(bench):
     assert (reply.code, reply.stamp_ns, reply.frames_caught_up) == (Code.OK, 3 * SECOND, 3)
     assert bench.tracker.log == [("init", 3), ("update", 4), ("update", 5), ("update", 6)]
     assert bench.session.target.box_xywh[0] == 6.0
+    # What was told last is the present, not the image of the box.
+    assert [target.frame.message for target in bench.changes] == [6]
     bench.push(7)
     assert bench.reported == [1, 2, 3, 4, 5, 6, 7]
 
@@ -176,14 +183,10 @@ def test_start_on_an_earlier_image_catches_up_and_repeats_nothing(bench):
 def test_init_while_inference_runs_uses_the_images_of_that_time(bench):
     bench.push(1)
     bench.start()
-    bench.tracker.entered.acquire()
-    bench.tracker.gate.clear()
-    bench.push(2, wait=False)
-    assert bench.tracker.entered.acquire(timeout=5)
+    bench.keep_busy_with(2)
     for number in (3, 4):
         bench.push(number, wait=False)
     answer = bench.init(stamp_ns=3 * SECOND, id="new")
-    time.sleep(0.05)
     assert not answer.done()  # the truth is not known yet
     bench.tracker.gate.set()
     reply = answer.result(5)
@@ -208,9 +211,9 @@ def test_init_waits_for_its_image(bench):
 @pytest.mark.parametrize(
     ("stamps", "request_", "code", "words"),
     [
-        ([], {}, Code.NO_IMAGE, "no image"),
-        ([], {"stamp_ns": 5}, Code.NO_IMAGE, "no image"),
-        ([4, 5], {"stamp_ns": 9 * SECOND}, Code.STAMP_NOT_BUFFERED, "9.0"),
+        ([], {"timeout": 0.05}, Code.NO_IMAGE, "no image"),
+        ([], {"stamp_ns": 5, "timeout": 0.05}, Code.NO_IMAGE, "no image"),
+        ([4, 5], {"stamp_ns": 9 * SECOND, "timeout": 0.05}, Code.STAMP_NOT_BUFFERED, "9.0"),
         ([4, 6], {"stamp_ns": 5 * SECOND}, Code.STAMP_NOT_BUFFERED, "4.0"),
         ([4, 5], {"stamp_ns": 1 * SECOND}, Code.STAMP_NOT_BUFFERED, "holds 2"),
         ([1], {"box": (float("nan"), 0, 5, 5)}, Code.INVALID_BOX, "finite"),
@@ -219,12 +222,13 @@ def test_init_waits_for_its_image(bench):
         ([1], {"box": (0, 0, 5, -5)}, Code.INVALID_BOX, "positive"),
         ([1], {"box": (500, 20, 30, 40)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (1.5, 0, 1, 1), "normalized": True}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
+        ([1], {"box": (0, 0, 1e308, 1), "normalized": True}, Code.INVALID_BOX, "finite"),
     ],
 )
 def test_refusals_change_nothing(bench, stamps, request_, code, words):
     for stamp in stamps:
         bench.push(stamp)
-    reply = bench.start(timeout=0.05, **request_)
+    reply = bench.start(**request_)
     assert reply.code is code and words in reply.message, reply
     assert (reply.id, reply.stamp_ns, reply.score) == ("", 0, 0.0)
     assert bench.session.target is None and bench.tracker.log == []
@@ -296,9 +300,11 @@ def test_a_listener_that_fails_does_not_end_the_worker(bench):
 
     bench.session._on_outcome = listener
     bench.push(1, wait=False)
-    time.sleep(0.05)
-    bench.push(2)
+    deadline = time.monotonic() + 5
+    while not bench.errors and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert "publisher is gone" in bench.errors[0]
+    bench.push(2)
 
 
 def test_remove(bench):
@@ -315,10 +321,7 @@ def test_remove(bench):
 def test_removed_while_inference_runs_stays_removed(bench, how):
     bench.push(1)
     bench.start()
-    bench.tracker.entered.acquire()
-    bench.tracker.gate.clear()
-    bench.push(2, wait=False)
-    assert bench.tracker.entered.acquire(timeout=5)
+    bench.keep_busy_with(2)
     getattr(bench.session, how)()
     bench.tracker.gate.set()
     bench.wait_for(2)
@@ -351,16 +354,160 @@ def test_switched_off_ignores_images_and_keeps_the_target(bench):
     assert bench.reported == [1, 3]
 
 
-def test_a_slow_tracker_stops_catching_up_at_the_deadline(bench):
+@pytest.fixture
+def clock(monkeypatch):
+    """The session's time: its one entry."""
+    now = [100.0]
+    fake = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("spmtrack_ros.session.time", fake)
+    return now
+
+
+def test_a_slow_tracker_goes_on_with_the_newest_image_at_the_deadline(clock, bench):
     for number in range(1, 6):
         bench.push(number)
     bench.tracker.gate.clear()
-    answer = bench.init(stamp_ns=1 * SECOND, timeout=0.1)
+    answer = bench.init(stamp_ns=1 * SECOND, timeout=1.0)
     assert bench.tracker.entered.acquire(timeout=5)
-    time.sleep(0.15)
+    clock[0] += 2
     bench.tracker.gate.set()
     reply = answer.result(5)
-    assert reply.code is Code.OK and reply.frames_caught_up < 4
+    assert (reply.code, reply.frames_caught_up) == (Code.OK, 1)
+    assert bench.tracker.log == [("init", 1), ("update", 5)]
+
+
+def test_of_many_images_some_are_caught_up_in_even_steps(bench):
+    for number in range(1, 31):
+        bench.push(number)
+    reply = bench.start(stamp_ns=2 * SECOND)
+    numbers = [number for _, number in bench.tracker.log]
+    assert numbers == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert reply.frames_caught_up == 7
+
+
+def test_a_request_that_the_busy_tracker_came_to_too_late_changes_nothing(clock, bench):
+    bench.push(1)
+    target = bench.start().id
+    bench.keep_busy_with(2)
+    answer = bench.init(timeout=1.0)
+    clock[0] += 2
+    bench.tracker.gate.set()
+    reply = answer.result(5)
+    assert reply.code is Code.CANCELLED and "busy" in reply.message
+    assert bench.push(3).target.id == target
+
+
+def test_a_target_lost_again_while_catching_up_is_said_to_be(bench):
+    for number in (1, 2, 3):
+        bench.push(number)
+    bench.tracker.lost = {3}
+    reply = bench.start(stamp_ns=1 * SECOND)
+    assert (reply.code, reply.score) == (Code.OK, 0.5) and "lost again" in reply.message
+    assert bench.session.target.state is State.LOST
+
+
+def test_a_box_that_the_tracker_refuses_keeps_the_target(bench):
+    bench.push(1)
+    target = bench.start().id
+
+    def refuse(frame, box_xywh):
+        raise ValueError("too small")
+
+    bench.tracker.init = refuse
+    assert bench.start().code is Code.INVALID_BOX
+    assert bench.push(2).target.id == target and bench.errors == []
+
+
+def test_switched_off_before_the_tracker_has_the_new_target(bench):
+    bench.push(1)
+    target = bench.start().id
+    decode = bench.session._decode
+
+    def decode_and_switch_off(message):
+        bench.session.enable(False)
+        return decode(message)
+
+    bench.session._decode = decode_and_switch_off
+    assert bench.start().code is Code.DISABLED
+    assert bench.session.target.id == target
+    assert bench.tracker.log == [("init", 1)]
+
+
+def test_switched_off_when_the_tracker_has_the_new_target(bench):
+    bench.push(1)
+    bench.tracker.gate.clear()
+    answer = bench.init(id="new")
+    assert bench.tracker.entered.acquire(timeout=5)
+    bench.session.enable(False)
+    bench.tracker.gate.set()
+    reply = answer.result(5)
+    assert reply.code is Code.OK and "switched off" in reply.message
+    assert bench.session.target.id == bench.changes[-1].id == "new"
+    bench.session.enable(True)
+    assert bench.push(2).target.id == "new"
+
+
+def test_a_request_without_end_waits_until_tracking_is_switched_on(make_bench):
+    bench = make_bench(enabled=False)
+    answer = bench.init(timeout=float("inf"))
+    bench.session.enable(True)
+    bench.session.enable(False)
+    bench.push(1, wait=False)
+    assert not answer.done()
+    bench.session.enable(True)
+    bench.push(2)
+    assert answer.result(5).stamp_ns == 2 * SECOND
+
+
+def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
+    bench.push(1)
+    bench.start()
+    bench.keep_busy_with(2)
+    answers = [None]
+    for number in range(50):
+        answers.append(bench.session.init(InitRequest(BOX, id=f"{number}"), 5.0, answers[-1]))
+    assert len(bench.session._pending) == 1
+    assert {answer.result(0).code for answer in answers[1:-1]} == {Code.CANCELLED}
+    bench.tracker.gate.set()
+    assert answers[-1].result(5).id == "49"
+
+
+@pytest.mark.parametrize("how", ["remove", "reset", "enable"])
+def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
+    bench.push(1)
+    bench.start()
+    report, done = bench.session._report, threading.Event()
+
+    def report_late(outcome):
+        getattr(bench.session, how)(*([False] if how == "enable" else []))
+        report(outcome)
+        done.set()
+
+    bench.session._report = report_late
+    bench.push(2, wait=False)
+    assert done.wait(5)
+    targets = [outcome.target for outcome in bench.outcomes]
+    assert targets == ([None] if how == "enable" else [None, None])
+
+
+def test_listeners_are_called_one_at_a_time(bench):
+    entered, go_on, note = threading.Event(), threading.Event(), bench.session._on_outcome
+
+    def slow(outcome):
+        entered.set()
+        assert go_on.wait(5)
+        note(outcome)
+
+    bench.session._on_outcome = slow
+    bench.push(1, wait=False)
+    assert entered.wait(5)
+    remover = threading.Thread(target=bench.session.remove)
+    remover.start()
+    remover.join(0.1)
+    assert remover.is_alive() and bench.changes == []  # its answer comes after the publication
+    go_on.set()
+    remover.join(5)
+    assert bench.changes == [None]
 
 
 def test_close_answers_everyone_and_refuses_the_rest(make_bench):
