@@ -240,7 +240,8 @@ class TrainConfig:
     ema_decay: float = 0.999
     """Decay of the running mean of the weights, which is what is saved; 0: the last weights."""
     trained: str = "all"
-    """Which parameters learn: all, or adapters (the published set, for a pretrained trunk)."""
+    """Which parameters learn: all, or adapters, the published set. The trunk then stays as it was
+    made: pretrained trunks cannot be loaded yet."""
     log_every: int = 20
     """Steps between lines of log.csv."""
     validation_every: int = 500

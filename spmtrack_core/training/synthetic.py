@@ -207,9 +207,9 @@ class SyntheticTracks:
         return boxes + error
 
     def jitter(self, window: Tensor, boxes: Tensor, draw: Draw) -> Tensor:
-        """Move and stretch search windows (B, 2, 4) as the published sampler does.
+        """Move and stretch search windows (B, 2, 4) much as the published sampler does.
 
-        The shift is limited to what leaves a good part of the target inside.
+        In place of its retries, the shift is limited to what leaves a good part of the target in.
         """
         stretch = draw.normal(tuple(boxes[..., 2:].shape)).clamp(-2, 2)
         half = window[..., 2:] * (self.config.scale_jitter * stretch).exp()
