@@ -33,27 +33,28 @@ def test_loss_terms(case):
         loss = tracking_loss(
             score_map,
             boxes,
-            torch.tensor(case["boxes_px"][frame], dtype=torch.float64),
+            # the published loss saw the normalised boxes as rounded to float32
+            given["gt_boxes"].double() * torch.tensor(case["search_wh"] * 2),
             tuple(case["search_wh"][::-1]),
             iou_aware=case["iou_aware"],
         )
         score = case["cls_weight"] * loss.score
         box = case["reg_weight_effective"] * loss.box
         wanted = case["loss_f64"]
-        assert score.item() == pytest.approx(wanted[f"cls_{frame}"], rel=1e-6)
-        assert box.item() == pytest.approx(wanted[f"reg_{frame}"], rel=1e-6)
+        assert score.item() == pytest.approx(wanted[f"cls_{frame}"], rel=1e-12)
+        assert box.item() == pytest.approx(wanted[f"reg_{frame}"], rel=1e-12)
         total = total + score + box
         if case["variant"] != "default":
             continue
         prefix = f"{case['case']}.{frame}."
-        np.testing.assert_allclose(loss.iou, arrays[prefix + "iou_f64"], rtol=1e-5)
+        np.testing.assert_allclose(loss.iou, arrays[prefix + "iou_f64"], rtol=1e-12)
         target = arrays[prefix + "target_f64"].reshape(loss.target.shape)
-        np.testing.assert_allclose(loss.target, target, rtol=1e-5)
+        np.testing.assert_allclose(loss.target, target, rtol=1e-12)
         (score + box).backward()
         for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
             wanted_grad = arrays[prefix + name]
             np.testing.assert_allclose(tensor.grad, wanted_grad, rtol=1e-4, atol=2e-5)
-    assert total.item() == pytest.approx(case["loss_f64"]["total"], rel=1e-6)
+    assert total.item() == pytest.approx(case["loss_f64"]["total"], rel=1e-12)
 
 
 @pytest.mark.golden
