@@ -12,9 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from spmtrack_core.geometry.boxes import cxcywh_to_xywh, xywh_to_cxcywh
+from spmtrack_core.geometry.image import Image
 
 # encoding: (bytes per pixel, how OpenCV makes RGB of it; None = it is RGB already)
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -127,14 +127,15 @@ def bbox_to_xywh(bbox: Any) -> tuple[float, float, float, float]:
     """
     if bbox.center.theta != 0.0:
         raise ValueError(f"box is rotated by {bbox.center.theta:g} rad; center.theta must be 0")
-    x, y = bbox.center.position.x, bbox.center.position.y
-    return x - bbox.size_x / 2, y - bbox.size_y / 2, bbox.size_x, bbox.size_y
+    centre = bbox.center.position
+    x, y, w, h = cxcywh_to_xywh((centre.x, centre.y, bbox.size_x, bbox.size_y)).tolist()
+    return x, y, w, h
 
 
 def fill_bbox(bbox: Any, box_xywh: tuple[float, float, float, float]) -> Any:
     """Put a box into a ``vision_msgs/BoundingBox2D`` and return it."""
-    x, y, w, h = (float(value) for value in box_xywh)
-    bbox.center.position.x, bbox.center.position.y = x + w / 2, y + h / 2
+    x, y, w, h = xywh_to_cxcywh(box_xywh).tolist()
+    bbox.center.position.x, bbox.center.position.y = x, y
     bbox.center.theta = 0.0
     bbox.size_x, bbox.size_y = w, h
     return bbox

@@ -44,17 +44,22 @@ def mean_colour(frame: Image) -> NDArray[np.float32]:
 
 
 def crop_image(
-    frame: Image, crop: AlignedCrop, output_hw: tuple[int, int], background: ArrayLike
+    frame: Image,
+    crop: AlignedCrop,
+    output_hw: tuple[int, int],
+    background: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
     """The crop as float32 (H, W, 3) in 0..255: bilinear, half-pixel centres, no antialias.
 
-    Only the pixels inside the crop are converted, so the cost does not grow with the frame.
+    ``background`` (3,) fills what lies beyond the frame; None is the frame's own mean colour,
+    computed only where something lies beyond. Only the pixels inside the crop are converted, so
+    that the cost does not grow with the frame.
     """
     output = np.empty((*output_hw, 3), np.float32)
     left, top, right, bottom = crop.target_xyxy.tolist()
     x1, y1, x2, y2 = crop.source_xyxy.tolist()
     if (left, top, right, bottom) != (0, 0, output_hw[1], output_hw[0]):
-        output[:] = np.asarray(background, np.float32)
+        output[:] = mean_colour(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
         # float32 because OpenCV rounds uint8 results to whole grey levels
         output[top:bottom, left:right] = cv2.resize(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spmtrack_core.geometry.crop import CropTransform, align, crop_transform, rasterise
-from spmtrack_core.geometry.image import Image, crop_image, mean_colour, normalise
+from spmtrack_core.geometry.image import Image, crop_image, normalise
 
 
 def template_crop(
@@ -17,7 +17,7 @@ def template_crop(
     What lies beyond the frame has the frame's mean colour.
     """
     crop = align(crop_transform(box_xyxy, area_factor, output_hw), frame.shape[:2], output_hw)
-    return normalise(crop_image(frame, crop, output_hw, mean_colour(frame))), crop.transform
+    return normalise(crop_image(frame, crop, output_hw)), crop.transform
 
 
 def search_crop(

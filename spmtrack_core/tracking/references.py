@@ -53,16 +53,25 @@ class ReferenceBuffer:
         """Frames handed in so far."""
         self.entries = 0
 
+    @property
+    def keeps_next(self) -> bool:
+        """Whether the stride falls on the next frame; the others need not even be cropped."""
+        return self.frames % self.stride == 0
+
+    def skip(self) -> None:
+        """Count a frame that is not kept."""
+        self.frames += 1
+
     def append(self, crop: Tensor, mask: Tensor) -> None:
         """Hand in the next frame's crop and mask; kept if the stride falls on this frame."""
-        if self.frames % self.stride == 0 and self.entries == len(self.crops):
+        if self.keeps_next and self.entries == len(self.crops):
             kept = (self.entries + 1) // 2
             for entry in range(1, kept):
                 self.crops[entry] = self.crops[2 * entry]
                 self.masks[entry] = self.masks[2 * entry]
             self.entries = kept
             self.stride *= 2
-        if self.frames % self.stride == 0:
+        if self.keeps_next:
             self.crops[self.entries] = crop
             self.masks[self.entries] = mask
             self.entries += 1

@@ -110,6 +110,9 @@ class Tracker:
 
     def _remember(self, target: Target, frame: Image, box_xyxy: Boxes) -> None:
         """Hand the frame to the target's reference buffer."""
+        if not target.references.keeps_next:
+            target.references.skip()
+            return
         template_hw = self.model_config.template_hw
         crop, transform = template_crop(
             frame, box_xyxy, self.config.template_area_factor, template_hw

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
+from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
 from spmtrack_core.training.targets import cells_of
 
-REFERENCES = 3  # reference frames per track, as the network takes them
 SEARCHES = 2  # search regions per track
 
 

@@ -58,6 +58,21 @@ def test_longer_videos_use_the_nearest_stored_frames(frames, capacity, rule):
         assert abs(used - wanted) == min(abs(frame - wanted) for frame in stored)
 
 
+@pytest.mark.parametrize("capacity", [8, 9])
+def test_frames_that_are_not_kept_need_no_crop(capacity):
+    whole, sparse = filled(200, capacity), filled(0, capacity)
+    made = 0
+    for frame in range(200):
+        if sparse.keeps_next:
+            made += 1
+            sparse.append(torch.tensor([float(frame)]), torch.tensor([float(frame)]))
+        else:
+            sparse.skip()
+    assert gathered(sparse, "thirds") == gathered(whole, "thirds")
+    assert (sparse.frames, sparse.stride, sparse.entries) == (200, whole.stride, whole.entries)
+    assert made < 100
+
+
 def test_memory_is_taken_once():
     buffer = filled(1, 8)
     before = buffer.crops.data_ptr()
