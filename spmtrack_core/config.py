@@ -57,6 +57,9 @@ class ModelConfig:
     """A down-projection of its own for every expert instead of one for all."""
     drop_path: float = 0.0
     """Stochastic depth rate, the same for all blocks; training only."""
+    swapped_positions: bool = False
+    """Resample the trunk's position table as the published code does, which takes width for height
+    where the search grid is not square; only for weights that were trained so."""
 
     def __post_init__(self) -> None:
         for name in ("embed_dim", "depth", "num_heads", "mlp_hidden", "patch_size",
@@ -141,6 +144,14 @@ class TrackerConfig:
             )
         if self.buffer_frames < 8:
             raise ValueError(f"buffer_frames must be at least 8; got {self.buffer_frames}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What the metadata of a weight file say of its network and of the tracker around it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
 @dataclass(frozen=True)
@@ -292,21 +303,29 @@ def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = 
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold keys and values; got {type(tree).__name__}")
-    for override in overrides:
-        key, equals, value = override.partition("=")
+    override(tree, overrides)
+    return from_dict(cls, tree)
+
+
+def override(tree: dict[str, Any], overrides: typing.Sequence[str]) -> None:
+    """Put every ``key=value`` of ``overrides`` into ``tree``; keys are dotted, values YAML.
+
+    Raises ``ValueError`` for an override that is malformed or goes through a value.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"an override is key=value; got {override!r}")
+            raise ValueError(f"an override is key=value; got {text!r}")
         *parents, leaf = key.split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ValueError(f"override {override!r}: {parent} holds no keys")
+                raise ValueError(f"override {text!r}: {parent} holds no keys")
         try:
             node[leaf] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ValueError(f"override {override!r} has a value that is not YAML") from None
-    return from_dict(cls, tree)
+            raise ValueError(f"override {text!r} has a value that is not YAML") from None
 
 
 def from_dict(cls: type[T], tree: dict[str, Any], where: str = "") -> T:

@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
-from spmtrack_core.model.weights import from_published, load_tensors
+from spmtrack_core.model.weights import load_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -47,5 +48,5 @@ def golden_config(name: str) -> ModelConfig:
 def golden_model(name: str) -> SPMTrack:
     """The network of ``<name>.safetensors``, in evaluation mode."""
     model = build_spmtrack(golden_config(name))
-    load_tensors(model, from_published(golden_tensors(name)), name)
+    load_tensors(model, from_published(golden_tensors(name), model, name), name)
     return model.eval()

@@ -19,7 +19,7 @@ from spmtrack_core.geometry.boxes import (
 )
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
 from spmtrack_core.model.spmtrack import SPMTrack
-from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
 from spmtrack_core.tracking.postprocess import (
     box_in_frame,
     hann_window,
@@ -34,7 +34,11 @@ BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Tracker:
-    """Follows one target. Not thread-safe: one caller at a time. Takes the model over, frozen."""
+    """Follows one target. Not thread-safe: one caller at a time. Takes the model over, frozen.
+
+    ``precision`` is that of the network's products (autocast, as the published evaluation has
+    it); what lies around the network is float32 and float64.
+    """
 
     def __init__(
         self,
@@ -42,8 +46,10 @@ class Tracker:
         model_config: ModelConfig,
         config: TrackerConfig,
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> None:
         self.device = torch.device(device)
+        self.dtype = choose_precision(precision)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.model_config = model_config
         self.config = config
@@ -84,11 +90,13 @@ class Tracker:
             frame, target.box_xyxy, config.search_area_factor, search_hw, config.min_side,
             target.background,
         )  # fmt: skip
-        prediction = self.model(
-            torch.from_numpy(search).unsqueeze(0).to(self.device),  # (1, 3, H, W)
-            *target.references.gather(config.reference_rule),
-            target.state_token,
-        )
+        half = self.dtype is not torch.float32
+        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
+            prediction = self.model(
+                torch.from_numpy(search).unsqueeze(0).to(self.device),  # (1, 3, H, W)
+                *target.references.gather(config.reference_rule),
+                target.state_token,
+            )
         boxes, scores, _ = select_box(prediction, self.window, config.window_weight, search_hw)
         # one read-back for box and confidence together
         *box_in_crop, confidence = torch.cat((boxes[0], scores)).tolist()
@@ -124,20 +132,28 @@ class Tracker:
 
 
 def load_tracker(
-    weights: str | Path = "nano", device: str = "auto", lost_threshold: float | None = None
+    weights: str | Path = "nano",
+    device: str = "auto",
+    lost_threshold: float | None = None,
+    precision: str = "float32",
+    trunk: str | Path | None = None,
 ) -> Tracker:
     """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint.
 
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``;
-    ``lost_threshold`` replaces the one that came with the weights. Raises ``FileNotFoundError``
-    for weights that are nowhere and ``ValueError`` for a file or a device that cannot be used.
+    ``lost_threshold`` replaces the one that came with the weights; ``precision`` is ``float32``,
+    ``bfloat16`` or ``float16`` (half the memory); ``trunk`` is the file of the DINOv2 trunk for
+    weights without one (published or adapters-only), which is else taken from timm's hub. Raises
+    ``FileNotFoundError`` for weights that are nowhere and ``ValueError`` for a file, a device or
+    a precision that cannot be used.
     """
     path = find_weights(weights)
     chosen = choose_device(device)
-    model, model_config, config, _ = load_checkpoint(path)
+    dtype = choose_precision(precision)
+    model, model_config, config, _ = load_checkpoint(path, trunk and find_weights(trunk), dtype)
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
-    return Tracker(model, model_config, config, chosen)
+    return Tracker(model, model_config, config, chosen, precision)
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -166,3 +182,10 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name} is not there: {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def choose_precision(name: str) -> torch.dtype:
+    """The torch type of ``float32``, ``bfloat16`` or ``float16``; else ``ValueError``."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
+    return PRECISIONS[name]

@@ -187,7 +187,7 @@ def train(
                 fill(final, averaged())
                 story = {"command": command, **tell(config, log.rows, minutes())}
                 save_checkpoint(output / "weights.safetensors", final, config.model,
-                                config.tracker, story, half=True)  # fmt: skip
+                                config.tracker, story, torch.float16)  # fmt: skip
     if not log.rows:
         raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before any step")
     plot(log.rows, output / "curves.png")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from golden_model import golden_config, golden_model, golden_tensors
+from golden_model import golden_config, golden_model
 from safetensors.torch import save_file
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.model.weights import (
-    from_published,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
@@ -30,7 +31,7 @@ def test_a_checkpoint_brings_back_tensors_settings_and_story(tmp_path):
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_checkpoint):
     model, config, tracker, _ = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(tmp_path / "half.safetensors", model, config, tracker, half=True)
+    save_checkpoint(tmp_path / "half.safetensors", model, config, tracker, dtype=torch.float16)
     size = (tmp_path / "half.safetensors").stat().st_size
     assert size < 0.7 * tiny_checkpoint.stat().st_size
     loaded = load_checkpoint(tmp_path / "half.safetensors")[0]
@@ -42,11 +43,12 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_chec
     [
         (lambda data: data[: len(data) // 2], "not a complete safetensors file"),
         (lambda data: b"", "not a complete safetensors file"),
-        (lambda data: b"\x80\x04nonsense" * 9, "not a complete safetensors file"),
+        (lambda data: b"\x80\x04nonsense" * 9, "not a complete torch file"),
+        (lambda data: b"PK\x03\x04" + data, "not a complete torch file"),
         (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is no spmtrack-1 checkpoint"),
         (lambda data: data.replace(b'\\"rank\\"', b'\\"renk\\"'), "unknown key 'renk'"),
     ],
-    ids=["truncated", "empty", "pickle", "another format", "unknown setting"],
+    ids=["truncated", "empty", "pickle", "zip", "another format", "unknown setting"],
 )
 def test_a_broken_file_is_named(tmp_path, tiny_checkpoint, damage, match):
     path = tmp_path / "broken.safetensors"
@@ -64,15 +66,87 @@ def test_a_foreign_safetensors_file_and_a_missing_one_are_named(tmp_path):
         load_checkpoint(tmp_path / "absent.safetensors")
 
 
-@pytest.mark.golden
+class Hostile:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code of the file was run')",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
+    content = {"track_query": torch.zeros(1), "x": Hostile()}
+    torch.save(content, tmp_path / "evil.bin", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"evil\.bin holds more than tensors"):
+        load_checkpoint(tmp_path / "evil.bin")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ([torch.zeros(1)], "holds a list, not tensors by name"),
+        ({"track_query": "text"}, "holds a str at track_query, not a tensor"),
+        ({"pos_embed": torch.zeros(1)}, "is no spmtrack-1 checkpoint of this package nor"),
+    ],
+)
+def test_a_torch_file_of_something_else_is_named(tmp_path, content, match):
+    torch.save(content, tmp_path / "other.bin")
+    with pytest.raises(ValueError, match=rf"other\.bin {match}"):
+        load_checkpoint(tmp_path / "other.bin")
+
+
 def test_missing_unexpected_and_misshaped_tensors_are_listed():
-    tensors = from_published(golden_tensors("model_default_params"))
+    model = golden_model("model_default_params")
+    tensors = dict(model.state_dict())
     del tensors["target_token"]
     tensors["surprise"] = torch.zeros(1)
     tensors["token_types"] = torch.zeros(2, 64)
     with pytest.raises(ValueError) as error:
-        load_tensors(golden_model("model_default_params"), tensors, "some file")
+        load_tensors(model, tensors, "some file")
     text = str(error.value)
     assert "missing: target_token" in text
     assert "unexpected: surprise" in text
     assert "token_types (2, 64) instead of (3, 64)" in text
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, tiny_checkpoint):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"what was there before")
+    with torch.no_grad():
+        checkpoint.model.target_token[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite, so not saved: target_token"):
+        save_checkpoint(path, *checkpoint)
+    assert path.read_bytes() == b"what was there before"
+
+
+def test_float16_that_overflows_is_not_saved(tmp_path, tiny_checkpoint):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with torch.no_grad():
+        checkpoint.model.head.score.layers[0].weight[0, 0] = 1e5
+    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint)
+    with pytest.raises(ValueError, match=r"not finite, .*head\.score\.layers\.0\.weight"):
+        save_checkpoint(tmp_path / "half.safetensors", *checkpoint, dtype=torch.float16)
+
+
+def test_only_maps_are_stored_in_half(tmp_path, tiny_checkpoint):
+    save_checkpoint(tmp_path / "b.safetensors", *load_checkpoint(tiny_checkpoint),
+                    dtype=torch.bfloat16)  # fmt: skip
+    model = load_checkpoint(tmp_path / "b.safetensors", dtype=torch.bfloat16).model
+    kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert kinds["trunk.blocks.0.attn.proj.experts"] is torch.bfloat16
+    assert kinds["trunk.blocks.0.attn.qkv.q.bias"] is torch.bfloat16
+    assert kinds["head.box.layers.2.weight"] is torch.bfloat16
+    for name in ("pos_embed", "norm.weight", "blocks.0.ls1.gamma"):
+        assert kinds[f"trunk.{name}"] is torch.float32, name
+    assert kinds["token_types"] is torch.float32
+
+
+def test_loading_maps_the_file_and_copies_nothing(tmp_path, tiny_checkpoint):
+    """Two networks of one file: the second changes nothing of the first, nor of the file."""
+    first, second = (load_checkpoint(tiny_checkpoint).model for _ in range(2))
+    before = tiny_checkpoint.read_bytes()
+    with torch.no_grad():
+        first.target_token.fill_(3.0)
+    assert not torch.equal(first.target_token, second.target_token)
+    assert tiny_checkpoint.read_bytes() == before
+    maps = Path("/proc/self/maps").read_text()
+    assert str(tiny_checkpoint) in maps

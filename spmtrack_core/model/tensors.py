@@ -1,0 +1,99 @@
+"""Files of named tensors: read without running code from them, and compared name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file or a torch pickle, told apart by their content.
+
+    Nothing is copied where the format allows: tensors of safetensors files and of zipped pickles
+    are mapped into memory and read when they are used. A pickle may hold them at its top, or
+    under ``model`` or ``state_dict``; plain numbers become tensors. Raises ``FileNotFoundError``
+    without the file and ``ValueError``, naming it, for one that is truncated, corrupt, or holds
+    more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
+        return _read_pickle(path, mapped=start[:2] == b"PK"), {}
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, (
+                stored.metadata() or {}
+            )
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
+
+
+def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except UnpicklingError as error:
+        if "Unsupported" in str(error):
+            raise ValueError(
+                f"{path} holds more than tensors: reading it would run code of the file, so it is "
+                "not read; save its state_dict alone"
+            ) from None
+        raise ValueError(f"{path} is not a complete torch file") from None
+    except Exception as error:  # a damaged file can make the reader stumble anywhere
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{path} is not a complete torch file: {reason}") from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    for name in ("model", "state_dict"):
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, bool | int | float):
+            value = torch.tensor(value)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path} holds a {type(value).__name__} at {name}, not a tensor")
+        tensors[str(name)] = value
+    return tensors
+
+
+def check_tensors(
+    wanted: Shapes, tensors: Mapping[str, Tensor], source: object, ignored: Collection[str] = ()
+) -> None:
+    """Compare names and shapes of ``tensors`` with those ``wanted``.
+
+    ``ignored`` may be there and need not. Raises ``ValueError`` that lists what is missing,
+    unexpected and mis-shaped in ``source``.
+    """
+    faults = []
+    for label, names in (
+        ("missing", [name for name in wanted if name not in tensors]),
+        ("unexpected", [name for name in tensors if name not in wanted and name not in ignored]),
+        (
+            "mis-shaped",
+            [
+                f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+                for name, shape in wanted.items()
+                if name in tensors and tensors[name].shape != tuple(shape)
+            ],
+        ),
+        (
+            "not of real numbers",
+            [n for n in wanted if n in tensors and not tensors[n].is_floating_point()],
+        ),
+    ):
+        if names:
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            faults.append(f"{label}: {', '.join(names[:8])}{more}")
+    if faults:
+        raise ValueError(f"{source} does not fit the network; {'; '.join(faults)}")
