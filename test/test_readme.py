@@ -16,6 +16,7 @@ from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -71,7 +72,7 @@ def test_every_topic_and_service_of_the_table_is_in_the_node():
         assert f'"{name}"' in source, name
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/nano.md", "docs/ros.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_are_finished_and_their_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -7,6 +7,7 @@ import sys
 import typer
 
 import spmtrack_core
+from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
 from spmtrack_core.cli.track import track
 from spmtrack_core.cli.train import train
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command(context_settings={"ignore_unknown_options": True})(track)
 app.command("eval")(evaluate)
 app.command()(train)
+app.command()(convert)
 
 
 def _show_version(wanted: bool) -> None:

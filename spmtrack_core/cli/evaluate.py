@@ -23,6 +23,10 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="Folder of sequences.")] = None,
     weights: Annotated[str, typer.Option(help="Bundled name or path of a checkpoint.")] = "nano",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    trunk: Annotated[
+        str | None, typer.Option(help="File of the trunk, for weights that hold none.")
+    ] = None,
 ) -> None:
     """One pass over every sequence: named in the first frame, never helped after it."""
     if dataset == "synthetic":
@@ -34,8 +38,20 @@ def evaluate(
     else:
         raise ValueError(f"dataset must be folder or synthetic; got {dataset!r}")
     path = find_weights(weights)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    label = f"{path.stem} {digest}"  # the digest keeps runs of other weights apart
-    report = run(load_tracker(path, device), sequences, output, label)
+    frozen = find_weights(trunk) if trunk else None
+    tracker = load_tracker(path, device, precision=precision, trunk=frozen)
+    # the digest keeps the results of other weights apart
+    label = f"{path.stem} {_digest(path, frozen, precision)}"
+    report = run(tracker, sequences, output, label)
     Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
+
+
+def _digest(path: Path, trunk: Path | None, precision: str) -> str:
+    """Eight hexadecimal digits that tell one set of weights, as used here, from another."""
+    digest = hashlib.sha256(precision.encode())
+    for each in filter(None, (path, trunk)):
+        with each.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()[:8]

@@ -31,6 +31,10 @@ def track(
     ] = None,
     weights: Annotated[str, typer.Option(help="Bundled name or path of a checkpoint.")] = "nano",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    trunk: Annotated[
+        str | None, typer.Option(help="File of the trunk, for weights that hold none.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Annotated video (mp4) to write.")] = None,
     boxes: Annotated[
         Path | None, typer.Option(help="Text file to write: x,y,w,h per frame, first the given.")
@@ -45,7 +49,7 @@ def track(
         if sequence.boxes_xywh is None:
             raise ValueError(f"{source} knows no target of its own; name it with --box X Y W H")
         box = tuple(sequence.boxes_xywh[0].tolist())
-    tracker = load_tracker(weights, device)
+    tracker = load_tracker(weights, device, precision=precision, trunk=trunk)
     frames = iter(sequence)
     first = next(frames, None)
     if first is None:

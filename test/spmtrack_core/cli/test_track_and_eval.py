@@ -15,21 +15,6 @@ from spmtrack_core.data.sequence import read_boxes
 from spmtrack_core.data.video import open_frames
 
 
-@pytest.fixture
-def spmtrack(monkeypatch, capsys):
-    """Runs the command in this process; exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["spmtrack", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-            raise SystemExit(0)
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
-
-
 def test_the_built_in_scene_needs_no_box(spmtrack, tmp_path, tiny_checkpoint):
     code, out, _ = spmtrack(
         "track", "synthetic", "--weights", tiny_checkpoint, "--device", "cpu", "--max-frames", 6,

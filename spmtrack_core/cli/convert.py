@@ -1,0 +1,67 @@
+"""``spmtrack convert``: the authors' checkpoint and its trunk as one file of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spmtrack_core.model.spmtrack import trainable_names
+from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
+from spmtrack_core.tracking.tracker import choose_precision, find_weights
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Published checkpoint, or one of this package, full or not.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Safetensors file to write.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What SOURCE does not tell, or other values: "
+            "model.search_hw=[252,252] tracker.reference_rule=thirds"
+        ),
+    ] = None,
+    trunk: Annotated[
+        str | None,
+        typer.Option(
+            help="File of the DINOv2 trunk, in DINOv2's or timm's naming; without it, timm's "
+            "pretrained weights are taken from the hub."
+        ),
+    ] = None,
+    adapters_only: Annotated[
+        bool, typer.Option("--adapters-only", help="Leave the frozen tensors out.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of the stored maps: float32, bfloat16 or float16.")
+    ] = "float32",
+) -> None:
+    """Bring weights into one file with their settings, checked tensor by tensor."""
+    dtype = choose_precision(precision)
+    path = find_weights(source)
+    if output.exists() and output.samefile(path):
+        raise ValueError(f"{output} is the source itself: name another output")
+    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), dtype, overrides or ())
+    model, config = checkpoint.model, checkpoint.model_config
+    save_checkpoint(output, *checkpoint, dtype=dtype, adapters_only=adapters_only)
+    trained = trainable_names(model)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    typer.echo(
+        f"{config.trunk}, {config.experts} experts of rank {config.rank}, scaling "
+        f"{config.scaling:g}, template {_size(config.template_hw)}, search "
+        f"{_size(config.search_hw)} px; {sum(sizes.values()):,} parameters, "
+        f"{sum(sizes[name] for name in trained):,} of them trained"
+    )
+    rows, columns = config.search_grid_hw
+    if rows != columns and not adapters_only and not config.swapped_positions:
+        typer.echo(
+            f"position table of {rows} x {columns} cells in rows and columns; for weights of the "
+            "published code, which swaps the two, add model.swapped_positions=true"
+        )
+    typer.echo(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"

@@ -1,0 +1,144 @@
+"""``spmtrack convert``: complete files from two halves, and nothing but a line from bad ones."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from golden_model import golden_model
+from published_files import crop_overrides, published_part, published_shapes, trunk_part
+from safetensors.torch import save_file
+
+from spmtrack_core import load_tracker
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
+from spmtrack_core.model.weights import load_checkpoint
+
+RUN = "from spmtrack_core.cli import main; main()"
+SETTINGS = crop_overrides("default")
+
+
+@pytest.fixture
+def files(tmp_path):
+    save_file(published_part("default"), tmp_path / "published.bin")
+    torch.save(trunk_part("default"), tmp_path / "dinov2.pth")
+    save_file(trunk_part("default", "timm"), tmp_path / "timm.safetensors")
+    return tmp_path
+
+
+def test_both_trunks_give_one_file_with_the_same_tensors(files, spmtrack):
+    for trunk in ("dinov2.pth", "timm.safetensors"):
+        code, out, err = spmtrack(
+            "convert", files / "published.bin", *SETTINGS, "--trunk", files / trunk,
+            "-o", files / f"from_{trunk}",
+        )  # fmt: skip
+        assert code == 0, err
+        assert "scaling 1, template 56x56, search 98x98 px" in out
+    expected = golden_model("model_default_params").state_dict()
+    for trunk in ("dinov2.pth", "timm.safetensors"):
+        state = load_checkpoint(files / f"from_{trunk}").model.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+
+
+def test_every_way_in_tracks_alike(files, spmtrack):
+    """Converted, adapters alone, and back from there: the same boxes."""
+    trunk = ("--trunk", files / "dinov2.pth")
+    full, adapters, again = (files / f"{name}.safetensors" for name in ("full", "few", "again"))
+    published = files / "published.bin"
+    assert spmtrack("convert", published, *SETTINGS, *trunk, "-o", full)[0] == 0
+    assert spmtrack("convert", full, "-o", adapters, "--adapters-only")[0] == 0
+    assert spmtrack("convert", adapters, *trunk, "-o", again)[0] == 0
+    assert adapters.stat().st_size < full.stat().st_size
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (4, 120, 160, 3), np.uint8)
+    seen = []
+    for tracker in (
+        load_tracker(full, "cpu"),
+        load_tracker(again, "cpu"),
+        load_tracker(adapters, "cpu", trunk=files / "timm.safetensors"),
+        load_tracker(adapters, "cpu", trunk=full),
+    ):
+        tracker.init(frames[0], (60, 40, 30, 20))
+        seen.append([tracker.update(frame).box_xywh for frame in frames[1:]])
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+
+
+def test_settings_go_into_the_file(files, spmtrack):
+    code, _, err = spmtrack(
+        "convert", files / "published.bin", *SETTINGS, "tracker.reference_rule=thirds",
+        "--trunk", files / "dinov2.pth", "-o", files / "o.safetensors", "--precision", "bfloat16",
+    )  # fmt: skip
+    assert code == 0, err
+    checkpoint = load_checkpoint(files / "o.safetensors", dtype=torch.bfloat16)
+    assert checkpoint.tracker_config.reference_rule == "thirds"
+    assert checkpoint.model.head.score.layers[0].weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["absent.bin"], "neither a file nor bundled"),
+        (["published.bin", "--trunk", "absent.pth"], "absent.pth"),
+        (["published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete torch file"),
+        (["cut.bin", "--trunk", "dinov2.pth"], "cut.bin is not a complete safetensors file"),
+        (["published.bin", "--trunk", "published.bin"], "none of the names of a DINOv2 trunk"),
+        (["dinov2.pth"], "as a trunk it can go with an adapters-only one"),
+        (["published.bin", "--trunk", "dinov2.pth", "model.rank=9"], "mis-shaped"),
+        (["published.bin", "--trunk", "dinov2.pth", "rank=9"], "unknown key 'rank'"),
+        (["published.bin", "--trunk", "dinov2.pth", "--precision", "int4"], "float32, bfloat16"),
+    ],
+)
+def test_bad_input_is_one_line_and_overwrites_nothing(
+    files, spmtrack, monkeypatch, arguments, match
+):
+    monkeypatch.chdir(files)
+    for whole, cut in (("published.bin", "cut.bin"), ("dinov2.pth", "cut.pth")):
+        (files / cut).write_bytes((files / whole).read_bytes()[:-999])
+    output = files / "out.safetensors"
+    output.write_text("what was there before")
+    before = sorted(files.iterdir())
+    code, out, err = spmtrack("convert", *arguments, *SETTINGS, "-o", output)
+    assert code == 2
+    assert match in err
+    assert err.count("\n") == 1
+    assert not out
+    assert output.read_text() == "what was there before"
+    assert sorted(files.iterdir()) == before
+
+
+def test_the_source_is_never_the_output(files, spmtrack):
+    path = files / "published.bin"
+    before = path.read_bytes()
+    code, _, err = spmtrack("convert", path, *SETTINGS, "-o", path)
+    assert (code, "is the source itself" in err) == (2, True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_g_is_built_in_less_than_8_gb(tmp_path):
+    """Needs 8 GB of disk: a trunk of the size of DINOv2 g/14 and adapters, both of zeros."""
+    trunk = "vit_giant_patch14_dinov2"
+    with torch.device("meta"):
+        model = build_spmtrack(ModelConfig(trunk=trunk))
+    state, trained = model.state_dict(), trainable_names(model)
+    frozen = {name.removeprefix("trunk."): t for name, t in state.items() if name not in trained}
+    tensors = {n: torch.zeros(t.shape) for n, t in frozen.items() if ".qkv." not in n}
+    for block in range(40):
+        tensors[f"blocks.{block}.attn.qkv.weight"] = torch.zeros(3 * 1536, 1536)
+        tensors[f"blocks.{block}.attn.qkv.bias"] = torch.zeros(3 * 1536)
+    torch.save(tensors, tmp_path / "trunk.pth")
+    del tensors
+    shapes = published_shapes(1536, 40, 4096, swiglu=True)
+    published = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    published |= {"expert_alpha": torch.tensor(64.0), "use_rsexpert": torch.tensor(False)}
+    save_file(published, tmp_path / "g.bin")
+    command = [sys.executable, "-c", RUN, "convert", tmp_path / "g.bin",
+               "--trunk", tmp_path / "trunk.pth", "-o", tmp_path / "g.safetensors",
+               "--precision", "bfloat16"]  # fmt: skip
+    subprocess.run(command, check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    assert peak < 8e9, f"{peak / 1e9:.1f} GB"
