@@ -32,6 +32,7 @@ ARGUMENTS = {
 OVERRIDES = {
     "weights": ("", "name of bundled weights, or path of a checkpoint", ()),
     "device": ("", "where inference runs: auto, cpu, cuda or cuda:N", ()),
+    "precision": ("", "of the network's products", ("", "float32", "bfloat16", "float16")),
     "image_transport": ("", "kind of images", ("", "raw", "compressed")),
     "image_reliability": ("", "QoS of the images", ("", "best_effort", "reliable")),
     "init_box": ("", "'x y w h' in px to follow from the first image on", ()),

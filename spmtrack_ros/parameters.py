@@ -33,6 +33,11 @@ class Parameters:
     device: str = _parameter(
         "auto", "Where inference runs: auto (the GPU if there is one), cpu, cuda or cuda:N."
     )
+    precision: str = _parameter(
+        "float32",
+        "Precision of the network's products; half needs half the memory.",
+        choices=("float32", "bfloat16", "float16"),
+    )
     lost_threshold: float = _parameter(
         -1.0,
         "Confidence below which the target counts as lost; -1: the value stored in the weights.",

@@ -137,7 +137,9 @@ class TrackerNode(Node):
         settings, started = self.parameters, time.perf_counter()
         threshold = settings.lost_threshold if settings.lost_threshold >= 0 else None
         # PyTorch is imported only here: wrong parameters are answered, and Ctrl-C heard, before.
-        tracker = spmtrack_core.load_tracker(settings.weights, settings.device, threshold)
+        tracker = spmtrack_core.load_tracker(
+            settings.weights, settings.device, threshold, settings.precision
+        )
         # The first run allocates memory and chooses kernels: not while the target moves away.
         blank = np.zeros((120, 160, 3), np.uint8)
         tracker.init(blank, (60.0, 40.0, 40.0, 40.0))

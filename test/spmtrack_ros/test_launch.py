@@ -24,8 +24,8 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
 TRACKER_ARGUMENTS = {
     "namespace", "node_name", "image_topic", "params_file", "rviz", "rviz_config", "log_level",
-    "weights", "device", "image_transport", "image_reliability", "init_box", "autostart",
-    "debug_image", "use_sim_time",
+    "weights", "device", "precision", "image_transport", "image_reliability", "init_box",
+    "autostart", "debug_image", "use_sim_time",
 }  # fmt: skip
 
 
