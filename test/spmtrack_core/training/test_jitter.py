@@ -1,0 +1,67 @@
+"""The jittered search crop against the published one, draw by draw."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from golden_model import GOLDEN
+
+from spmtrack_core.training.jitter import jittered_crop
+
+CASES = json.loads((GOLDEN / "train_jitter.json").read_text())
+
+
+class Replay:
+    """Hands out recorded draws, and fails where others are asked for."""
+
+    def __init__(self, draws):
+        self.draws = iter(draws)
+
+    def next(self, kind):
+        name, values = next(self.draws)
+        assert name == kind
+        return np.array(values)
+
+    def normal(self, *, size):
+        assert size == 2
+        return self.next("normal")
+
+    def uniform(self, low, high, size):
+        assert (low, high, size) == (-1, 1, 2)
+        return self.next("uniform")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["numpy_seed"]))
+def test_the_recorded_draws_give_the_recorded_crop(case, parity):
+    random = Replay(case["draws"])
+    crop, usable = jittered_crop(
+        case["box"], case["area_factor"], (case["output_size"],) * 2, random,
+        case["scale_jitter"], case["translation_jitter"], case["min_object_size"],
+    )  # fmt: skip
+    parity.close("train_jitter", "crop parameters", [crop.scale, crop.offset], case["params"],
+                 rtol=1e-9)  # fmt: skip
+    parity.equal("train_jitter", "accepted", usable, case["is_positive"])
+    assert next(random.draws, None) is None, "draws were left over"
+
+
+def test_without_jitter_it_is_the_plain_search_crop():
+    crop, usable = jittered_crop((10, 20, 50, 80), 5.0, (98, 126), np.random.default_rng(0), 0, 0)
+    assert usable
+    box = crop.to_crop((10, 20, 50, 80))
+    np.testing.assert_allclose((box[:2] + box[2:]) / 2, [63, 49])
+
+
+def test_the_same_seed_draws_the_same_crop():
+    crops = [jittered_crop((10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(7))[0]
+             for _ in range(2)]  # fmt: skip
+    np.testing.assert_array_equal(crops[0].offset, crops[1].offset)
+
+
+def test_a_target_too_small_for_any_attempt_is_given_up():
+    _, usable = jittered_crop(
+        (10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(0), min_side=90
+    )
+    assert not usable
