@@ -1,5 +1,6 @@
 # make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
 # make test     all tests; ARGS="..." goes to pytest
+# make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
 # make check    ruff, mypy and all tests
 # make setup    only what the others need first: .venv and the ROS 2 interfaces
 # make clean    remove everything these have made
@@ -52,7 +53,7 @@ VENV_DONE := .venv/.made-for-$(ROS)
 INTERFACES_DONE := .venv/.interfaces-built
 INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
 
-.PHONY: demo test check lint setup clean
+.PHONY: demo test parity check lint setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -60,6 +61,9 @@ demo: setup
 
 test: setup
 	@$(ENV) python -m pytest $(ARGS)
+
+parity: setup
+	@$(ENV) python -m pytest -m golden --parity=docs/parity.md $(ARGS)
 
 check: lint test
 

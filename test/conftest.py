@@ -10,6 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib import mode
 
+pytest_plugins = ["parity"]
+
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.model.weights import save_checkpoint

@@ -23,11 +23,6 @@ def params(transform):
     return np.array([transform.scale, transform.offset])
 
 
-def numbers(tree):
-    """JSON lists with null for NaN as a float array."""
-    return np.array(tree, dtype=float)
-
-
 def made(box, crop):
     output_hw = tuple(np.broadcast_to(crop["output_size"], 2)[::-1].tolist())
     wanted = crop_transform(box, crop["area_factor"], output_hw, crop.get("min_object_size") or 0)
@@ -37,29 +32,33 @@ def made(box, crop):
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["template", "search", "nonsquare"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_crop_of_each_box_has_the_published_transform_and_pixels(case, kind):
+def test_crop_of_each_box_has_the_published_transform_and_pixels(case, kind, parity):
     crop = case[kind]
     wanted, aligned, output_hw = made(case["box"], crop)
-    np.testing.assert_allclose(params(wanted), crop["params"], rtol=1e-9)
-    np.testing.assert_allclose(
-        params(aligned.transform), numbers(crop["adjusted_params"]), rtol=1e-6
-    )
+
+    def compare(quantity, actual, expected, **tolerance):
+        parity.close("crop_cases", quantity, actual, expected, **tolerance,
+                     about=f"{case['name']}, {kind}")  # fmt: skip
+
+    compare("crop parameters", params(wanted), crop["params"], rtol=1e-9)
+    compare("adjusted parameters", params(aligned.transform), crop["adjusted_params"], rtol=1e-6)
     background = crop.get("background", crop.get("image_mean", FRAME.mean((0, 1))))
     pixels = crop_image(FRAME, aligned, output_hw, background)
     pixels = pixels.astype(np.float64)  # float32 sums would drift
-    np.testing.assert_allclose(pixels.mean((0, 1)), crop["crop_mean"], atol=1e-2)
-    np.testing.assert_allclose(pixels.std((0, 1)), crop["crop_std"], atol=2e-2)
+    compare("mean colour in the crop", pixels.mean((0, 1)), crop["crop_mean"], atol=1e-2)
+    compare("colour spread in the crop", pixels.std((0, 1)), crop["crop_std"], atol=2e-2)
+    if kind != "nonsquare":
+        compare("box in the crop", aligned.transform.to_crop(case["box"]), crop["box_in_crop"],
+                atol=1e-4)  # fmt: skip
     if kind == "template":
-        np.testing.assert_allclose(mean_colour(FRAME), background, atol=1e-3)
-        np.testing.assert_allclose(
-            aligned.transform.to_crop(case["box"]), crop["box_in_crop"], rtol=1e-5, atol=1e-4
-        )
+        compare("mean colour of the image", mean_colour(FRAME), background, atol=1e-3)
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["template", "search"])
-def test_crop_pixels_are_the_published_ones(kind):
-    stored = np.load(GOLDEN / f"crop_{kind}_subsampled.npz")
+def test_crop_pixels_are_the_published_ones(kind, parity):
+    fixture = f"crop_{kind}_subsampled"
+    stored = np.load(GOLDEN / f"{fixture}.npz")
     rows, columns = {"template": (slice(1, None, 3), slice(2, None, 3)),
                      "search": (slice(3, None, 6), slice(2, None, 6))}[kind]  # fmt: skip
     seen = 0
@@ -70,30 +69,27 @@ def test_crop_pixels_are_the_published_ones(kind):
         name = case["name"]
         if name in stored:
             seen += 1
-            np.testing.assert_allclose(
-                pixels.transpose(2, 0, 1)[:, rows, columns], stored[name], atol=1e-2
-            )
+            parity.close(fixture, "pixels", pixels.transpose(2, 0, 1)[:, rows, columns],
+                         stored[name], atol=1e-2, about=name)  # fmt: skip
         if f"_full_channel1_{name}" in stored:
             seen += 1
-            np.testing.assert_allclose(
-                pixels[..., 1], stored[f"_full_channel1_{name}"], atol=1e-2
-            )
+            parity.close(fixture, "pixels", pixels[..., 1], stored[f"_full_channel1_{name}"],
+                         atol=1e-2, about=f"green of {name}")  # fmt: skip
         if f"_normalised_{name}" in stored:
             seen += 1
-            np.testing.assert_allclose(
-                normalise(pixels)[:, rows, columns], stored[f"_normalised_{name}"], atol=2e-4
-            )
+            parity.close(fixture, "normalised pixels", normalise(pixels)[:, rows, columns],
+                         stored[f"_normalised_{name}"], atol=2e-4, about=name)  # fmt: skip
     assert seen == len(stored.files)
 
 
 @pytest.mark.golden
-def test_random_boxes_have_the_published_transforms():
+def test_random_boxes_have_the_published_transforms(parity):
     for case in RANDOM:
         wanted, aligned, _ = made(case["box"], case)
-        np.testing.assert_allclose(params(wanted), case["params"], rtol=1e-9)
-        np.testing.assert_allclose(
-            params(aligned.transform), numbers(case["adjusted_params"]), rtol=1e-6
-        )
+        parity.close("crop_params_random", "crop parameters", params(wanted), case["params"],
+                     rtol=1e-9, about=case["box"])  # fmt: skip
+        parity.close("crop_params_random", "adjusted parameters", params(aligned.transform),
+                     case["adjusted_params"], rtol=1e-6, about=case["box"])  # fmt: skip
 
 
 @pytest.mark.parametrize(

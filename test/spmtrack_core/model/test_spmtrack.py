@@ -18,8 +18,18 @@ from spmtrack_core.model.spmtrack import (
 VARIANTS = ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 
 
-def close(actual, expected, atol, rtol=0.0):
-    assert_close(actual, expected, atol=atol, rtol=rtol)
+QUANTITIES = {  # of the tensors inside, by how their names begin
+    "z_": "embedded tokens",
+    "x_": "embedded tokens",
+    "tokens_in": "embedded tokens",
+    "block_0_q_tmoe": "expert part of q",
+    "block_0_q_route_weight": "routing weights of q",
+    "block_0_q": "q projection",
+    "block_0_attn_out": "attention outputs",
+    "block_0_mlp_out": "FFN outputs",
+    "block_": "block outputs",
+    "tokens_normed": "normed tokens",
+}
 
 
 def references_of(io):
@@ -30,21 +40,23 @@ def references_of(io):
 @pytest.mark.golden
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_two_frames_give_the_published_maps(variant):
+def test_two_frames_give_the_published_maps(variant, parity):
     model, io = golden_model(f"model_{variant}_params"), golden_tensors(f"model_{variant}_io")
     references, masks = references_of(io)
     state = None
     for frame in range(2):
         prediction = model(io[f"in.x_{frame}"], references, masks, state)
-        close(prediction.score_map, io[f"out.{frame}_score_map"], 1e-5)
-        close(prediction.boxes, io[f"out.{frame}_boxes"], 1e-5)
+        parity.close(f"model_{variant}", "score logits", prediction.score_map,
+                     io[f"out.{frame}_score_map"], atol=1e-5)  # fmt: skip
+        parity.close(f"model_{variant}", "boxes", prediction.boxes, io[f"out.{frame}_boxes"],
+                     atol=1e-5)  # fmt: skip
         state = prediction.state_token
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_each_step_inside_is_the_published_one(variant):
+def test_each_step_inside_is_the_published_one(variant, parity):
     """Localises a fault that the test above only notices."""
     model, io = golden_model(f"model_{variant}_params"), golden_tensors(f"model_{variant}_io")
     references, masks = references_of(io)
@@ -56,49 +68,58 @@ def test_each_step_inside_is_the_published_one(variant):
         )
 
     blocks = model.trunk.blocks
-    keep("mid.tokens_in", blocks[0], of_input=True)
-    keep("mid.block_0_q", blocks[0].attn.qkv.q)
+    keep("tokens_in", blocks[0], of_input=True)
+    keep("block_0_q", blocks[0].attn.qkv.q)
     keep("q_in", blocks[0].attn.qkv.q, of_input=True)
-    keep("mid.block_0_attn_out", blocks[0].attn)
-    keep("mid.block_0_mlp_out", blocks[0].mlp)
+    keep("block_0_attn_out", blocks[0].attn)
+    keep("block_0_mlp_out", blocks[0].mlp)
     for index, block in enumerate(blocks):
-        keep(f"mid.block_{index}_out", block)
+        keep(f"block_{index}_out", block)
     prediction = model(io["in.x_0"], references, masks)
 
     q = blocks[0].attn.qkv.q
-    seen["mid.block_0_q_tmoe"] = q.mixture(seen["q_in"])
-    seen["mid.block_0_q_route_weight"] = q.route(seen.pop("q_in"))
-    normed = model.trunk.norm(seen[f"mid.block_{len(blocks) - 1}_out"])
-    seen["mid.tokens_normed"] = normed
-    for name, tensor in seen.items():
-        close(tensor, io[name], 2e-5)
-    found = normed[:, -prediction.score_map[0].numel() :]
-    head_in = io["mid.head_in"]  # sums of large terms: relative to the tensor's magnitude
-    atol = 1e-5 + 1e-5 * head_in.abs().max().item()
-    close(model.head.gate(found, normed[:, :1]), head_in, atol)
+    seen["block_0_q_tmoe"] = q.mixture(seen["q_in"])
+    seen["block_0_q_route_weight"] = q.route(seen.pop("q_in"))
+    normed = model.trunk.norm(seen[f"block_{len(blocks) - 1}_out"])
+    seen["tokens_normed"] = normed
     for slot in range(3):
-        tokens = model.embed_references(references[:, slot : slot + 1], masks[:, slot : slot + 1])
-        close(tokens, io[f"mid.z_{slot}_tokens"], 2e-5)
+        seen[f"z_{slot}_tokens"] = model.embed_references(
+            references[:, slot : slot + 1], masks[:, slot : slot + 1]
+        )
     for frame in range(2):
-        close(model.embed_search(io[f"in.x_{frame}"]), io[f"mid.x_{frame}_tokens"], 2e-5)
+        seen[f"x_{frame}_tokens"] = model.embed_search(io[f"in.x_{frame}"])
+    inside = {n.removeprefix("mid."): t for n, t in io.items() if n.startswith("mid.")}
+    head_in = inside.pop("head_in")  # sums of large terms: relative to the tensor's magnitude
+    for name, tensor in inside.items():
+        quantity = next(QUANTITIES[start] for start in QUANTITIES if name.startswith(start))
+        parity.close(f"model_{variant}", quantity, seen[name], tensor, atol=2e-5, about=name)
+    found = normed[:, -prediction.score_map[0].numel() :]
+    parity.close(f"model_{variant}", "head inputs", model.head.gate(found, normed[:, :1]),
+                 head_in, atol=1e-5 + 1e-5 * head_in.abs().max().item())  # fmt: skip
 
 
 @pytest.mark.golden
 @torch.no_grad()
-def test_four_tracked_frames_carry_the_state_token():
+def test_four_tracked_frames_carry_the_state_token(parity):
     model, io = golden_model("model_default_params"), golden_tensors("tracking_default_io")
     state = None
+
+    def compare(quantity, actual, name):
+        parity.close("tracking_default_io", quantity, actual, io[f"out.{name}"], atol=1e-5,
+                     about=name)  # fmt: skip
+
     for frame in range(4):
         slots = io["in.memory_index"][frame].tolist()
         references = torch.stack([io[f"in.mem_{slot}"] for slot in slots], 1)
         masks = torch.stack([io[f"in.mem_mask_{slot}"] for slot in slots], 1)
         prediction = model(io[f"in.x_{frame}"], references, masks, state)
-        close(prediction.score_map, io[f"out.{frame}.score_map"], 1e-5)
-        close(prediction.boxes, io[f"out.{frame}.boxes"], 1e-5)
-        close(prediction.state_token, io[f"out.{frame}.query_state"], 1e-5)
+        compare("score logits", prediction.score_map, f"{frame}.score_map")
+        compare("boxes", prediction.boxes, f"{frame}.boxes")
+        compare("state token", prediction.state_token, f"{frame}.query_state")
         state = prediction.state_token
     fresh = model(io["in.x_3"], references, masks, None)
-    close(fresh.score_map, io["out.3_fresh_state.score_map"], 1e-5)
+    compare("score logits", fresh.score_map, "3_fresh_state.score_map")
+    compare("boxes", fresh.boxes, "3_fresh_state.boxes")
     assert (fresh.score_map - prediction.score_map).abs().max() > 1e-3
 
 

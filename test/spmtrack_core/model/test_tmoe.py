@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 from torch.testing import assert_close
 
+from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
 from spmtrack_core.model.tmoe import TMoELinear
-from spmtrack_core.model.weights import from_published
 
 
 def filled(**options):
@@ -42,18 +42,25 @@ def test_the_one_product_is_the_weighted_sum_of_experts(options):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", ["default", "shared_expert", "route_compression"])
-def test_exactly_the_published_set_learns(variant):
+@pytest.mark.parametrize(
+    "variant", ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
+)
+def test_exactly_the_published_set_learns(variant, parity):
     name = f"model_{variant}_params"
-    model = build_spmtrack(golden_config(name))
+    config = golden_config(name)
+    model = build_spmtrack(config)
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         published = set(json.loads(file.metadata()["trainable"]))
     tensors = golden_tensors(name)
-    expected = set(from_published({key: tensors[key] for key in published}))
-    assert trainable_names(model) == expected
+    expected = set(from_published({key: tensors[key] for key in published}, model))
+    parity.equal(f"model_{variant}", "names of trained tensors", sorted(trainable_names(model)),
+                 sorted(expected))  # fmt: skip
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key in expected)
-    masks = torch.ones(1, 3, 4, 4)
-    prediction = model(torch.randn(1, 3, 98, 98), torch.randn(1, 3, 3, 56, 56), masks)
+    prediction = model(
+        torch.randn(1, 3, *config.search_hw),
+        torch.randn(1, 3, 3, *config.template_hw),
+        torch.ones(1, 3, *config.template_grid_hw),
+    )
     (prediction.score_map.sum() + prediction.boxes.sum()).backward()
     assert {key for key, p in model.named_parameters() if p.grad is not None} == expected

@@ -15,7 +15,7 @@ from spmtrack_core.model.trunk import build_trunk, resample_positions
 
 
 @pytest.mark.golden
-def test_position_tables_are_resampled_as_published():
+def test_position_tables_are_resampled_as_published(parity):
     with safe_open(GOLDEN / "pos_interp.safetensors", "pt") as file:
         cases = json.loads(file.metadata()["cases"])
     tensors = golden_tensors("pos_interp")
@@ -26,7 +26,8 @@ def test_position_tables_are_resampled_as_published():
             tuple(reversed(case["new_wh"])),
             swapped=True,
         )
-        assert_close(table, tensors[f"{case['name']}.dst"], atol=1e-5, rtol=0)
+        parity.close("pos_interp", "position tables", table, tensors[f"{case['name']}.dst"],
+                     atol=1e-5, about=case["name"])  # fmt: skip
 
 
 def test_a_nonsquare_table_keeps_rows_and_columns_apart():

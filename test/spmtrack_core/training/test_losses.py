@@ -9,57 +9,99 @@ import pytest
 import torch
 from golden_model import GOLDEN, golden_model, golden_tensors
 
+from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import trainable_names
-from spmtrack_core.model.weights import from_published
 from spmtrack_core.training.losses import iou_and_giou, tracking_loss
 from spmtrack_core.training.synthetic import Batch
+from spmtrack_core.training.targets import cells_of
 from spmtrack_core.training.trainer import losses
 
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())
+ARRAYS = np.load(GOLDEN / "losses.npz")
+
+
+def case_id(case):
+    return f"{case['case']}-{case['variant']}"
+
+
+def weighted(case, frame, dtype):
+    """What the loss is given, what it says, and its two terms with their weights."""
+    score_map, boxes, truth = (
+        torch.from_numpy(ARRAYS[f"{case['case']}.{frame}.{name}"])
+        for name in ("score_map", "boxes", "gt_boxes")
+    )
+    score_map = score_map.to(dtype).requires_grad_()
+    boxes = boxes.to(dtype).requires_grad_()
+    gt_xyxy = torch.tensor(case["boxes_px"][frame], dtype=torch.float64)
+    if dtype == torch.float64:  # of the normalised boxes, but as rounded to float32
+        gt_xyxy = truth.double() * torch.tensor(case["search_wh"] * 2)
+    loss = tracking_loss(
+        score_map, boxes, gt_xyxy, tuple(case["search_wh"][::-1]), case["iou_aware"]
+    )
+    terms = case["cls_weight"] * loss.score, case["reg_weight_effective"] * loss.box
+    return score_map, boxes, gt_xyxy, loss, *terms
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case", LOSSES, ids=lambda case: f"{case['case']}-{case['variant']}")
-def test_loss_terms(case):
-    arrays = np.load(GOLDEN / "losses.npz")
-    total = torch.zeros((), dtype=torch.float64)
+@pytest.mark.parametrize("case", LOSSES, ids=case_id)
+@pytest.mark.parametrize(
+    "dtype, rtol, stored, names",
+    [
+        (torch.float64, 1e-12, "loss_f64", ("cls", "reg")),
+        (torch.float32, 1e-5, "loss_fp32", ("Loss/bce", "Loss/iou")),
+    ],
+    ids=["float64", "float32"],
+)
+def test_loss_totals(case, dtype, rtol, stored, names, parity):
+    actual = {}
     for frame in (0, 1):
-        given = {
-            name: torch.from_numpy(arrays[f"{case['case']}.{frame}.{name}"])
-            for name in ("score_map", "boxes", "gt_boxes")
-        }
-        score_map = given["score_map"].double().requires_grad_()
-        boxes = given["boxes"].double().requires_grad_()
-        loss = tracking_loss(
-            score_map,
-            boxes,
-            # the published loss saw the normalised boxes as rounded to float32
-            given["gt_boxes"].double() * torch.tensor(case["search_wh"] * 2),
-            tuple(case["search_wh"][::-1]),
-            iou_aware=case["iou_aware"],
+        *_, actual[f"{names[0]}_{frame}"], actual[f"{names[1]}_{frame}"] = weighted(
+            case, frame, dtype
         )
-        score = case["cls_weight"] * loss.score
-        box = case["reg_weight_effective"] * loss.box
-        wanted = case["loss_f64"]
-        assert score.item() == pytest.approx(wanted[f"cls_{frame}"], rel=1e-12)
-        assert box.item() == pytest.approx(wanted[f"reg_{frame}"], rel=1e-12)
-        total = total + score + box
-        if case["variant"] != "default":
-            continue
-        prefix = f"{case['case']}.{frame}."
-        np.testing.assert_allclose(loss.iou, arrays[prefix + "iou_f64"], rtol=1e-12)
-        target = arrays[prefix + "target_f64"].reshape(loss.target.shape)
-        np.testing.assert_allclose(loss.target, target, rtol=1e-12)
-        (score + box).backward()
-        for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
-            wanted_grad = arrays[prefix + name]
-            np.testing.assert_allclose(tensor.grad, wanted_grad, rtol=1e-4, atol=2e-5)
-    assert total.item() == pytest.approx(case["loss_f64"]["total"], rel=1e-12)
+    actual["total"] = sum(actual.values())
+    assert set(actual) == set(case[stored])
+    for name, value in actual.items():
+        parity.close("losses", f"totals in {str(dtype).removeprefix('torch.')}", value,
+                     case[stored][name], rtol=rtol, about=name)  # fmt: skip
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "case", [case for case in LOSSES if case["variant"] == "default"], ids=case_id
+)
+@pytest.mark.parametrize("frame", [0, 1])
+def test_loss_terms(case, frame, parity):
+    score_map, boxes, gt_xyxy, loss, score, box = weighted(case, frame, torch.float64)
+    stored = {
+        name: ARRAYS[f"{case['case']}.{frame}.{name}"]
+        for name in ("iou_f64", "giou_loss_f64", "target_f64", "bce_f64", "grad_score_map",
+                     "grad_boxes")
+    }  # fmt: skip
+    about = f"{case['case']}, frame {frame}"
+    hw, grid_hw = case["search_wh"][::-1], case["map_wh"][::-1]
+    positive = cells_of(gt_xyxy, hw, grid_hw)
+    parity.equal("losses", "positive cells", positive.flatten(1).nonzero().T,
+                 [case["positive_batch"][frame], case["positive_cell"][frame]],
+                 about)  # fmt: skip
+    truth = (gt_xyxy / torch.tensor(case["search_wh"] * 2))[:, None, None].expand_as(boxes)
+    giou_loss = 1 - iou_and_giou(boxes[positive], truth[positive])[1]
+    for quantity, actual, name in (
+        ("IoU", loss.iou, "iou_f64"),
+        ("GIoU loss", giou_loss, "giou_loss_f64"),
+        ("score targets", loss.target.flatten(1), "target_f64"),
+    ):
+        parity.close("losses", quantity, actual, stored[name], rtol=1e-12, about=about)
+    parity.close("losses", "score loss before division", loss.score * positive.sum(),
+                 stored["bce_f64"].sum(), rtol=1e-12, about=about)  # fmt: skip
+    (score + box).backward()
+    for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
+        parity.close("losses", "gradients", tensor.grad, stored[name], rtol=1e-4, atol=2e-5,
+                     about=f"{about}, {name}")  # fmt: skip
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("variant", ["default", "shared_expert"])
-def test_gradients_of_a_training_step(variant):
+def test_gradients_of_a_training_step(variant, parity):
     model = golden_model(f"model_{variant}_params").train()
     names = trainable_names(model)
     for name, parameter in model.named_parameters():
@@ -73,14 +115,14 @@ def test_gradients_of_a_training_step(variant):
         boxes_xyxy=torch.stack([stored["gt_boxes_px_0"], stored["gt_boxes_px_1"]], 1),
     )
     loss = losses(model, batch)["loss"]
-    assert loss.item() == pytest.approx(stored["loss"].item(), rel=1e-5)
+    parity.close(f"train_grads_{variant}", "loss", loss, stored["loss"].squeeze(), rtol=1e-5)
     loss.backward()
     published = {n.removeprefix("grad."): g for n, g in stored.items() if n.startswith("grad.")}
-    wanted = from_published(published)
+    wanted = from_published(published, model)
     assert set(wanted) == names
     for name, gradient in wanted.items():
-        actual = model.get_parameter(name).grad
-        torch.testing.assert_close(actual, gradient, rtol=1e-4, atol=2e-5, msg=name)
+        parity.close(f"train_grads_{variant}", "gradients", model.get_parameter(name).grad,
+                     gradient, rtol=1e-4, atol=2e-5, about=name)  # fmt: skip
 
 
 IOU_TABLE = [

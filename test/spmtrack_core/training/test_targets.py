@@ -15,10 +15,11 @@ LABELS = json.loads((GOLDEN / "labels.json").read_text())
 
 @pytest.mark.golden
 @pytest.mark.parametrize("case", LABELS, ids=lambda case: case["name"])
-def test_positive_cells(case):
+def test_positive_cells(case, parity):
     box = torch.tensor(case["box"], dtype=torch.float64)
     cells = cells_of(box, tuple(case["search_wh"][::-1]), tuple(case["map_wh"][::-1]))
-    assert cells.flatten().nonzero()[:, 0].tolist() == (case["positive"] or [])
+    parity.equal("labels", "positive cells", cells.flatten().nonzero()[:, 0],
+                 case["positive"] or [], case["name"])  # fmt: skip
 
 
 def test_any_leading_shape():
