@@ -150,6 +150,26 @@ def test_a_time_limit_too_short_for_a_step(config):
         train(replace(config, time_limit_min=1e-9))
 
 
+def test_a_run_that_starts_from_weights(config, tmp_path):
+    first = train(config)
+    second = replace(config, start_from=str(first), lr=1e-9, output=str(tmp_path / "second"))
+    before, after = (load_checkpoint(path)[0] for path in (first, train(second)))
+    for p, q in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
+    other = replace(second.model, mlp_hidden=64)
+    with pytest.raises(ValueError, match=r"start_from .*mlp_hidden=32.*not the .*mlp_hidden=64"):
+        train(replace(second, model=other, output=str(tmp_path / "third")))
+    with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
+        train(replace(second, start_from="nothing", output=str(tmp_path / "fourth")))
+
+
+def test_a_run_with_absent_targets_judges_its_confidence(config):
+    train(replace(config, steps=3, data=replace(config.data, absent_share=0.5)))
+    last = rows(config)[-1]
+    assert 0 <= float(last["validation_iou"]) <= 1
+    assert last["validation_auc"] == "" or 0 <= float(last["validation_auc"]) <= 1
+
+
 def test_workers_share_a_batch(config):
     """Two workers see other tracks than one, but as many of them, and as repeatably."""
     shared = replace(config, workers=2, steps=2)
