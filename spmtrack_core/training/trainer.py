@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from spmtrack_core.config import TrainConfig, to_dict
+from spmtrack_core.config import ModelConfig, TrainConfig, to_dict
 from spmtrack_core.evaluation.metrics import confidence_auc
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack, trainable_names
@@ -76,7 +76,11 @@ def train(
     )
 
     # -- parameters: matrices decay; 1-D parameters and embeddings do not
-    model = first_weights(config).to(device).train()
+    model = build_spmtrack(config.model)
+    before: dict[str, str] = {}  # the story of the weights that the run starts from
+    if config.start_from is not None and not resume:
+        model, before = first_weights(config.start_from, config.model)
+    model = model.to(device).train()
     if config.trained == "adapters":
         names = trainable_names(model)
         for name, parameter in model.named_parameters():
@@ -119,7 +123,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         mean = state["mean"]
         torch.set_rng_state(state["rng"].cpu())
-        step, used_min = state["step"], state["minutes"]
+        step, used_min, before = state["step"], state["minutes"], state["before"]
     log = Log(output / "log.csv", keep_until=step)
     settings = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
     write_beside(output / "config.yaml", lambda path: path.write_text(settings))
@@ -135,7 +139,7 @@ def train(
     def save_state() -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean,
                  "rng": torch.get_rng_state(), "step": step, "minutes": minutes(),
-                 "config": plain(to_dict(config))}  # fmt: skip
+                 "before": before, "config": plain(to_dict(config))}  # fmt: skip
         write_beside(output / "checkpoint.pt", lambda path: torch.save(state, path))
 
     # -- the loop
@@ -188,6 +192,8 @@ def train(
                 final = copy.deepcopy(model)
                 fill(final, averaged())
                 story = {"command": command, **tell(config, log.rows, minutes())}
+                if before:
+                    story["before"] = json.dumps(before)
                 save_checkpoint(output / "weights.safetensors", final, config.model,
                                 config.tracker, story, half=True)  # fmt: skip
     if not log.rows:
@@ -196,15 +202,14 @@ def train(
     return output / "weights.safetensors"
 
 
-def first_weights(config: TrainConfig) -> SPMTrack:
-    """The network as the run finds it: random, or the weights to start from."""
-    if config.start_from is None:
-        return build_spmtrack(config.model)
-    model, stored, *_ = load_checkpoint(find_weights(config.start_from))
-    if stored != config.model:
-        raise ValueError(f"start_from {config.start_from}: its network is {stored}, not the "
-                         f"{config.model} of this run")  # fmt: skip
-    return model
+def first_weights(start_from: str, wanted: ModelConfig) -> tuple[SPMTrack, dict[str, str]]:
+    """The weights that a run starts from, and their story."""
+    model, stored, _, story = load_checkpoint(find_weights(start_from))
+    if stored != wanted:
+        raise ValueError(
+            f"start_from {start_from}: its network is {stored}, not the {wanted} of this run"
+        )
+    return model, story
 
 
 def decays(name: str, parameter: Tensor) -> bool:
