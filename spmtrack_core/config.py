@@ -178,28 +178,41 @@ class SyntheticConfig:
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = 1.5
     """Largest shift of a search crop from the target, in mean target sides."""
+    absent_share: float = 0.0
+    """Share of search crops without the target: removed, covered, or looked for elsewhere."""
     reference_jitter: float = 0.04
     """Standard deviation of the error of the later references' boxes, in target sides."""
+    astray_share: float = 0.0
+    """Share of later references that are off by ten times as much, as after a mistake."""
     distractor_share: float = 0.7
     """Share of tracks with a second object near the target."""
+    likeness_share: float = 0.0
+    """Share of these objects that are the target once more, tinted and in another pose."""
     occluder_share: float = 0.3
     """Share of tracks with an object passing in front of the target."""
     blur_share: float = 0.4
     """Share of crops blurred, mostly along one direction."""
+    blur: float = 2.5
+    """Largest standard deviation of the blur along its direction, px."""
+    coarse_share: float = 0.0
+    """Share of tracks seen at a lower resolution, down to a quarter."""
     grey_share: float = 0.15
     """Share of tracks without colour."""
     colour_jitter: float = 0.3
     """Range of random gain and offset of light and colour, per track; a third of it per frame."""
+    flicker_share: float = 0.0
+    """Share of tracks whose light changes as much from frame to frame as from track to track."""
     noise: float = 0.04
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
 
     def __post_init__(self) -> None:
-        for name in ("segment_share", "in_place_share", "distractor_share", "occluder_share",
-                     "blur_share", "grey_share"):
+        for name in ("segment_share", "in_place_share", "absent_share", "astray_share",
+                     "distractor_share", "likeness_share", "occluder_share", "blur_share",
+                     "coarse_share", "grey_share", "flicker_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         for name in ("motion", "scale_jitter", "translation_jitter", "reference_jitter",
-                     "colour_jitter", "noise"):
+                     "blur", "colour_jitter", "noise"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
         for name in ("image_side", "patch_side"):
@@ -218,6 +231,8 @@ class TrainConfig:
     data: SyntheticConfig = field(default_factory=SyntheticConfig)
     output: str = "runs/train"
     """Folder of the run: log.csv, checkpoint.pt, weights.safetensors, curves.png."""
+    start_from: str | None = None
+    """Weights to start from: a bundled name or a checkpoint's path; None: from random."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
     precision: str = "float32"

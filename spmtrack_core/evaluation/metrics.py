@@ -70,6 +70,32 @@ def success_auc(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
     return float(success_curve(overlaps(predicted_xywh, truth_xywh)).mean())
 
 
+def good_boxes(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.bool_]:
+    """(N,) where the target is visible and the IoU (no +1) is above 0.5."""
+    predicted, truth = _pair(predicted_xywh, truth_xywh)
+    visible = _valid(truth)
+    good = np.zeros(len(truth), bool)
+    good[visible] = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible])) > 0.5
+    return good
+
+
+def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
+    """ROC AUC: how often a good box has more confidence than one that is not; ties are halves.
+
+    0.5 is chance; ``nan`` where all boxes are good or none is.
+
+    >>> confidence_auc([0.9, 0.8, 0.3], [True, False, False])
+    1.0
+    """
+    scores, is_good = np.asarray(confidence, float), np.asarray(good, bool)
+    ordered = np.sort(scores[~is_good])
+    below = np.searchsorted(ordered, scores[is_good], "left")
+    up_to = np.searchsorted(ordered, scores[is_good], "right")
+    if not len(ordered) or not is_good.any():
+        return float("nan")
+    return float((below + up_to).mean() / (2 * len(ordered)))
+
+
 def _pair(
     predicted_xywh: ArrayLike, truth_xywh: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

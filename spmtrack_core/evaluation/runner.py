@@ -20,6 +20,8 @@ from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import Sequence, read_boxes
 from spmtrack_core.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
+    confidence_auc,
+    good_boxes,
     mean_iou,
     overlaps,
     success_auc,
@@ -43,8 +45,10 @@ def run(
     """Track every sequence from its first box, without resets, and score the boxes.
 
     ``output`` gets ``<sequence>.txt`` (x,y,w,h a line), ``<sequence>_time.txt`` (seconds a line),
-    ``results.json`` and ``success.png``. An interrupted run of the same ``label`` goes on with the
-    sequences that are missing. Raises ``ValueError`` for a sequence without boxes.
+    ``<sequence>_confidence.txt`` (NaN where the tracker has none), ``results.json`` and
+    ``success.png``. The report's ``confidence_auc`` is over the frames of all sequences after
+    their first; None where it is not defined. An interrupted run of the same ``label`` goes on
+    with the sequences that are missing. Raises ``ValueError`` for a sequence without boxes.
     """
     output = Path(output)
     unfinished = output / "unfinished.txt"
@@ -56,6 +60,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
     rows, curves = [], {}
+    confidences, goods = [], []
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=sum(sequence.length or 0 for sequence in sequences))
         for sequence in sequences:
@@ -67,11 +72,14 @@ def run(
             if done is None:
                 done = _track(tracker, sequence, lambda: bar.advance(task))
                 write_boxes(output / f"{sequence.name}.txt", done[0])
-                time_path = output / f"{sequence.name}_time.txt"
-                write_beside(time_path, partial(np.savetxt, X=done[1], fmt="%.6f"))
+                for kind, column in (("confidence", done[2]), ("time", done[1])):
+                    path = output / f"{sequence.name}_{kind}.txt"
+                    write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
             else:
                 bar.advance(task, len(truth))
-            boxes, seconds = done
+            boxes, seconds, confidence = done
+            confidences.append(confidence[1:])  # the first box was given
+            goods.append(good_boxes(boxes, truth)[1:])
             rows.append(
                 {
                     "sequence": sequence.name,
@@ -83,10 +91,14 @@ def run(
             )
             curves[sequence.name] = success_curve(overlaps(boxes, truth))
     keys = ("mean_iou", "success_auc", "median_ms")
+    sure = np.concatenate(confidences)
+    judged = np.isfinite(sure)
+    auc = confidence_auc(sure[judged], np.concatenate(goods)[judged])
     report = {
         "tracker": label,
         "protocol": "one pass, first frame given, valid frames: truth with w, h > 0",
         "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys},
+        "confidence_auc": None if np.isnan(auc) else auc,
         "sequences": rows,
     }
     text = json.dumps(report, indent=1) + "\n"
@@ -98,7 +110,9 @@ def run(
 
 def table(report: dict[str, Any]) -> Table:
     """A report as a table for the terminal."""
-    shown = Table(title=f"{report['tracker']}: {report['protocol']}")
+    auc = report["confidence_auc"]
+    caption = f"ROC AUC of the confidence for IoU > 0.5: {'-' if auc is None else f'{auc:.3f}'}"
+    shown = Table(title=f"{report['tracker']}: {report['protocol']}", caption=caption)
     for title in ("sequence", "frames", "mean IoU", "success AUC", "ms (median)"):
         shown.add_column(title, justify="left" if title == "sequence" else "right")
     total = {"sequence": "mean", "frames": sum(row["frames"] for row in report["sequences"])}
@@ -111,30 +125,34 @@ def table(report: dict[str, Any]) -> Table:
     return shown
 
 
-def _track(tracker: Follows, sequence: Sequence, tick: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 4) and seconds (N,) of one sequence; the first box is the given one."""
+def _track(tracker: Follows, sequence: Sequence, tick: Any) -> tuple[np.ndarray, ...]:
+    """Boxes (N, 4), seconds and confidence (N,) of one sequence; the first box is given."""
     boxes: list[ArrayLike] = []
     seconds: list[float] = []
+    confidences: list[float] = []
     for frame in sequence:
         started = time.perf_counter()
+        confidence = float("nan")
         if boxes:
-            box = tracker.update(frame).box_xywh
+            result = tracker.update(frame)
+            box, confidence = result.box_xywh, getattr(result, "confidence", confidence)
         else:
             box = sequence.boxes_xywh[0]  # type: ignore[index]
             tracker.init(frame, box)
         seconds.append(time.perf_counter() - started)
         boxes.append(box)
+        confidences.append(confidence)
         tick()
-    return np.array(boxes, float), np.array(seconds)
+    return np.array(boxes, float), np.array(seconds), np.array(confidences)
 
 
-def _read_run(output: Path, name: str, frames: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_run(output: Path, name: str, frames: int) -> tuple[np.ndarray, ...] | None:
     """What an earlier run left of a sequence, if it is complete."""
-    boxes_path, time_path = output / f"{name}.txt", output / f"{name}_time.txt"
-    if not boxes_path.is_file() or not time_path.is_file():
+    paths = [output / f"{name}{kind}.txt" for kind in ("", "_time", "_confidence")]
+    if not all(path.is_file() for path in paths):
         return None
-    boxes, seconds = read_boxes(boxes_path), np.loadtxt(time_path, ndmin=1)
-    return (boxes, seconds) if len(boxes) == len(seconds) == frames else None
+    columns = [read_boxes(paths[0]), *(np.loadtxt(path, ndmin=1) for path in paths[1:])]
+    return tuple(columns) if all(len(column) == frames for column in columns) else None
 
 
 def _plot(path: Path, label: str, curves: dict[str, np.ndarray]) -> None:

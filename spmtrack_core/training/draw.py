@@ -92,24 +92,30 @@ class Draw:
         edge = (0.92 * torch.exp(wave - wave.amax((1, 2), keepdim=True)) - radius) * (side / 3)
         return edge.clamp(-0.5, 0.5)[:, None] + 0.5
 
-    def light(self, b: int, t: int, amount: float) -> tuple[Tensor, Tensor]:
-        """Gain and offset (B, T, 3) of light and colour, steady over a track but for a third."""
+    def light(self, b: int, t: int, amount: float, flicker: float) -> tuple[Tensor, Tensor]:
+        """Gain and offset (B, T, 3) of light and colour, steady over a track but for a third.
+
+        A share ``flicker`` of the tracks is not steady at all.
+        """
+        unsteady = 0.33 + 0.67 * self.chance(b, flicker).float().view(b, 1, 1)
         gain = self.normal((b, 1, 1)) + 0.5 * self.normal((b, 1, 3))
-        gain = gain + 0.33 * (self.normal((b, t, 1)) + 0.3 * self.normal((b, t, 3)))
-        offset = self.normal((b, 1, 1)) + 0.33 * self.normal((b, t, 1))
+        gain = gain + unsteady * (self.normal((b, t, 1)) + 0.3 * self.normal((b, t, 3)))
+        offset = self.normal((b, 1, 1)) + unsteady * self.normal((b, t, 1))
         gain = (amount * gain.clamp(-2.5, 2.5)).exp()
         # contrast changes about the middle grey
         return gain, 0.5 * (1 - gain) + 0.3 * amount * offset.clamp(-2, 2)
 
-    def blur_kernels(self, n: int, side: int = 7) -> Tensor:
+    def blur_kernels(self, n: int, longest: float) -> Tensor:
         """Long and narrow Gaussian kernels (n, 1, k, k) in random directions."""
+        side = 2 * math.ceil(1.2 * longest) + 1
         line = torch.arange(side, device=self.device) - (side - 1) / 2
         y, x = torch.meshgrid(line, line, indexing="ij")
         angle = self.uniform((n, 1, 1), 0, math.pi)
-        long = 0.3 + 2.2 * self.uniform((n, 1, 1), 0, 1) ** 2
+        long = 0.3 + max(longest - 0.3, 0.0) * self.uniform((n, 1, 1), 0, 1) ** 2
         narrow = 0.3 + 0.9 * self.uniform((n, 1, 1), 0, 1) ** 2
         u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
-        kernel = torch.exp(-0.5 * ((u / long) ** 2 + (v / narrow) ** 2))
+        # cut off where exp() would give denormal numbers, which are slow to convolve with
+        kernel = torch.exp(-0.5 * ((u / long) ** 2 + (v / narrow) ** 2).clamp_max(80))
         return (kernel / kernel.sum((1, 2), keepdim=True))[:, None]
 
     def noise(self, channels: int, h: int, w: int) -> Tensor:

@@ -51,7 +51,8 @@ def tracking_loss(
     Args:
         score_map: (B, H, W) logits.
         boxes: (B, H, W, 4) predicted boxes, normalised xyxy.
-        gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it.
+        gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it; NaN for a target
+            that is not there: its cells are all negative, and it has no box term.
         search_hw: size of the search region, px.
         iou_aware: score target of a positive cell is the IoU of its box (published); else 1.
 
@@ -60,13 +61,13 @@ def tracking_loss(
 
     """
     positive = cells_of(gt_xyxy, search_hw, (score_map.shape[1], score_map.shape[2]))
-    empty = ~positive.flatten(1).any(1)
+    empty = gt_xyxy.isfinite().all(1) & ~positive.flatten(1).any(1)
     if empty.any():
         box = gt_xyxy[empty][0].tolist()
         raise ValueError(f"the box {box} covers no cell of the search region {search_hw} (h, w)")
     size = gt_xyxy.new_tensor([search_hw[1], search_hw[0]]).repeat(2)
     truth = (gt_xyxy / size)[:, None, None].expand_as(boxes)
-    count = positive.sum()
+    count = positive.sum().clamp_min(1)
     iou, giou = iou_and_giou(boxes[positive], truth[positive].to(boxes.dtype))
     target = torch.zeros_like(score_map)
     target[positive] = iou.detach().to(target.dtype) if iou_aware else 1.0

@@ -20,7 +20,8 @@ from rich.progress import (
 from spmtrack_core.files import write_beside
 
 COLUMNS = ("step", "samples", "minutes", "lr", "loss", "score_loss", "box_loss", "positive_iou",
-           "gradient_norm", "samples_per_s", "data_wait", "validation_iou")  # fmt: skip
+           "gradient_norm", "samples_per_s", "data_wait", "validation_iou",
+           "validation_auc")  # fmt: skip
 
 
 class Meter:
@@ -80,7 +81,11 @@ def summary(row: dict[str, float]) -> str:
         f"IoU of positives {row['positive_iou']:.3f}  {row['samples_per_s']:.1f} samples/s  "
         f"waiting for data {row['data_wait']:.0%}"
     )
-    return text + (f"  validation {row['validation_iou']:.3f}" if "validation_iou" in row else "")
+    if "validation_iou" in row:
+        text += f"  validation {row['validation_iou']:.3f}"
+    if "validation_auc" in row:
+        text += f"  AUC of the confidence {row['validation_auc']:.3f}"
+    return text
 
 
 def progress_bar(console: Console) -> Progress:
@@ -101,7 +106,10 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     checked = [row for row in rows if "validation_iou" in row]
     right.plot([row["samples"] for row in checked], [row["validation_iou"] for row in checked],
                "o-", label="best cell, held-out tracks")  # fmt: skip
-    for axes, label in ((left, "loss"), (right, "mean IoU")):
+    judged = [row for row in rows if "validation_auc" in row]
+    right.plot([row["samples"] for row in judged], [row["validation_auc"] for row in judged],
+               "s-", label="ROC AUC of its score")  # fmt: skip
+    for axes, label in ((left, "loss"), (right, "mean IoU, AUC")):
         axes.set(xlabel="tracks seen", ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()

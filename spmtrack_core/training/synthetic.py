@@ -2,8 +2,9 @@
 
 An object is cut out of one photograph (a segment of its label map, or a random closed shape) and
 pasted on another; object, background, a distractor and an occluder move smoothly over five time
-points. Some targets stay in their own photograph, so that only the camera moves. No frame is ever
-drawn: every pixel of a crop is sampled straight from the layers that it shows.
+points. Some targets stay in their own photograph, so that only the camera moves; some are not
+there when they are searched. No frame is ever drawn: every pixel of a crop is sampled straight
+from the layers that it shows.
 
 Frame coordinates are in units of the target's size at the first time point; the crops make them
 pixels. A pose is an affine map (2, 3) from layer coordinates ([-1, 1] on both axes) to the frame.
@@ -37,7 +38,7 @@ class Batch:
     references: Tensor  # (B, R, 3, h, w) float32
     masks: Tensor  # (B, R, Hz, Wz) float32, 1 = the target covers the cell
     searches: Tensor  # (B, 2, 3, H, W) float32
-    boxes_xyxy: Tensor  # (B, 2, 4) float32, search px, clipped to the search region
+    boxes_xyxy: Tensor  # (B, 2, 4) float32, search px, clipped to the search region; NaN: absent
 
 
 class SyntheticTracks:
@@ -75,6 +76,10 @@ class SyntheticTracks:
             self.cutouts(draw, image=objects.image).rgba,
             alike.rgba.roll(1, 0),
         )
+        is_likeness = draw.chance(b, config.likeness_share).view(b, 1, 1, 1)
+        tint = (0.3 * draw.normal((b, 4, 1, 1))).exp()
+        tint[:, 3] = 1.0
+        neighbour = torch.where(is_likeness, objects.rgba * tint, neighbour)
         clock = draw.clock(b, r, times)  # (B, T)
 
         # poses in units of the target's size: place, log size, log aspect, angle over time
@@ -88,14 +93,22 @@ class SyntheticTracks:
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         sizes = (boxes[..., 2:] - boxes[..., :2]).mean(-1, keepdim=True)
 
+        # a target that is absent was taken away, or is looked for elsewhere
+        absent = draw.chance(b * SEARCHES, config.absent_share).view(b, SEARCHES)
+        elsewhere = absent & (in_place | draw.chance(b, 0.3))[:, None]
+        gone = F.pad(absent & ~elsewhere, (r, 0))  # (B, T)
+        covered = gone & draw.chance(b, 0.5)[:, None]
+
         near = draw.poses(clock, draw.shapes(b), config.motion, log_size=0.25)
         away = draw.offsets(clock, 0.9, 2.2, 0.6 * config.motion)
-        absent = ~draw.chance(b, config.distractor_share)
-        near[..., 2] = centres + sizes * away + 1e3 * absent.view(b, 1, 1)
+        alone = ~draw.chance(b, config.distractor_share)
+        near[..., 2] = centres + sizes * away + 1e3 * alone.view(b, 1, 1)
         front = draw.poses(clock, draw.shapes(b), config.motion, log_size=0.3)
         away = draw.offsets(clock, 0.3, 0.9, 1.5 * config.motion)
-        absent = ~draw.chance(b, config.occluder_share)
-        front[..., 2] = centres + sizes * away + 1e3 * absent.view(b, 1, 1)
+        free = ~draw.chance(b, config.occluder_share)
+        front[..., 2] = centres + sizes * away + 1e3 * free.view(b, 1, 1)
+        front[..., 2] = torch.where(covered[..., None], centres, front[..., 2])
+        pose[..., 2] += 1e3 * gone[..., None]
 
         photographs = stills.images[behind_image].float() / 255.0
         filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean colour
@@ -107,9 +120,12 @@ class SyntheticTracks:
         z_window = crop_windows(z_boxes, self.tracker.template_area_factor, z_hw)
         x_window = crop_windows(boxes[:, r:], self.tracker.search_area_factor, x_hw)
         x_window = self.jitter(x_window, boxes[:, r:], draw)
+        beside = self.beside(x_window, boxes[:, r:], draw)
+        x_window = torch.where(elsewhere[..., None], beside, x_window)
         references = render(layers, poses, filling, z_window, slice(0, r), z_hw)
         searches = render(layers, poses, filling, x_window, slice(r, times), x_hw)
-        light = draw.light(b, times, config.colour_jitter)
+        references, searches = self.coarsen(references, searches, draw)
+        light = draw.light(b, times, config.colour_jitter, config.flicker_share)
         grey = draw.chance(b, config.grey_share)
         references = self.finish(references, draw, [v[:, :r] for v in light], grey)
         searches = self.finish(searches, draw, [v[:, r:] for v in light], grey)
@@ -119,7 +135,9 @@ class SyntheticTracks:
             references=references,
             masks=cells_of(z_px, z_hw, self.model.template_grid_hw).float(),
             searches=searches,
-            boxes_xyxy=to_crop(boxes[:, r:], x_window, x_hw),
+            boxes_xyxy=to_crop(boxes[:, r:], x_window, x_hw).masked_fill(
+                absent[..., None], math.nan
+            ),
         )
 
     def cutouts(self, draw: Draw, image: Tensor | None = None) -> Cutouts:
@@ -203,6 +221,10 @@ class SyntheticTracks:
         """Later references come from predictions: their boxes (B, R, 4) are a little off."""
         sides = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
         error = draw.normal(tuple(boxes.shape)).clamp(-2, 2) * self.config.reference_jitter * sides
+        b, r = boxes.shape[:2]
+        astray = draw.chance(b * r, self.config.astray_share).view(b, r, 1)
+        shift = 10 * self.config.reference_jitter * draw.normal((b, r, 2)).clamp(-2, 2)
+        error = error + astray * shift.repeat(1, 1, 2) * sides
         error[:, 0] = 0
         return boxes + error
 
@@ -221,13 +243,37 @@ class SyntheticTracks:
         limit = half - 0.25 * sides
         return torch.cat([window[..., :2] + torch.clamp(shift, -limit, limit), half], -1)
 
+    def beside(self, window: Tensor, boxes: Tensor, draw: Draw) -> Tensor:
+        """Windows (B, 2, 4) moved so far that ``boxes`` are just out of them, or farther."""
+        way = draw.uniform((*window.shape[:2], 2), -1, 1)
+        way = way / way.abs().amax(-1, keepdim=True)  # on the outline of a square
+        far = draw.uniform((*window.shape[:2], 1), 1, 1.5)
+        reach = window[..., 2:] + (boxes[..., 2:] - boxes[..., :2]) / 2
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        return torch.cat([centres + far * way * reach, window[..., 2:]], -1)
+
+    def coarsen(
+        self, references: Tensor, searches: Tensor, draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        """Show some tracks of a batch at a lower resolution, by one factor for all of them."""
+        chosen = draw.chance(self.batch_size, self.config.coarse_share)
+        factor = float(draw.uniform((), 0.25, 0.8))
+        if chosen.any():
+            for crops in (references, searches):
+                fine = crops[chosen].flatten(0, 1)
+                small = F.interpolate(fine, scale_factor=factor, mode="area")
+                large = F.interpolate(small, fine.shape[-2:], mode="bilinear")
+                crops[chosen] = large.view(-1, *crops.shape[1:])
+        return references, searches
+
     def finish(self, crops: Tensor, draw: Draw, light: list[Tensor], grey: Tensor) -> Tensor:
         """Blur, light, noise and normalisation of crops (B, T, 3, H, W) with values in 0..1."""
         b, t, _, h, w = crops.shape
         blurred = draw.chance(b * t, self.config.blur_share).nonzero()[:, 0]
         crops = crops.reshape(b * t, 3, h, w)
         if len(blurred):
-            kernels = draw.blur_kernels(len(blurred)).repeat_interleave(3, 0)  # (3n, 1, k, k)
+            kernels = draw.blur_kernels(len(blurred), self.config.blur)
+            kernels = kernels.repeat_interleave(3, 0)  # (3n, 1, k, k)
             flat = crops[blurred].reshape(1, -1, h, w)
             soft = F.conv2d(flat, kernels, padding="same", groups=kernels.shape[0])
             crops[blurred] = soft.view(-1, 3, h, w)
@@ -334,8 +380,9 @@ def contact_sheet(batch: Batch, mean: Tensor, std: Tensor, rows: int = 12) -> np
             tiles.append(np.pad(tile, ((0, h - tile.shape[0]), (0, 4), (0, 0))))
         for crop, box in zip(batch.searches[i], batch.boxes_xyxy[i], strict=True):
             tile = to_uint8(crop * std + mean)
-            x1, y1, x2, y2 = (round(float(v)) for v in box)
-            cv2.rectangle(tile, (x1, y1), (x2 - 1, y2 - 1), (0, 255, 0), 1)
+            if box.isfinite().all():
+                x1, y1, x2, y2 = (round(float(v)) for v in box)
+                cv2.rectangle(tile, (x1, y1), (x2 - 1, y2 - 1), (0, 255, 0), 1)
             tiles.append(np.pad(tile, ((0, 4), (0, 4), (0, 0))))
         tiles = [np.pad(tile, ((0, h + 4 - len(tile)), (0, 0), (0, 0))) for tile in tiles]
         lines.append(np.concatenate(tiles, 1))

@@ -16,7 +16,7 @@ def cells_of(boxes_xyxy: Tensor, crop_hw: tuple[int, int], grid_hw: tuple[int, i
 
     Returns:
         (..., H, W) bool. A box ends in the cell that its end reaches into by more than 1e-4 of a
-        cell; a box of zero size still covers the cell in which it lies.
+        cell; a box of zero size still covers the cell in which it lies, NaN covers none.
 
     """
     cell = boxes_xyxy.new_tensor([crop_hw[1] / grid_hw[1], crop_hw[0] / grid_hw[0]])

@@ -28,11 +28,12 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from spmtrack_core.config import TrainConfig, to_dict
+from spmtrack_core.config import ModelConfig, TrainConfig, to_dict
+from spmtrack_core.evaluation.metrics import confidence_auc
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack, trainable_names
-from spmtrack_core.model.weights import save_checkpoint
-from spmtrack_core.tracking.tracker import choose_device
+from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
+from spmtrack_core.tracking.tracker import choose_device, find_weights
 from spmtrack_core.training.losses import iou_and_giou, tracking_loss
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
 from spmtrack_core.training.stills import read_stills
@@ -54,8 +55,9 @@ def train(
     """Train a network as ``config`` says; returns the path of the final weights.
 
     Raises TrainingDiverged at the first loss or gradient that is not finite (the last checkpoint
-    stays), FileNotFoundError for missing photographs or, with ``resume``, a missing checkpoint,
-    ValueError where the checkpoint belongs to another run.
+    stays), FileNotFoundError for missing photographs, weights to start from or, with ``resume``,
+    a missing checkpoint, ValueError where the checkpoint belongs to another run or the weights to
+    another network.
     """
     console = console or Console(stderr=True)
     output = Path(config.output)
@@ -74,7 +76,11 @@ def train(
     )
 
     # -- parameters: matrices decay; 1-D parameters and embeddings do not
-    model = build_spmtrack(config.model).to(device).train()
+    model = build_spmtrack(config.model)
+    before: dict[str, str] = {}  # the story of the weights that the run starts from
+    if config.start_from is not None and not resume:
+        model, before = first_weights(config.start_from, config.model)
+    model = model.to(device).train()
     if config.trained == "adapters":
         names = trainable_names(model)
         for name, parameter in model.named_parameters():
@@ -117,7 +123,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         mean = state["mean"]
         torch.set_rng_state(state["rng"].cpu())
-        step, used_min = state["step"], state["minutes"]
+        step, used_min, before = state["step"], state["minutes"], state["before"]
     log = Log(output / "log.csv", keep_until=step)
     settings = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
     write_beside(output / "config.yaml", lambda path: path.write_text(settings))
@@ -133,7 +139,7 @@ def train(
     def save_state() -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean,
                  "rng": torch.get_rng_state(), "step": step, "minutes": minutes(),
-                 "config": plain(to_dict(config))}  # fmt: skip
+                 "before": before, "config": plain(to_dict(config))}  # fmt: skip
         write_beside(output / "checkpoint.pt", lambda path: torch.save(state, path))
 
     # -- the loop
@@ -174,7 +180,7 @@ def train(
                 if validating:
                     fill(copies[0], averaged())
                     rounds = -(-config.validation_samples // share)
-                    row["validation_iou"] = validate(copies[0], held_out, rounds)
+                    row |= validate(copies[0], held_out, rounds)
                 log.add(row)
                 meter = Meter()
                 note = summary(row)
@@ -186,12 +192,24 @@ def train(
                 final = copy.deepcopy(model)
                 fill(final, averaged())
                 story = {"command": command, **tell(config, log.rows, minutes())}
+                if before:
+                    story["before"] = json.dumps(before)
                 save_checkpoint(output / "weights.safetensors", final, config.model,
                                 config.tracker, story, torch.float16)  # fmt: skip
     if not log.rows:
         raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before any step")
     plot(log.rows, output / "curves.png")
     return output / "weights.safetensors"
+
+
+def first_weights(start_from: str, wanted: ModelConfig) -> tuple[SPMTrack, dict[str, str]]:
+    """The weights that a run starts from, and their story."""
+    model, stored, _, story = load_checkpoint(find_weights(start_from))
+    if stored != wanted:
+        raise ValueError(
+            f"start_from {start_from}: its network is {stored}, not the {wanted} of this run"
+        )
+    return model, story
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -244,24 +262,34 @@ def losses(
         "loss": score_weight * score + box_weight * box,
         "score_loss": score,
         "box_loss": box,
-        "positive_iou": torch.cat([term.iou for term in terms]).mean(),
+        "positive_iou": torch.cat([term.iou for term in terms]).sum()
+        / max(1, sum(len(term.iou) for term in terms)),
     }
 
 
 @torch.no_grad()
-def validate(model: SPMTrack, tracks: SyntheticTracks, rounds: int) -> float:
-    """Mean IoU of the best cell's box over the first ``rounds`` batches of ``tracks``."""
+def validate(model: SPMTrack, tracks: SyntheticTracks, rounds: int) -> dict[str, float]:
+    """What the best cells say of the first ``rounds`` batches of ``tracks``.
+
+    The mean IoU where the target is there, and how well the score tells boxes with an IoU above
+    0.5 from the others and from absent targets.
+    """
     model.eval()
-    found = []
+    scores, found = [], []
     for index in range(rounds):
         batch = tracks.batch(index)
         size_wh = batch.boxes_xyxy.new_tensor(batch.searches.shape[:-3:-1]).repeat(2)
         for seen, gt_xyxy in look(model, batch):
-            best = seen.score_map.flatten(1).argmax(1)
+            score, best = seen.score_map.flatten(1).max(1)
             boxes = seen.boxes.flatten(1, 2)[torch.arange(len(best)), best]
-            found.append(iou_and_giou(boxes * size_wh, gt_xyxy)[0])
+            found.append(iou_and_giou(boxes * size_wh, gt_xyxy)[0])  # NaN where it is absent
+            scores.append(score)
     model.train()
-    return float(torch.cat(found).mean())
+    iou = torch.cat(found)
+    auc = confidence_auc(torch.cat(scores).cpu(), (iou > 0.5).cpu())
+    return {"validation_iou": float(iou.nanmean())} | (
+        {} if math.isnan(auc) else {"validation_auc": auc}
+    )
 
 
 @torch.no_grad()

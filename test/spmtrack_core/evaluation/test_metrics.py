@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_core.evaluation.metrics import mean_iou, overlaps, success_auc, success_curve
+from spmtrack_core.evaluation.metrics import (
+    confidence_auc,
+    good_boxes,
+    mean_iou,
+    overlaps,
+    success_auc,
+    success_curve,
+)
 
 nan = [np.nan] * 4
 BOX = [10.0, 10.0, 20.0, 20.0]
@@ -45,6 +52,40 @@ def test_predictions_that_cannot_be_scored_are_refused(predicted, match):
 def test_mean_iou_needs_a_box_for_every_frame():
     with pytest.raises(ValueError, match="1 predicted boxes for 2"):
         mean_iou([BOX], [BOX, BOX])
+
+
+def test_good_boxes_lie_on_a_visible_target():
+    half = [10.0, 10.0, 20.0, 10.0]
+    assert good_boxes([BOX, half, AWAY, BOX], [BOX, BOX, BOX, nan]).tolist() == [
+        True, False, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("confidence", "good", "expected", "reason"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 1.0, "apart"),
+        ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 0.0, "apart, but the wrong way round"),
+        ([0.5, 0.5, 0.5], [1, 0, 0], 0.5, "ties say nothing"),
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75, "three of four pairs in order"),
+    ],
+)
+def test_confidence_auc(confidence, good, expected, reason):
+    assert confidence_auc(confidence, good) == pytest.approx(expected), reason
+
+
+def test_confidence_auc_needs_boxes_of_both_kinds():
+    assert np.isnan(confidence_auc([0.5, 0.7], [True, True]))
+    assert np.isnan(confidence_auc([], []))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=40))
+def test_confidence_auc_is_the_share_of_pairs_in_order(rows):
+    good = [score for score, is_good in rows if is_good]
+    bad = [score for score, is_good in rows if not is_good]
+    pairs = [(a > b) + (a == b) / 2 for a in good for b in bad]
+    got = confidence_auc(*zip(*rows, strict=True))
+    assert got == pytest.approx(np.mean(pairs)) if pairs else np.isnan(got)
 
 
 def test_a_perfect_run_scores_20_of_21():

@@ -49,6 +49,31 @@ def test_results_scores_and_plot_are_written(tmp_path):
     assert table(report).row_count == 3
 
 
+class Honest(Still):
+    """Stays where it is, and is less sure with every frame."""
+
+    def update(self, frame):
+        result = super().update(frame)
+        return SimpleNamespace(box_xywh=result.box_xywh, confidence=1 / self.calls)
+
+
+def test_the_confidence_is_judged_where_there_is_one(tmp_path):
+    moving = [sequence("moving", shift=2.0)]  # IoU 1, 0.6, 0.33, 0.14
+    report = run(Honest(), moving, tmp_path / "honest", "honest 1")
+    assert report["confidence_auc"] == 1.0
+    column = (tmp_path / "honest" / "moving_confidence.txt").read_text().split()
+    assert column == ["nan", "1.000000", "0.500000", "0.333333"]
+    assert "1.000" in str(table(report).caption)
+    again = Honest()
+    (tmp_path / "honest" / "unfinished.txt").write_text("honest 1")
+    again_report = run(again, moving, tmp_path / "honest", "honest 1")
+    assert again_report["confidence_auc"] == report["confidence_auc"]
+    assert again.calls == 0  # read back, confidence and all
+    report = run(Still(), moving, tmp_path / "still", "still 1")
+    assert report["confidence_auc"] is None
+    assert "-" in str(table(report).caption)
+
+
 def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
     sequences = [sequence("a"), sequence("b")]
     with pytest.raises(KeyboardInterrupt):

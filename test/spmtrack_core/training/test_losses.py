@@ -141,6 +141,32 @@ def test_iou_and_giou(a, b, iou, giou, why):
     assert [value.item() for value in got] == pytest.approx([iou, giou], abs=1e-6), why
 
 
+ABSENT = torch.full((1, 4), float("nan"))
+
+
+def test_absent_targets_ask_for_no_score_anywhere():
+    torch.manual_seed(0)
+    score_map, boxes = torch.randn(3, 4, 4).requires_grad_(), torch.rand(3, 4, 4, 4)
+    boxes = torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1).requires_grad_()
+    there = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 4.0, 60.0, 30.0]])
+    mixed = tracking_loss(score_map, boxes, torch.cat([there, ABSENT]), (64, 64))
+    alone = tracking_loss(score_map[:2], boxes[:2], there, (64, 64))
+    assert mixed.box == alone.box and torch.equal(mixed.iou, alone.iou)
+    assert torch.equal(mixed.target[:2], alone.target) and not mixed.target[2].any()
+    extra = torch.nn.functional.softplus(score_map[2]).sum() / len(alone.iou)
+    assert (mixed.score - alone.score).item() == pytest.approx(extra.item(), rel=1e-5)
+    (mixed.score + mixed.box).backward()
+    assert not boxes.grad[2].any() and (score_map.grad[2] > 0).all()
+
+
+def test_nothing_but_absent_targets():
+    score_map, boxes = torch.zeros(1, 4, 4).requires_grad_(), torch.zeros(1, 4, 4, 4)
+    loss = tracking_loss(score_map, boxes.requires_grad_(), ABSENT, (64, 64))
+    (loss.score + loss.box).backward()
+    assert loss.score.item() == pytest.approx(16 * np.log(2)) and loss.box == 0
+    assert score_map.grad.isfinite().all() and not boxes.grad.any()
+
+
 def test_a_box_without_cells_is_named():
     with pytest.raises(ValueError, match=r"\[14\.0, 14\.0, 14\.0, 14\.0\] covers no cell"):
         tracking_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import cv2
@@ -11,6 +12,7 @@ import torch
 
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
+from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import read_stills
 from spmtrack_core.training.synthetic import (
     SyntheticTracks,
@@ -101,6 +103,75 @@ def test_pixels_under_the_box_are_the_target(config):
         seen += 1
         assert error.abs().max() < 2.5, (got, box)
     assert seen == 16
+
+
+PLAIN = dict(
+    segment_share=0.0, distractor_share=0.0, occluder_share=0.0, blur_share=0.0, grey_share=0.0,
+    colour_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
+)  # fmt: skip
+
+
+def test_absent_targets_are_not_to_be_seen(config):
+    """White and black targets give the same crop where the box says that there is none."""
+    tracks = make(replace(config, **PLAIN, in_place_share=0.0, absent_share=0.5), batch_size=16)
+    tracks.stills.images.fill_(255)
+    white = tracks.batch(0)
+    originals = tracks.cutouts
+
+    def only_the_target(draw, image=None):  # the second cut-out covers and is looked past
+        cutouts = originals(draw, image)
+        return cutouts if image is not None or next(calls) % 2 else blacken(cutouts)
+
+    calls = itertools.count()
+    tracks.cutouts = only_the_target
+    black = tracks.batch(0)
+    differ = (white.searches - black.searches).abs().amax((2, 3, 4)) > 0.5  # (B, 2)
+    absent = black.boxes_xyxy.isnan()
+    assert (absent.all(-1) == absent.any(-1)).all()
+    assert 8 < absent[..., 0].sum() < 24
+    assert torch.equal(differ, ~absent[..., 0])
+
+
+def test_absent_targets_left_in_their_photograph_are_out_of_the_crop(config):
+    tracks = make(replace(config, **PLAIN, in_place_share=1.0, absent_share=1.0), batch_size=16)
+    batch = tracks.batch(0)
+    assert batch.boxes_xyxy.isnan().all() and batch.searches.isfinite().all()
+    window = torch.tensor([[[3.0, 1.0, 4.0, 2.0]] * 2])
+    box = torch.tensor([[[2.0, 1.0, 3.0, 1.5]] * 2])
+    draw = Draw(0, CPU)
+    for _ in range(20):
+        px = to_crop(box, tracks.beside(window, box, draw), (64, 64))
+        assert ((px[..., 2:] - px[..., :2]).amin(-1) < 1e-3).all(), px
+
+
+def test_harder_tracks_keep_their_boxes(config):
+    """Shares that change pixels or references alone leave the ranges of a batch as they are."""
+    hard = replace(config, astray_share=1.0, likeness_share=1.0, distractor_share=1.0,
+                   coarse_share=0.5, flicker_share=1.0, blur_share=1.0, blur=5.0)  # fmt: skip
+    tracks = make(hard)
+    for index in range(4):
+        batch = tracks.batch(index)
+        assert batch.boxes_xyxy.isfinite().all() and batch.searches.isfinite().all()
+        assert batch.masks.flatten(2).any(-1).all()
+        assert cells_of(batch.boxes_xyxy, (96, 128), (6, 8)).flatten(2).any(-1).all()
+
+
+def test_coarse_tracks_have_lost_their_detail(config):
+    noise = torch.rand(6, 2, 3, 96, 128)
+    tracks = make(replace(config, coarse_share=1.0))
+    for crops in tracks.coarsen(noise[:, :, :, :48, :64].clone(), noise.clone(), Draw(0, CPU)):
+        assert crops.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert crops.std() < 0.8 * noise.std()
+    same = make(config).coarsen(noise, noise, Draw(0, CPU))
+    assert same[0] is noise and same[1] is noise
+
+
+def test_blur_reaches_as_far_as_asked_for():
+    for longest, side in ((0.0, 1), (2.5, 7), (5.0, 13)):
+        kernels = Draw(0, CPU).blur_kernels(50, longest)
+        assert kernels.shape == (50, 1, side, side)
+        assert kernels.sum((1, 2, 3)).tolist() == pytest.approx([1.0] * 50)
+        assert (kernels.abs() > torch.finfo(torch.float32).tiny).all()  # not denormal
 
 
 def blacken(cutouts):

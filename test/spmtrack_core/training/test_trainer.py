@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,6 +149,31 @@ def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
 def test_a_time_limit_too_short_for_a_step(config):
     with pytest.raises(ValueError, match="ended the run before any step"):
         train(replace(config, time_limit_min=1e-9))
+
+
+def test_a_run_that_starts_from_weights(config, tmp_path):
+    first = train(config, command="first")
+    second = replace(config, start_from=str(first), lr=1e-9, output=str(tmp_path / "second"))
+    before, after = (load_checkpoint(path) for path in (first, train(second, command="second")))
+    for p, q in zip(before[0].parameters(), after[0].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
+    assert after[3]["command"] == "second" and json.loads(after[3]["before"]) == before[3]
+    kept = first.rename(tmp_path / "kept.safetensors")
+    train(second, resume=True)  # needs its checkpoint alone, which holds the story as well
+    assert torch.load(Path(second.output, "checkpoint.pt"))["before"] == before[3]
+    second = replace(second, start_from=str(kept))
+    other = replace(second.model, mlp_hidden=64)
+    with pytest.raises(ValueError, match=r"start_from .*mlp_hidden=32.*not the .*mlp_hidden=64"):
+        train(replace(second, model=other, output=str(tmp_path / "third")))
+    with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
+        train(replace(second, start_from="nothing", output=str(tmp_path / "fourth")))
+
+
+def test_a_run_with_absent_targets_judges_its_confidence(config):
+    train(replace(config, steps=3, data=replace(config.data, absent_share=0.5)))
+    last = rows(config)[-1]
+    assert 0 <= float(last["validation_iou"]) <= 1
+    assert last["validation_auc"] == "" or 0 <= float(last["validation_auc"]) <= 1
 
 
 def test_workers_share_a_batch(config):
