@@ -55,6 +55,8 @@ class ModelConfig:
     """One more expert that is always on; excludes ``expert_compressors``."""
     expert_compressors: bool = False
     """A down-projection of its own for every expert instead of one for all."""
+    adapted: tuple[str, ...] = ("q", "k", "v", "proj", "fc1", "fc2")
+    """Maps of every block that have experts; the others stay plain."""
     drop_path: float = 0.0
     """Stochastic depth rate, the same for all blocks; training only."""
     swapped_positions: bool = False
@@ -84,6 +86,9 @@ class ModelConfig:
             raise ValueError("a conv stem needs trunk: explicit")
         if self.shared_expert and self.expert_compressors:
             raise ValueError("shared_expert and expert_compressors exclude each other")
+        maps = ("q", "k", "v", "proj", "fc1", "fc2")
+        if unknown := [name for name in self.adapted if name not in maps]:
+            raise ValueError(f"adapted must be some of {maps}; got {unknown[0]!r}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1); got {self.drop_path}")
         for name in ("template_hw", "search_hw"):
@@ -223,34 +228,131 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class DatasetConfig:
+    """One dataset of real videos or stills; ``data/catalog.py`` opens it."""
+
+    name: str
+    """lasot, trackingnet, got10k, coco, vasttrack, mot, or folder for layouts of your own."""
+    root: str
+    """Folder of the dataset, as its archives unpack."""
+    split: str = "train"
+    """Part of it; TrackingNet: also ``train:0-3``. ``folder`` takes all there is."""
+    exclude: str | None = None
+    """Text file of sequences to leave out, one name a line: for GOT-10k, those VOT tests with."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other datasets."""
+
+    def __post_init__(self) -> None:
+        names = ("lasot", "trackingnet", "got10k", "coco", "vasttrack", "mot", "folder")
+        if self.name not in names:
+            raise ValueError(f"name of a dataset must be one of {names}, got {self.name!r}")
+        for name in ("root", "split"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} of dataset {self.name} must not be empty")
+        if not 0.0 < self.weight < float("inf"):
+            raise ValueError(f"weight must be finite and > 0, got {self.weight}")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """What the samples of real tracks are made of, as published; see ``training/dataset.py``."""
+
+    datasets: tuple[DatasetConfig, ...] = ()
+    """Where the tracks come from."""
+    reference_gap: int = 200
+    """Largest distance, in frames, of two references from the base frame."""
+    search_gap: int = 400
+    """Largest distance, in frames, of the two searches from the references."""
+    reverse: float = 0.5
+    """Share of samples with the time reversed."""
+    scale_jitter: float = 0.25
+    """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    translation_jitter: float = 3.0
+    """Largest shift of a search crop from the target, in mean target sides."""
+    min_side: float = 10.0
+    """Least width and height of what a search crop shows of the target, px of the crop."""
+    flip: float = 0.5
+    """Share of crops that are mirrored."""
+    colour_jitter: float = 0.4
+    """Range of brightness, contrast and saturation about 1, per crop; 0: none."""
+    shared: bool = True
+    """One of grey, solarise and blur for all crops of a sample together."""
+    absent_share: float = 0.0
+    """Share of samples with the target absent from the second search, where their track has such
+    frames (published: none)."""
+
+    def __post_init__(self) -> None:
+        for name in ("reverse", "flip", "absent_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        for name, least in (("reference_gap", 1), ("search_gap", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        for name in ("scale_jitter", "translation_jitter", "min_side"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if not 0.0 <= self.colour_jitter <= 1.0:
+            raise ValueError(f"colour_jitter must be in 0..1, got {self.colour_jitter}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run; see ``training/trainer.py``."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The network; left out, it is that of `start_from`, if that is given."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    data: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """How it is used, crops above all; likewise."""
+    data: str = "synthetic"
+    """Where samples come from: synthetic (the section of that name) or videos (likewise)."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    videos: VideoConfig = field(default_factory=VideoConfig)
+    validation: DatasetConfig | None = None
+    """Sequences to validate on by tracking them; None: synthetic tracks, for synthetic data."""
     output: str = "runs/train"
-    """Folder of the run: log.csv, checkpoint.pt, weights.safetensors, curves.png."""
+    """Folder of the run: config.yaml, log.csv, checkpoint.pt, weights, best weights, curves."""
+
     start_from: str | None = None
     """Weights to start from: a bundled name or a checkpoint's path; None: from random."""
+    trunk: str | None = None
+    """Trunk: a file (see docs/weights.md), or pretrained for timm's, from the hub; None: random,
+    or the one of start_from."""
+    trained: str = "all"
+    """Which parameters learn: all, or adapters, the published set, on a trunk that stays."""
+
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    devices: int = 1
+    """Processes on each computer: one for each GPU, or on a CPU for so many of its cores."""
+    nodes: int = 1
+    """Computers; torchrun or Slurm starts the processes on each."""
+    strategy: str = "ddp"
+    """What several processes share: ddp, gradients; fsdp, parameters and optimiser as well."""
     precision: str = "float32"
-    """float32, or bfloat16 for the network (weights, optimiser and losses stay in float32)."""
+    """Of the network's products: float32, bfloat16 or float16 (GPU only); all else is float32."""
+    compile: bool = False
+    """Let torch.compile fuse the step: minutes at the start, for faster steps on a GPU."""
+    checkpoint_blocks: bool = False
+    """Compute every block twice instead of keeping what is inside it: less memory, more time."""
     seed: int = 0
     """Seed of the parameters and of every batch."""
     steps: int = 10_000
     """Optimiser steps of the whole run."""
     batch_size: int = 32
-    """Tracks per step; a track is three references and two searches."""
-    workers: int = 1
-    """Threads that each take an equal share of a batch; on a CPU one per core is fastest."""
+    """Tracks per step, over all processes; a track is three references and two searches."""
+    accumulate: int = 1
+    """Passes that a step is cut into, for a batch larger than the memory."""
+    workers: int = 2
+    """Processes per training process that read and crop videos; 0: itself does."""
+
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     min_lr: float = 1e-6
     """Learning rate at the end of the cosine."""
     warmup_steps: int = 200
-    """Steps over which the learning rate rises from 0 to its peak."""
+    """Steps over which the learning rate rises from warmup_lr to its peak."""
+    warmup_lr: float = 0.0
+    """Learning rate at the start."""
     anneal: str = "steps"
     """What the cosine follows: steps done of `steps`, or time used of `time_limit_min`."""
     weight_decay: float = 0.1
@@ -263,41 +365,55 @@ class TrainConfig:
     """Weight of the score term."""
     box_weight: float = 1.0
     """Weight of the box term."""
-    ema_decay: float = 0.999
-    """Decay of the running mean of the weights, which is what is saved; 0: the last weights."""
-    trained: str = "all"
-    """Which parameters learn: all, or adapters, the published set. The trunk then stays as it was
-    made: pretrained trunks cannot be loaded yet."""
+    early_box_weight: float = 1.0
+    """Factor on the box term in the first `early_steps` steps."""
+    early_steps: int = 0
+    """Steps with `early_box_weight`."""
+    ema_decay: float = 0.0
+    """Decay of a running mean of the weights, which is then what is saved; 0: the last weights."""
+
     log_every: int = 20
     """Steps between lines of log.csv."""
     validation_every: int = 500
-    """Steps between validations on held-out synthetic tracks."""
+    """Steps between validations."""
     validation_samples: int = 256
-    """Tracks of a validation; always the same ones."""
+    """Tracks of a validation, at most; always the same ones."""
+    validation_frames: int = 200
+    """Frames of each sequence of `validation`, at most."""
+    patience: int | None = None
+    """Stop after so many validations without a better one; None: never."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     time_limit_min: float | None = None
     """Wall-clock limit, minutes, over all resumptions; the run then ends as after its last."""
+    weights_precision: str = "float32"
+    """Of the maps in the weight files: float32, bfloat16 or float16."""
 
     def __post_init__(self) -> None:
-        choices = {"precision": ("float32", "bfloat16"), "anneal": ("steps", "time"),
-                   "trained": ("all", "adapters")}
+        choices = {"data": ("synthetic", "videos"), "strategy": ("ddp", "fsdp"),
+                   "precision": ("float32", "bfloat16", "float16"),
+                   "weights_precision": ("float32", "bfloat16", "float16"),
+                   "anneal": ("steps", "time"), "trained": ("all", "adapters")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "workers", "log_every", "validation_every",
-                     "validation_samples", "checkpoint_every"):
+        for name in ("devices", "nodes", "steps", "batch_size", "accumulate", "log_every",
+                     "validation_every", "validation_samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.validation_frames < 2:
+            raise ValueError(f"validation_frames must be >= 2, got {self.validation_frames}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be >= 1, got {self.patience}")
         for name in ("lr", "clip_norm"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        for name in ("min_lr", "weight_decay", "warmup_steps", "hard_target_steps",
-                     "score_weight", "box_weight"):
+        for name in ("min_lr", "warmup_lr", "weight_decay", "warmup_steps", "hard_target_steps",
+                     "score_weight", "box_weight", "early_box_weight", "early_steps", "workers"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of {self.workers}")
+        if self.data == "videos" and not self.videos.datasets:
+            raise ValueError("data: videos needs videos.datasets, which names none")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in 0..1 (1 excluded), got {self.ema_decay}")
         if self.time_limit_min is not None and not self.time_limit_min > 0.0:

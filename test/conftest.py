@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+
+# indices of datasets, made by the tests and by the processes they start, are not the user's
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spmtrack-test-")
 
 sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib import mode
 

@@ -9,6 +9,7 @@ import typer
 import spmtrack_core
 from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
+from spmtrack_core.cli.plot import plot
 from spmtrack_core.cli.track import track
 from spmtrack_core.cli.train import train
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command(context_settings={"ignore_unknown_options": True})(track)
 app.command("eval")(evaluate)
 app.command()(train)
+app.command()(plot)
 app.command()(convert)
 
 

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from spmtrack_core.config import TrainConfig, load_yaml
 from spmtrack_core.data.recording import write_image
-from spmtrack_core.training.stills import read_stills
-from spmtrack_core.training.synthetic import SyntheticTracks, contact_sheet
-from spmtrack_core.training.trainer import TrainingDiverged
+from spmtrack_core.training.batch import contact_sheet
+from spmtrack_core.training.trainer import TrainingDiverged, first_batch
 from spmtrack_core.training.trainer import train as run
 
 
@@ -30,6 +28,10 @@ def train(
     time_limit: Annotated[
         float | None, typer.Option(help="End the run cleanly after so many minutes.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Build everything, make two steps, tell memory and speed."),
+    ] = False,
     show: Annotated[
         Path | None, typer.Option(help="Only draw what the network would see, into this PNG.")
     ] = None,
@@ -39,21 +41,11 @@ def train(
     if time_limit is not None:
         settings = replace(settings, time_limit_min=time_limit)
     if show is not None:
-        save_contact_sheet(settings, show)
+        write_image(show, contact_sheet(first_batch(settings)))
         typer.echo(f"wrote {show}")
         return
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     try:
-        weights = run(settings, resume=resume, command=command)
+        run(settings, resume, command, dry_run=dry_run)
     except TrainingDiverged as error:
         raise ValueError(str(error)) from None
-    typer.echo(f"wrote {weights}")
-
-
-def save_contact_sheet(settings: TrainConfig, path: Path) -> None:
-    """Draw the first tracks of a run into a PNG: references, then searches with the true box."""
-    stills = read_stills(settings.data, torch.device("cpu"))
-    tracks = SyntheticTracks(
-        settings.data, settings.model, settings.tracker, stills, 12, settings.seed
-    )
-    write_image(path, contact_sheet(tracks.batch(0), tracks.mean, tracks.std))

@@ -59,7 +59,7 @@ def _video_file(path: Path) -> Sequence:
             with av.open(str(path)) as container:
                 container.streams.video[0].thread_type = "AUTO"
                 for frame in container.decode(video=0):
-                    yield _upright(frame)
+                    yield upright(frame)
         except av.FFmpegError as error:
             raise ValueError(f"{path} cannot be decoded: {error}") from None
 
@@ -77,7 +77,7 @@ def _video_file(path: Path) -> Sequence:
     return Sequence(path.stem, frames, length, fps)
 
 
-def _upright(frame: av.VideoFrame) -> Image:
+def upright(frame: av.VideoFrame) -> Image:
     """RGB, turned as the file asks for: phones store every video as the sensor lies."""
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90)  # anticlockwise

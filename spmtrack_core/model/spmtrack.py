@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.head import Head
@@ -47,6 +48,8 @@ class SPMTrack(nn.Module):
         self.target_embed = nn.Parameter(torch.empty(1, width))
         self.token_types = nn.Parameter(torch.empty(3, width))
         """Rows: background of a reference frame, target of a reference frame, search region."""
+        self.checkpoint_blocks = False
+        """While training, compute blocks again in the backward pass instead of keeping them."""
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
@@ -92,7 +95,10 @@ class SPMTrack(nn.Module):
             (query, self.embed_references(references, masks), search_tokens), dim=1
         )  # (B, 1 + R * Nz + Nx, C)
         for block in self.trunk.blocks:
-            tokens = block(tokens)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
         state = self.trunk.norm(tokens[:, :1])  # (B, 1, C)
         found = self.trunk.norm(tokens[:, -search_tokens.shape[1] :])  # (B, Nx, C)
         score_map, boxes = self.head(found, state)
@@ -118,6 +124,7 @@ def build_spmtrack(config: ModelConfig) -> SPMTrack:
         config.scaling,
         config.shared_expert,
         config.expert_compressors,
+        config.adapted,
     )
     if config.trunk == "explicit":
         for block in trunk.blocks:

@@ -7,6 +7,7 @@ dropped and nothing is balanced: routing is a softmax, and every expert runs.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from timm.models import VisionTransformer
@@ -67,9 +68,9 @@ class TMoELinear(nn.Module):
 
 
 class SplitQKV(nn.Module):
-    """timm's packed qkv map as three maps, each with a router and experts of its own."""
+    """timm's packed qkv map as three maps, which may have routers and experts of their own."""
 
-    def __init__(self, q: TMoELinear, k: TMoELinear, v: TMoELinear) -> None:
+    def __init__(self, q: nn.Module, k: nn.Module, v: nn.Module) -> None:
         super().__init__()
         self.q, self.k, self.v = q, k, v
 
@@ -84,17 +85,21 @@ def adapt(
     scaling: float,
     shared_expert: bool = False,
     expert_compressors: bool = False,
+    maps: Collection[str] = ("q", "k", "v", "proj", "fc1", "fc2"),
 ) -> None:
-    """Extend q, k, v, the attention output and both FFN maps of every block, in place."""
+    """Extend the ``maps`` of every block, in place; q, k and v become three maps in any case."""
 
-    def extend(linear: nn.Linear) -> TMoELinear:
+    def extend(name: str, linear: nn.Linear) -> nn.Module:
+        if name not in maps:
+            return linear
         return TMoELinear(linear, rank, experts, scaling, shared_expert, expert_compressors)
 
     for block in trunk.blocks:
-        block.attn.qkv = SplitQKV(*(extend(part) for part in _thirds(block.attn.qkv)))
-        block.attn.proj = extend(block.attn.proj)
-        block.mlp.fc1 = extend(block.mlp.fc1)
-        block.mlp.fc2 = extend(block.mlp.fc2)
+        parts = zip("qkv", _thirds(block.attn.qkv), strict=True)
+        block.attn.qkv = SplitQKV(*(extend(name, part) for name, part in parts))
+        block.attn.proj = extend("proj", block.attn.proj)
+        block.mlp.fc1 = extend("fc1", block.mlp.fc1)
+        block.mlp.fc2 = extend("fc2", block.mlp.fc2)
 
 
 def adapter_names(model: nn.Module) -> set[str]:

@@ -45,6 +45,7 @@ def tracking_loss(
     gt_xyxy: Tensor,
     search_hw: tuple[int, int],
     iou_aware: bool = True,
+    count: Tensor | None = None,
 ) -> Loss:
     """Loss of one search frame.
 
@@ -55,6 +56,7 @@ def tracking_loss(
             that is not there: its cells are all negative, and it has no box term.
         search_hw: size of the search region, px.
         iou_aware: score target of a positive cell is the IoU of its box (published); else 1.
+        count: () what the sums are divided by; None: the positive cells here, at least 1.
 
     Raises:
         ValueError: a true box covers no cell, naming it.
@@ -67,7 +69,8 @@ def tracking_loss(
         raise ValueError(f"the box {box} covers no cell of the search region {search_hw} (h, w)")
     size = gt_xyxy.new_tensor([search_hw[1], search_hw[0]]).repeat(2)
     truth = (gt_xyxy / size)[:, None, None].expand_as(boxes)
-    count = positive.sum().clamp_min(1)
+    if count is None:
+        count = positive.sum().clamp_min(1)
     iou, giou = iou_and_giou(boxes[positive], truth[positive].to(boxes.dtype))
     target = torch.zeros_like(score_map)
     target[positive] = iou.detach().to(target.dtype) if iou_aware else 1.0

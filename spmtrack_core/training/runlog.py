@@ -16,12 +16,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from tensorboardX import SummaryWriter
 
 from spmtrack_core.files import write_beside
 
 COLUMNS = ("step", "samples", "minutes", "lr", "loss", "score_loss", "box_loss", "positive_iou",
-           "gradient_norm", "samples_per_s", "data_wait", "validation_iou",
-           "validation_auc")  # fmt: skip
+           "gradient_norm", "samples_per_s", "data_wait", "memory_gb", "validation_iou",
+           "validation_auc", "validation_ao")  # fmt: skip
+
+VALIDATIONS = {"validation_iou": "mean IoU, validation", "validation_ao": "AO, validation",
+               "validation_auc": "AUC of the confidence, validation"}  # fmt: skip
 
 
 class Meter:
@@ -46,25 +50,34 @@ class Meter:
 
 
 class Log:
-    """``log.csv``: written line by line; a resumed run first drops the lines it will repeat."""
+    """``log.csv`` and TensorBoard events; a resumed run first drops the lines it will repeat.
 
-    def __init__(self, path: Path, keep_until: int) -> None:
-        self.path = path
+    Without a folder, lines are kept in memory alone.
+    """
+
+    def __init__(self, folder: Path | None, keep_until: int) -> None:
+        self.path = folder and folder / "log.csv"
         self.rows: list[dict[str, float]] = []
-        if keep_until and path.is_file():
-            with path.open(newline="") as file:
-                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["step"] <= keep_until]
-        with path.open("w", newline="") as file:
+        if self.path is None:
+            return
+        if keep_until and self.path.is_file():
+            self.rows = [row for row in read_log(self.path) if row["step"] <= keep_until]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.line(row) for row in self.rows)
+        self.events = SummaryWriter(str(folder), purge_step=keep_until + 1 if keep_until else None)
 
     def add(self, row: dict[str, float]) -> None:
         """Append one line; columns that were not measured stay empty."""
         self.rows.append(row)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(self.line(row))
+        if self.path is not None:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(self.line(row))
+            for name, value in row.items():
+                self.events.add_scalar(name, value, int(row["step"]))
+            self.events.flush()
 
     @staticmethod
     def line(row: dict[str, float]) -> dict[str, str]:
@@ -74,17 +87,33 @@ class Log:
         }
 
 
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``log.csv``, without the columns that were not measured in them.
+
+    Raises FileNotFoundError without the file, ValueError where it is no log.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no run at {path.parent}: it has no {path.name}")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} is not the log of a run") from None
+    if any(not {"step", "samples", "loss"} <= set(row) for row in rows):
+        raise ValueError(f"{path} is not the log of a run")
+    return rows
+
+
 def summary(row: dict[str, float]) -> str:
     """One line on the state of a run."""
     text = (
         f"step {row['step']:.0f}  {row['minutes']:.1f} min  loss {row['loss']:.3f}  "
         f"IoU of positives {row['positive_iou']:.3f}  {row['samples_per_s']:.1f} samples/s  "
-        f"waiting for data {row['data_wait']:.0%}"
+        f"waiting for data {row['data_wait']:.0%}  memory {row['memory_gb']:.1f} GB"
     )
-    if "validation_iou" in row:
-        text += f"  validation {row['validation_iou']:.3f}"
-    if "validation_auc" in row:
-        text += f"  AUC of the confidence {row['validation_auc']:.3f}"
+    for name, label in VALIDATIONS.items():
+        if name in row:
+            text += f"  {label} {row[name]:.3f}"
     return text
 
 
@@ -103,13 +132,12 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     for name in ("loss", "score_loss", "box_loss"):
         left.plot(samples, [row[name] for row in rows], label=name.replace("_", " "))
     right.plot(samples, [row["positive_iou"] for row in rows], label="positive cells, training")
-    checked = [row for row in rows if "validation_iou" in row]
-    right.plot([row["samples"] for row in checked], [row["validation_iou"] for row in checked],
-               "o-", label="best cell, held-out tracks")  # fmt: skip
-    judged = [row for row in rows if "validation_auc" in row]
-    right.plot([row["samples"] for row in judged], [row["validation_auc"] for row in judged],
-               "s-", label="ROC AUC of its score")  # fmt: skip
-    for axes, label in ((left, "loss"), (right, "mean IoU, AUC")):
+    for name, label in VALIDATIONS.items():
+        judged = [row for row in rows if name in row]
+        if judged:
+            at = [row["samples"] for row in judged]
+            right.plot(at, [row[name] for row in judged], "o-", ms=3, label=label)
+    for axes, label in ((left, "loss"), (right, "IoU, AUC")):
         axes.set(xlabel="tracks seen", ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()

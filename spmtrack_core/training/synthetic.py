@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,21 +22,10 @@ from torch import Tensor
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.training.batch import SEARCHES, Batch
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
 from spmtrack_core.training.targets import cells_of
-
-SEARCHES = 2  # search regions per track
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch of tracks: R references and two searches each; images are normalised."""
-
-    references: Tensor  # (B, R, 3, h, w) float32
-    masks: Tensor  # (B, R, Hz, Wz) float32, 1 = the target covers the cell
-    searches: Tensor  # (B, 2, 3, H, W) float32
-    boxes_xyxy: Tensor  # (B, 2, 4) float32, search px, clipped to the search region; NaN: absent
 
 
 class SyntheticTracks:
@@ -365,31 +352,3 @@ def render(
         # (B, 3 or 4, t, H, W)
         crops = seen[:, :3] + (crops if seen.shape[1] == 3 else crops * (1 - seen[:, 3:]))
     return crops.transpose(1, 2)
-
-
-def contact_sheet(batch: Batch, mean: Tensor, std: Tensor, rows: int = 12) -> np.ndarray:
-    """The first tracks of a batch as an RGB uint8 image: references, then searches with boxes."""
-    lines = []
-    h = batch.searches.shape[-2]
-    for i in range(min(rows, len(batch.references))):
-        tiles = []
-        for crop, mask in zip(batch.references[i], batch.masks[i], strict=True):
-            tile = to_uint8(crop * std + mean)
-            cells = F.interpolate(mask[None, None], tile.shape[:2])[0, 0].bool().cpu().numpy()
-            tile[~cells] = tile[~cells] // 2  # cells outside the target are dimmed
-            tiles.append(np.pad(tile, ((0, h - tile.shape[0]), (0, 4), (0, 0))))
-        for crop, box in zip(batch.searches[i], batch.boxes_xyxy[i], strict=True):
-            tile = to_uint8(crop * std + mean)
-            if box.isfinite().all():
-                x1, y1, x2, y2 = (round(float(v)) for v in box)
-                cv2.rectangle(tile, (x1, y1), (x2 - 1, y2 - 1), (0, 255, 0), 1)
-            tiles.append(np.pad(tile, ((0, 4), (0, 4), (0, 0))))
-        tiles = [np.pad(tile, ((0, h + 4 - len(tile)), (0, 0), (0, 0))) for tile in tiles]
-        lines.append(np.concatenate(tiles, 1))
-    return np.concatenate(lines)
-
-
-def to_uint8(crop: Tensor) -> np.ndarray:
-    """An image (3, H, W) with values in 0..1 as a writable RGB uint8 array (H, W, 3)."""
-    pixels = (crop.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return np.ascontiguousarray(pixels.cpu().numpy())

@@ -1,48 +1,74 @@
-"""The trainer, to be read downwards: data, parameters, schedule, loop, files of the run.
+"""The trainer, to be read downwards: devices, data, parameters, loop, files of the run.
 
-    spmtrack train config/train_nano.yaml                         # a run
-    spmtrack train config/train_nano.yaml --resume                # go on after an interruption
-    spmtrack train config/train_nano.yaml --time-limit 60         # end cleanly after an hour
-    spmtrack train config/train_nano.yaml batch_size=8 steps=100  # other numbers
+    spmtrack train config/train_spmtrack_b.yaml                       # a run
+    spmtrack train config/train_spmtrack_b.yaml --dry-run             # two steps: memory and speed
+    spmtrack train config/train_spmtrack_b.yaml --resume              # go on after an interruption
+    spmtrack train config/train_spmtrack_b.yaml --time-limit 230      # end before a queue does
+    spmtrack train config/train_spmtrack_b.yaml devices=8             # every GPU of this computer
+    torchrun --nnodes 2 --nproc-per-node 8 ... $(which spmtrack) train ... devices=8 nodes=2
 
-The folder of a run holds ``config.yaml`` (what it was really run with), ``log.csv``,
-``checkpoint.pt`` (everything needed to go on exactly), ``weights.safetensors`` (what
-``load_tracker`` reads) and ``curves.png``.
+The folder of a run holds ``config.yaml`` (what it was really run with), ``log.csv`` and events for
+TensorBoard, ``checkpoint.pt`` (everything needed to go on exactly), ``weights.safetensors`` (what
+``load_tracker`` reads), ``best.safetensors`` and ``curves.png``.
 """
 
 from __future__ import annotations
 
-import copy
+import itertools
 import json
 import math
+import os
+import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import yaml
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import ModelParallelStrategy
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from spmtrack_core.config import ModelConfig, TrainConfig, to_dict
-from spmtrack_core.evaluation.metrics import confidence_auc
+from spmtrack_core.config import ModelConfig, TrackerConfig, TrainConfig, from_dict, to_dict
+from spmtrack_core.data.catalog import open_tracks
+from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.tracks import Tracks
 from spmtrack_core.files import write_beside
-from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack, trainable_names
-from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
-from spmtrack_core.tracking.tracker import choose_device, find_weights
-from spmtrack_core.training.losses import iou_and_giou, tracking_loss
+from spmtrack_core.geometry.boxes import Boxes
+from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
+from spmtrack_core.model.weights import (
+    PRECISIONS,
+    Checkpoint,
+    in_precision,
+    load_checkpoint,
+    read_trunk,
+    save_checkpoint,
+)
+from spmtrack_core.tracking.tracker import Tracker, choose_device, find_weights
+from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.dataset import VideoTracks, loader
+from spmtrack_core.training.optim import Mean, adamw, learning_rate
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
+from spmtrack_core.training.step import TrackingStep, positive_cells
 from spmtrack_core.training.stills import read_stills
-from spmtrack_core.training.synthetic import SEARCHES, Batch, SyntheticTracks
+from spmtrack_core.training.synthetic import SyntheticTracks
+from spmtrack_core.training.validate import validate_batches, validate_sequences
 
-MAY_CHANGE = {"output", "device", "time_limit_min", "log_every",
-              "validation_every", "checkpoint_every"}  # fmt: skip
+MAY_CHANGE = {"output", "device", "time_limit_min", "log_every", "workers", "compile",
+              "validation_every", "checkpoint_every", "patience"}  # fmt: skip
 """Settings that a resumed run may change without ceasing to be the same run."""
 VALIDATION_SEED = 987_654_321
+FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+HeldOut: TypeAlias = list[Sequence] | SyntheticTracks | None
 
 
 class TrainingDiverged(ArithmeticError):
@@ -50,303 +76,448 @@ class TrainingDiverged(ArithmeticError):
 
 
 def train(
-    config: TrainConfig, resume: bool = False, command: str = "", console: Console | None = None
+    config: TrainConfig,
+    resume: bool = False,
+    command: str = "",
+    console: Console | None = None,
+    dry_run: bool = False,
 ) -> Path:
     """Train a network as ``config`` says; returns the path of the final weights.
 
-    Raises TrainingDiverged at the first loss or gradient that is not finite (the last checkpoint
-    stays), FileNotFoundError for missing photographs, weights to start from or, with ``resume``,
-    a missing checkpoint, ValueError where the checkpoint belongs to another run or the weights to
-    another network.
+    With ``dry_run`` everything is built, two steps are made and no file is written. Raises
+    TrainingDiverged at the first loss or gradient that is not finite (the last checkpoint stays,
+    the batch is saved), FileNotFoundError for missing data, weights or checkpoint, ValueError
+    where they do not fit this run.
     """
-    console = console or Console(stderr=True)
-    output = Path(config.output)
-    if not resume and (output / "checkpoint.pt").exists():
+    config, output = settled(config, resume), Path(config.output)
+    if not (resume or dry_run) and (output / "checkpoint.pt").exists():
         raise ValueError(f"{output} holds a run already: --resume it, or name another output")
-    output.mkdir(parents=True, exist_ok=True)
-    device = choose_device(config.device)
+    if resume:
+        check_resumable(output / "checkpoint.pt", config)
+
+    # -- devices: one process each; all of them run this function
+    fabric = connect(config)
+    rank, world, leader = fabric.global_rank, fabric.world_size, fabric.is_global_zero
+    if not leader:
+        console = Console(quiet=True)
+    console = console or Console(stderr=True)
+    parts = world * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(f"batch_size {config.batch_size} must be a multiple of {parts}: "
+                         f"{world} processes, accumulate {config.accumulate}")  # fmt: skip
+
+    # -- parameters: a sharded network has its own, so the optimiser comes after it
     torch.manual_seed(config.seed)
-
-    # -- data: batch number i is a function of seed and i alone
-    stills = read_stills(config.data, device)
-    share = config.batch_size // config.workers
-    tracks = SyntheticTracks(config.data, config.model, config.tracker, stills, share, config.seed)
-    held_out = SyntheticTracks(
-        config.data, config.model, config.tracker, stills, share, VALIDATION_SEED
-    )
-
-    # -- parameters: matrices decay; 1-D parameters and embeddings do not
-    model = build_spmtrack(config.model)
-    before: dict[str, str] = {}  # the story of the weights that the run starts from
-    if config.start_from is not None and not resume:
-        model, before = first_weights(config.start_from, config.model)
-    model = model.to(device).train()
-    if config.trained == "adapters":
-        names = trainable_names(model)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in names)
+    model, before = first_model(config, resume)
+    learning_names = trainable_names(model) if config.trained == "adapters" else None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learning_names is None or name in learning_names)
+    model.checkpoint_blocks = config.checkpoint_blocks
+    module: Any = TrackingStep(model).train()
+    if config.compile:
+        module = torch.compile(module)
+    network = fabric.setup_module(module)
     learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    mean = {n: p.detach().clone() for n, p in learning.items()}  # running mean of the weights
-    groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in learning.items() if decays(n, p)]},
-        {"params": [p for n, p in learning.items() if not decays(n, p)], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
-
-    # -- workers: each has a copy of the network in the precision of the run
-    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    copies = [copy.deepcopy(model).to(dtype) for _ in range(config.workers)]
-
-    def work(worker: int) -> dict[str, float]:
-        """One share of the step: fresh weights, fresh tracks, gradients left in the copy."""
-        network = copies[worker]
-        fill(network, learning)
-        asked = time.monotonic()
-        batch = tracks.batch(step * config.workers + worker)
-        made = time.monotonic() - asked
-        terms = losses(network, batch, config.score_weight, config.box_weight,
-                       iou_aware=step >= config.hard_target_steps)  # fmt: skip
-        network.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        return {name: float(term.detach()) for name, term in terms.items()} | {"made_s": made}
+    fused = fabric.device.type == "cuda"
+    optimizer: Any = fabric.setup_optimizers(adamw(learning, config, fused))
+    mean = Mean(learning, config.ema_decay)
 
     # -- where to start
-    step, used_min = 0, 0.0
+    step, used_min, best, stale = 0, 0.0, -math.inf, 0
     if resume:
-        state = load_state(output / "checkpoint.pt", config, device)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        mean = state["mean"]
-        torch.set_rng_state(state["rng"].cpu())
+        state: dict[str, Any] = {"network": network, "optimizer": optimizer}
+        state |= fabric.load(output / "checkpoint.pt", state, strict=False, weights_only=True)
+        for name, value in mean.values.items():
+            value.copy_(parted(state["mean"][name], value))
         step, used_min, before = state["step"], state["minutes"], state["before"]
-    log = Log(output / "log.csv", keep_until=step)
-    settings = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
-    write_beside(output / "config.yaml", lambda path: path.write_text(settings))
+        best, stale = state["best"], state["stale"]
+    first_step, steps = step, step + 2 if dry_run else config.steps
 
+    # -- data: batch number k is a function of seed, k and rank alone
+    with fabric.rank_zero_first():  # the others find the index that the first has cached
+        datasets = open_datasets(config, console)
+        batches = training_batches(config, datasets, fabric, step)
+        held_out = validation_data(config, fabric)
+
+    # -- files, all of the first process
+    log = Log(None if dry_run or not leader else output, keep_until=step)
+    if leader and not dry_run:
+        settings = f"# revision {revision()}\n"
+        settings += yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
+        write_beside(output / "config.yaml", lambda path: path.write_text(settings))
+    fabric.barrier()
     started, limit = time.monotonic(), config.time_limit_min or math.inf
 
     def minutes() -> float:
         return used_min + (time.monotonic() - started) / 60
 
-    def averaged() -> dict[str, Tensor]:
-        return mean if config.ema_decay else {n: p.detach() for n, p in learning.items()}
+    def current() -> SPMTrack:
+        """The network as it would be used now, whole, sharing memory with the one that learns."""
+        weights = {n: whole(mean.values.get(n, t)) for n, t in model.state_dict().items()}
+        with torch.device("meta"):
+            copy = build_spmtrack(config.model)
+        copy.load_state_dict(weights, assign=True)
+        return copy
+
+    def save_weights(name: str, weights: SPMTrack) -> None:
+        if leader:
+            story = {"command": command, **tell(config, log.rows, minutes())}
+            if before:
+                story["before"] = json.dumps(before)
+            save_checkpoint(
+                output / name, weights, config.model, config.tracker, story,
+                PRECISIONS[config.weights_precision],
+                adapters_only=config.trained == "adapters" and config.trunk is not None,
+            )  # fmt: skip
 
     def save_state() -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean,
-                 "rng": torch.get_rng_state(), "step": step, "minutes": minutes(),
-                 "before": before, "config": plain(to_dict(config))}  # fmt: skip
-        write_beside(output / "checkpoint.pt", lambda path: torch.save(state, path))
+        state = {"network": network, "optimizer": optimizer, "step": step,
+                 "mean": {name: whole(value) for name, value in mean.values.items()},
+                 "minutes": clock, "best": best, "stale": stale, "before": before,
+                 "config": plain(to_dict(config))}  # fmt: skip
+        beside = output / ".checkpoint.pt.part"
+        kept = {f"model.{name}" for name in learning}
+        fabric.save(beside, state, filter={"network": lambda name, _: name in kept})
+        if leader:
+            os.replace(beside, output / "checkpoint.pt")
 
     # -- the loop
-    meter = Meter()
-    with Workers(config.workers) as workers, progress_bar(console) as bar:
+    meter, clock = Meter(), minutes()
+    with progress_bar(console) as bar:
         task = bar.add_task("training", total=1.0, note="")
-        while step < config.steps and minutes() < limit:
-            done = max(step / config.steps, minutes() / limit)
+        while step < steps and clock < limit:
+            torch.manual_seed((config.seed * 1_000_003 + step) * world + rank)
+            done = max(step / config.steps, clock / limit)
             rate = learning_rate(config, step, done if config.anneal == "time" else None)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            shares = workers.each(work)
-            for name, parameter in learning.items():
-                grads = [network.get_parameter(name).grad for network in copies]
-                parameter.grad = torch.stack([g.float() for g in grads if g is not None]).mean(0)
-            norm = torch.nn.utils.clip_grad_norm_(learning.values(), config.clip_norm)
-            values = {name: sum(s[name] for s in shares) / len(shares) for name in shares[0]}
-            values["gradient_norm"] = float(norm)
-            if not all(math.isfinite(value) for value in values.values()):
+
+            asked = time.monotonic()
+            parts_of_batch = [next(batches) for _ in range(config.accumulate)]
+            made_s = time.monotonic() - asked
+            grid_hw = config.model.search_grid_hw
+            positives = torch.stack([positive_cells(part, grid_hw) for part in parts_of_batch])
+            counts = reduced(fabric, positives.sum(0), "mean").clamp_min(1)  # (2,)
+            early = step < config.early_steps
+            sums: dict[str, Tensor] = {}
+            for index, part in enumerate(parts_of_batch):
+                with fabric.no_backward_sync(network, enabled=index < config.accumulate - 1):
+                    terms = network(
+                        part, counts, config.score_weight,
+                        config.box_weight * (config.early_box_weight if early else 1.0),
+                        step >= config.hard_target_steps,
+                    )  # fmt: skip
+                    fabric.backward(terms["loss"])
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach()
+            sums["positive_iou"] /= config.accumulate
+            norm: Any = fabric.clip_gradients(
+                network, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+            )
+            sums["gradient_norm"] = whole(norm)
+            sums["minutes"] = torch.tensor(minutes(), device=fabric.device)
+            # one read-back; the mean of the clocks, so that all processes stop after one step
+            means = reduced(fabric, torch.stack([t.float() for t in sums.values()]), "mean")
+            values = dict(zip(sums, means.tolist(), strict=True))
+            clock = values.pop("minutes")
+            # the scaler of float16 skips steps with infinite gradients, and is to do so
+            judged = {k: v for k, v in values.items()
+                      if config.precision != "float16" or k != "gradient_norm"}  # fmt: skip
+            if not all(map(math.isfinite, judged.values())):
+                where = output / f"bad_batch_{rank}.pt"
+                parts_as_dicts = [part._asdict() for part in parts_of_batch]
+                if not dry_run:
+                    write_beside(where, partial(torch.save, parts_as_dicts))
                 raise TrainingDiverged(
-                    f"step {step} gave {values}; stopped before the weights took harm. "
-                    f"Try a smaller lr than {config.lr:g} or precision: float32"
+                    f"step {step} gave {values}; stopped before the weights took harm, the batch "
+                    f"is in {where}. Try a smaller lr than {config.lr:g} or precision: float32"
                 )
             optimizer.step()
+            optimizer.zero_grad()
             step += 1
-            decay = min(config.ema_decay, step / (10 + step))
-            torch._foreach_lerp_(
-                list(mean.values()), [p.detach() for p in learning.values()], 1 - decay
-            )
-            meter.add(values, config.batch_size)
+            mean.update(step)
+            meter.add(values | {"made_s": made_s}, config.batch_size)
 
-            last = step == config.steps or minutes() >= limit
-            bar.update(task, completed=max(step / config.steps, minutes() / limit))
-            validating = last or step % config.validation_every == 0
-            if validating or step % config.log_every == 0:
-                row = {"step": step, "samples": step * config.batch_size, "lr": rate}
-                row |= meter.read() | {"minutes": minutes()}
+            stop = step == steps or clock >= limit
+            bar.update(task, completed=max(step / steps, clock / limit))
+            validating = not dry_run and (stop or step % config.validation_every == 0)
+            if validating or stop or step % config.log_every == 0:
+                samples = step * config.batch_size
+                row: dict[str, float] = {"step": step, "samples": samples, "lr": rate}
+                row |= meter.read() | {"minutes": clock, "memory_gb": memory_gb(fabric.device)}
                 if validating:
-                    fill(copies[0], averaged())
-                    rounds = -(-config.validation_samples // share)
-                    row |= validate(copies[0], held_out, rounds)
+                    judge = current()
+                    row |= validated(judge, held_out, config, fabric)
+                    score = row.get("validation_iou", -math.inf)
+                    stale = 0 if score > best else stale + 1
+                    if score > best:
+                        best = score
+                        save_weights("best.safetensors", judge)
+                    if config.patience is not None and stale >= config.patience:
+                        bar.console.print(f"no better for {stale} validations: stopped")
+                        stop = True
                 log.add(row)
                 meter = Meter()
-                note = summary(row)
-                bar.update(task, note=note)
-                if validating or not console.is_terminal:
-                    bar.console.print(note, highlight=False, soft_wrap=True)
-            if last or step % config.checkpoint_every == 0:
+                bar.update(task, note=summary(row))
+                if validating or dry_run or not console.is_terminal:
+                    bar.console.print(summary(row), highlight=False, soft_wrap=True)
+            if not dry_run and (stop or step % config.checkpoint_every == 0):
                 save_state()
-                final = copy.deepcopy(model)
-                fill(final, averaged())
-                story = {"command": command, **tell(config, log.rows, minutes())}
-                if before:
-                    story["before"] = json.dumps(before)
-                save_checkpoint(output / "weights.safetensors", final, config.model,
-                                config.tracker, story, torch.float16)  # fmt: skip
-    if not log.rows:
-        raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before any step")
-    plot(log.rows, output / "curves.png")
+                save_weights("weights.safetensors", current())
+            if stop:
+                break
+    if dry_run:
+        total = sum(p.numel() for p in model.parameters())
+        console.print(
+            f"{total:,} parameters, {sum(p.numel() for p in learning.values()):,} of them learn; "
+            f"{world} x {config.accumulate} passes of {config.batch_size // parts} tracks a step, "
+            f"{config.precision}; peak memory of a process {memory_gb(fabric.device):.2f} GB on "
+            f"{fabric.device}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    elif step == first_step:
+        if not resume:
+            raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before a step")
+    elif leader:
+        plot(log.rows, output / "curves.png")
+    if leader and not dry_run:
+        console.print(f"wrote {output / 'weights.safetensors'}", highlight=False, soft_wrap=True)
     return output / "weights.safetensors"
 
 
-def first_weights(start_from: str, wanted: ModelConfig) -> tuple[SPMTrack, dict[str, str]]:
-    """The weights that a run starts from, and their story."""
-    model, stored, _, story = load_checkpoint(find_weights(start_from))
-    if stored != wanted:
-        raise ValueError(
-            f"start_from {start_from}: its network is {stored}, not the {wanted} of this run"
-        )
-    return model, story
+def connect(config: TrainConfig) -> Fabric:
+    """The processes of the run and their devices, started where they are not yet there.
 
-
-def decays(name: str, parameter: Tensor) -> bool:
-    """Weight decay is for matrices: not for 1-D parameters, tokens, token types and positions."""
-    embedding = name in ("target_token", "target_embed", "token_types", "trunk.pos_embed")
-    return parameter.ndim > 1 and not embedding
-
-
-def learning_rate(config: TrainConfig, step: int, done: float | None = None) -> float:
-    """Linear warm-up, then a cosine over the rest of the run (``done``: its share, 0..1)."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / (config.warmup_steps + 1)
-    if done is None:
-        done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * done)) / 2
-
-
-def look(model: SPMTrack, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
-    """Predictions in float32 for both searches of a batch, each with its true boxes.
-
-    The state token goes from the first to the second, detached. The pass runs wholly in the
-    precision of the network's parameters; on a CPU that is faster than autocast, which converts
-    at every map.
+    torchrun and Slurm start them themselves; else this process starts those of its own computer.
     """
-    dtype = model.target_token.dtype
-    references, searches = batch.references.to(dtype), batch.searches.to(dtype)
-    state = None
-    for i in range(SEARCHES):
-        seen: Prediction = model(searches[:, i], references, batch.masks, state)
-        state = seen.state_token.detach()
-        yield Prediction(seen.score_map.float(), seen.boxes.float(), state), batch.boxes_xyxy[:, i]
-
-
-def losses(
-    model: SPMTrack,
-    batch: Batch,
-    score_weight: float = 1.0,
-    box_weight: float = 1.0,
-    iou_aware: bool = True,
-) -> dict[str, Tensor]:
-    """The loss of a batch, summed over its searches, its terms and the mean IoU of positives."""
-    search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])
-    terms = [
-        tracking_loss(seen.score_map, seen.boxes, gt_xyxy, search_hw, iou_aware)
-        for seen, gt_xyxy in look(model, batch)
-    ]
-    score = torch.stack([term.score for term in terms]).sum()
-    box = torch.stack([term.box for term in terms]).sum()
-    return {
-        "loss": score_weight * score + box_weight * box,
-        "score_loss": score,
-        "box_loss": box,
-        "positive_iou": torch.cat([term.iou for term in terms]).sum()
-        / max(1, sum(len(term.iou) for term in terms)),
-    }
-
-
-@torch.no_grad()
-def validate(model: SPMTrack, tracks: SyntheticTracks, rounds: int) -> dict[str, float]:
-    """What the best cells say of the first ``rounds`` batches of ``tracks``.
-
-    The mean IoU where the target is there, and how well the score tells boxes with an IoU above
-    0.5 from the others and from absent targets.
-    """
-    model.eval()
-    scores, found = [], []
-    for index in range(rounds):
-        batch = tracks.batch(index)
-        size_wh = batch.boxes_xyxy.new_tensor(batch.searches.shape[:-3:-1]).repeat(2)
-        for seen, gt_xyxy in look(model, batch):
-            score, best = seen.score_map.flatten(1).max(1)
-            boxes = seen.boxes.flatten(1, 2)[torch.arange(len(best)), best]
-            found.append(iou_and_giou(boxes * size_wh, gt_xyxy)[0])  # NaN where it is absent
-            scores.append(score)
-    model.train()
-    iou = torch.cat(found)
-    auc = confidence_auc(torch.cat(scores).cpu(), (iou > 0.5).cpu())
-    return {"validation_iou": float(iou.nanmean())} | (
-        {} if math.isnan(auc) else {"validation_auc": auc}
+    device = choose_device(config.device)
+    if device.type == "cpu" and config.precision == "float16":
+        raise ValueError("precision float16 needs a GPU to train on; bfloat16 works on both")
+    count = config.devices * config.nodes
+    strategy: Any = "ddp" if count > 1 else "auto"
+    if config.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            shard, data_parallel_size=count, tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )  # fmt: skip
+    fabric = Fabric(
+        accelerator="cuda" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" and count == 1 else config.devices,
+        num_nodes=config.nodes,
+        strategy=strategy,
+        precision=FABRIC_PRECISION[config.precision],  # type: ignore[arg-type]
     )
+    fabric.launch()
+    return fabric
 
 
-@torch.no_grad()
-def fill(model: SPMTrack, weights: Mapping[str, Tensor]) -> None:
-    """Copy ``weights`` into the parameters of the same names, in the precision of ``model``."""
-    for name, weight in weights.items():
-        model.get_parameter(name).copy_(weight)
+def shard(network: nn.Module, mesh: Any) -> nn.Module:
+    """FSDP: every block by itself, then the rest, over all processes."""
+    inner: Any = network
+    for block in inner.model.trunk.blocks:
+        fully_shard(block, mesh=mesh["data_parallel"])
+    fully_shard(network, mesh=mesh["data_parallel"])
+    return network
 
 
-class Workers:
-    """Threads that each do a share of a step on one core, and meet only at its end.
+def load_first(config: TrainConfig) -> Checkpoint:
+    """The weights of ``start_from``, on ``trunk`` where they have none of their own."""
+    trunk = None if config.trunk in (None, "pretrained") else config.trunk
+    return load_checkpoint(find_weights(config.start_from or ""), trunk)
 
-    PyTorch's own threads meet after every operation instead, which for a network this small costs
-    a fifth of the time on a quiet machine and most of it on a busy one.
+
+def settled(config: TrainConfig, resume: bool) -> TrainConfig:
+    """``config`` with the settings of ``start_from`` where it has none for network and tracker.
+
+    Raises ValueError where it describes another network than that of the weights.
     """
-
-    def __init__(self, count: int) -> None:
-        self.count, self.threads = count, torch.get_num_threads()
-        self.pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Workers:
-        if self.count > 1:
-            torch.set_num_threads(1)
-            self.pool = ThreadPoolExecutor(self.count, "worker", torch.set_num_threads, (1,))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-            torch.set_num_threads(self.threads)
-
-    def each(self, work: Callable[[int], dict[str, float]]) -> list[dict[str, float]]:
-        """``work(0)``, ``work(1)``, ... at once; their results in this order."""
-        if self.pool is None:
-            return [work(0)]
-        return list(self.pool.map(work, range(self.count)))
+    if config.start_from is None:
+        return config
+    if resume:  # the weights may be gone by now
+        stored = read_state(Path(config.output, "checkpoint.pt"))["config"]
+        model = from_dict(ModelConfig, stored["model"])
+        tracker = from_dict(TrackerConfig, stored["tracker"])
+    else:
+        _, model, tracker, _ = load_first(config)
+    if config.model != ModelConfig():
+        if replace(model, drop_path=0.0) != replace(config.model, drop_path=0.0):
+            raise ValueError(
+                f"start_from {config.start_from}: its network is {model}, not the {config.model} "
+                "of this run; leave model out to take that of the weights"
+            )
+        model = config.model
+    if config.tracker != TrackerConfig():
+        tracker = config.tracker
+    return replace(config, model=model, tracker=tracker)
 
 
-def load_state(path: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """The checkpoint of a run that ``config`` may go on with.
+def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
+    """The network that a run starts from, and the story of its weights where it has one.
 
-    Raises FileNotFoundError without one, ValueError where a setting that matters is another.
+    To ``resume``, only what stays frozen is needed: the checkpoint of the run has all the rest.
+    The maps of a trunk that stays frozen are held in the precision of the run: autocast would
+    round them at every step.
+    """
+    if config.start_from is not None and not (resume and config.trained == "all"):
+        loaded = load_first(config)
+        # a network of its own: the file is not to be written into, nor its stochastic depth used
+        model = build_spmtrack(config.model)
+        model.load_state_dict(loaded.model.state_dict())
+        return model, loaded.story
+    model = build_spmtrack(config.model)
+    if config.trunk is not None:
+        path = None if config.trunk == "pretrained" else config.trunk
+        frozen = read_trunk(model, config.model, path)
+        if config.trained == "adapters":
+            frozen = in_precision(frozen, model, PRECISIONS[config.precision])
+        model.load_state_dict(frozen, strict=False, assign=True)
+    return model, {}
+
+
+def open_datasets(config: TrainConfig, console: Console) -> list[Tracks]:
+    """The datasets of ``videos``, with a word on each: the first time takes minutes."""
+    opened = []
+    for each in config.videos.datasets if config.data == "videos" else ():
+        console.print(f"{each.name}: looking through {each.root}", highlight=False)
+        opened.append(tracks := open_tracks(each))
+        left_out = f", left out {len(tracks.skipped)}:" if tracks.skipped else ""
+        console.print(f"{each.name}: {len(tracks):,} tracks{left_out}", highlight=False)
+        for line in tracks.skipped[:10]:
+            console.print(f"    {line}", highlight=False, soft_wrap=True)
+        if len(tracks.skipped) > 10:
+            console.print(f"    and {len(tracks.skipped) - 10} more", highlight=False)
+    return opened
+
+
+def training_batches(
+    config: TrainConfig, datasets: list[Tracks], fabric: Fabric, step: int
+) -> Iterator[Batch]:
+    """The batches of this process from optimiser step ``step`` on, on its device."""
+    rank, world = fabric.global_rank, fabric.world_size
+    share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
+    if config.data == "synthetic":
+        stills = read_stills(config.synthetic, fabric.device)
+        tracks = SyntheticTracks(
+            config.synthetic, config.model, config.tracker, stills, share, config.seed
+        )
+        return (tracks.batch(k * world + rank) for k in itertools.count(start))
+    videos = VideoTracks(config.videos, config.model, config.tracker, datasets, config.seed)
+    pinned = fabric.device.type == "cuda"
+    stop = config.steps * config.accumulate
+    read = loader(
+        videos, share, config.workers, start, stop, rank, world, pin_memory=pinned
+    )
+    return (Batch(*(t.to(fabric.device, non_blocking=pinned) for t in batch)) for batch in read)
+
+
+def first_batch(config: TrainConfig) -> Batch:
+    """The first twelve tracks of a run, to be looked at."""
+    config = replace(config, batch_size=12, accumulate=1, devices=1, nodes=1, workers=0)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    datasets = open_datasets(config, Console(stderr=True))
+    return next(training_batches(config, datasets, fabric, 0))
+
+
+def validation_data(config: TrainConfig, fabric: Fabric) -> HeldOut:
+    """What a run is validated on: sequences, or other draws of synthetic tracks."""
+    if config.validation is not None:
+        tracks = open_tracks(config.validation)
+        usable = [i for i in range(len(tracks)) if judged_frames(tracks.boxes_xywh(i), config)]
+        if not usable:
+            raise ValueError(
+                f"no sequence of the validation set {config.validation.name} shows its target "
+                f"again within {config.validation_frames} frames"
+            )
+        count = min(len(usable), config.validation_samples)
+        chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
+        return [tracks.sequence(usable[index]) for index in chosen]
+    if config.data == "synthetic":
+        stills = read_stills(config.synthetic, fabric.device)
+        return SyntheticTracks(
+            config.synthetic, config.model, config.tracker, stills, 16, VALIDATION_SEED
+        )
+    return None
+
+
+def judged_frames(boxes_xywh: Boxes, config: TrainConfig) -> int:
+    """How many frames of a sequence a validation compares."""
+    visible = np.asarray(np.isfinite(boxes_xywh).all(1))
+    first = int(visible.argmax())
+    return int(visible[first + 1 : first + config.validation_frames].sum())
+
+
+def validated(
+    judge: SPMTrack,
+    held_out: HeldOut,
+    config: TrainConfig,
+    fabric: Fabric,
+) -> dict[str, float]:
+    """The columns ``validation_...`` of a line of the log; the same in every process."""
+    if held_out is None:
+        return {}
+    if isinstance(held_out, SyntheticTracks):
+        rounds = -(-config.validation_samples // held_out.batch_size)
+        batches = (held_out.batch(index) for index in range(rounds))
+        return validate_batches(judge, batches, fabric.autocast)
+    tracker = Tracker(judge, config.model, config.tracker, fabric.device, config.precision)
+    mine = held_out[fabric.global_rank :: fabric.world_size]
+    found = validate_sequences(tracker, mine, config.validation_frames)
+    ious = list(found.values())
+    sums = [sum(np.mean(iou) for iou in ious), len(ious), sum(map(sum, ious)), sum(map(len, ious))]
+    # float32: not every backend of all processes knows float64
+    total = reduced(fabric, torch.tensor(sums, device=fabric.device), "sum").tolist()
+    return {"validation_iou": total[0] / total[1], "validation_ao": total[2] / total[3]}
+
+
+def reduced(fabric: Any, tensor: Tensor, operation: str) -> Tensor:
+    """``sum`` or ``mean`` of a tensor over all processes."""
+    return fabric.all_reduce(tensor, reduce_op=operation)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, gathered from all processes where it is sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def parted(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, sharded as ``like`` is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory of this process so far: the GPU's, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run, mapped: what is not used is not read.
+
+    Raises FileNotFoundError without it, ValueError where it is incomplete.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no checkpoint to resume from")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError, KeyError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state["config"]
+    except Exception as error:  # a damaged file can make the reader stumble anywhere
         raise ValueError(f"{path} is not a complete checkpoint: {error}") from None
+    return state
+
+
+def check_resumable(path: Path, config: TrainConfig) -> None:
+    """Raise ValueError where the checkpoint was made with another setting that matters."""
+    stored = read_state(path)["config"]
     ours = plain(to_dict(config))
     for name in sorted(set(ours) - MAY_CHANGE):
-        if ours[name] != state["config"].get(name):
+        if ours[name] != stored.get(name):
             raise ValueError(
-                f"{path} was made with {name}: {state['config'].get(name)}, not {ours[name]}; "
+                f"{path} was made with {name}: {stored.get(name)}, not {ours[name]}; "
                 "resume with the settings of its config.yaml"
             )
-    return state
 
 
 def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> dict[str, str]:
@@ -355,10 +526,10 @@ def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> d
     return {
         "revision": revision(),
         "steps": f"{rows[-1]['step']:.0f}" if rows else "0",
-        "samples": f"{rows[-1]['samples']:.0f} synthetic tracks of two searches" if rows else "0",
+        "samples": f"{rows[-1]['samples'] if rows else 0:.0f} {config.data} tracks, two searches",
         "wall_time_min": f"{minutes:.1f}",
-        "device": f"{config.device}, {config.workers} workers",
-        "synthetic_validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
+        "device": f"{config.devices} x {config.nodes} {config.device}, {config.precision}",
+        "validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
         "config": json.dumps({**plain(to_dict(config)), "output": ""}),
     }
 

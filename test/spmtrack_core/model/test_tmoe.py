@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,3 +65,14 @@ def test_exactly_the_published_set_learns(variant, parity):
     )
     (prediction.score_map.sum() + prediction.boxes.sum()).backward()
     assert {key for key, p in model.named_parameters() if p.grad is not None} == expected
+
+
+def test_only_the_chosen_maps_have_experts():
+    config = replace(golden_config("model_default_params"), adapted=("q", "fc2"))
+    model = build_spmtrack(config)
+    kinds = {name: type(module) for name, module in model.trunk.blocks[1].named_modules()}
+    assert [n for n, kind in kinds.items() if kind is TMoELinear] == ["attn.qkv.q", "mlp.fc2"]
+    names = {name.split(".")[-2] for name in trainable_names(model) if name.startswith("trunk.")}
+    assert names == {"q", "fc2"}
+    with pytest.raises(ValueError, match="adapted must be some of"):
+        replace(config, adapted=("qkv",))

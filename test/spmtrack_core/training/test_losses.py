@@ -11,10 +11,10 @@ from golden_model import GOLDEN, golden_model, golden_tensors
 
 from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import trainable_names
+from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.losses import iou_and_giou, tracking_loss
-from spmtrack_core.training.synthetic import Batch
+from spmtrack_core.training.step import TrackingStep
 from spmtrack_core.training.targets import cells_of
-from spmtrack_core.training.trainer import losses
 
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())
 ARRAYS = np.load(GOLDEN / "losses.npz")
@@ -114,7 +114,7 @@ def test_gradients_of_a_training_step(variant, parity):
         searches=torch.stack([inputs["in.x_0"], inputs["in.x_1"]], 1),
         boxes_xyxy=torch.stack([stored["gt_boxes_px_0"], stored["gt_boxes_px_1"]], 1),
     )
-    loss = losses(model, batch)["loss"]
+    loss = TrackingStep(model)(batch)["loss"]
     parity.close(f"train_grads_{variant}", "loss", loss, stored["loss"].squeeze(), rtol=1e-5)
     loss.backward()
     published = {n.removeprefix("grad."): g for n, g in stored.items() if n.startswith("grad.")}

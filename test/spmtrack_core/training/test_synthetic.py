@@ -12,12 +12,12 @@ import torch
 
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
+from spmtrack_core.training.batch import contact_sheet
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import read_stills
 from spmtrack_core.training.synthetic import (
     SyntheticTracks,
     alpha_boxes,
-    contact_sheet,
     crop_windows,
     to_crop,
 )
@@ -198,7 +198,7 @@ def test_windows_follow_the_rule_of_the_tracker():
 
 def test_contact_sheet(config):
     tracks = make(config)
-    sheet = contact_sheet(tracks.batch(0), tracks.mean, tracks.std, rows=2)
+    sheet = contact_sheet(tracks.batch(0), rows=2)
     assert sheet.dtype == np.uint8 and sheet.shape == (2 * 100, 3 * 68 + 2 * 132, 3)
     assert (sheet == (0, 255, 0)).all(-1).any()  # the true box
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import typer
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from spmtrack_core.cli.train import train as command
@@ -29,7 +30,8 @@ from spmtrack_core.config import (
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.training import trainer
-from spmtrack_core.training.trainer import TrainingDiverged, decays, learning_rate, train
+from spmtrack_core.training.optim import decays, learning_rate
+from spmtrack_core.training.trainer import TrainingDiverged, train
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -52,7 +54,7 @@ def config(images, tmp_path) -> TrainConfig:
             template_hw=(32, 32), search_hw=(64, 64), rank=2, alpha=2.0, experts=2,
         ),
         tracker=TrackerConfig(search_area_factor=4.0),
-        data=SyntheticConfig(images=images, image_side=32, patch_side=16),
+        synthetic=SyntheticConfig(images=images, image_side=32, patch_side=16), ema_decay=0.999,
         output=str(tmp_path / "run"), device="cpu", steps=6, batch_size=4, warmup_steps=2,
         log_every=1, validation_every=3, validation_samples=8, checkpoint_every=2,
     )  # fmt: skip
@@ -73,9 +75,10 @@ def test_a_run_leaves_its_files(config):
     log = rows(config)
     assert [row["step"] for row in log] == list("123456")
     assert [bool(row["validation_iou"]) for row in log] == [False, False, True] * 2
-    names = {p.name for p in Path(config.output).iterdir()}
+    names = {p.name for p in Path(config.output).iterdir() if "events" not in p.name}
     assert names == {"config.yaml", "log.csv", "checkpoint.pt", "weights.safetensors",
-                     "curves.png"}  # fmt: skip
+                     "best.safetensors", "curves.png"}  # fmt: skip
+    assert any("tfevents" in p.name for p in Path(config.output).iterdir())
     assert load_yaml(Path(config.output, "config.yaml"), TrainConfig) == config
 
 
@@ -114,20 +117,23 @@ def test_resuming_from_nothing(config):
         train(config, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(config, monkeypatch):
-    original = trainer.losses
-
-    def spoil(*arguments, **options):
-        terms = original(*arguments, **options)
-        return terms | {"loss": terms["loss"] * float("nan")}
-
-    train(replace(config, steps=6))
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_batch(config, monkeypatch):
+    train(replace(config, steps=4))
     weights = Path(config.output, "weights.safetensors").read_bytes()
+    original = trainer.SyntheticTracks.batch
+
+    def spoil(tracks, index):
+        batch = original(tracks, index)
+        batch.searches[0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(trainer.SyntheticTracks, "batch", spoil)
     Path(config.output, "checkpoint.pt").unlink()  # a new run in the same folder
-    monkeypatch.setattr(trainer, "losses", spoil)
-    with pytest.raises(TrainingDiverged, match=r"step 0 .* lr than 0\.001"):
+    with pytest.raises(TrainingDiverged, match=r"step 0 .*bad_batch_0\.pt.* lr than 0\.001"):
         train(config)
     assert Path(config.output, "weights.safetensors").read_bytes() == weights
+    (kept,) = torch.load(Path(config.output, "bad_batch_0.pt"))
+    assert kept["searches"].isnan().any() and kept["references"].shape[1] == 3
 
 
 @pytest.mark.parametrize("anneal", ["steps", "time"])
@@ -147,7 +153,7 @@ def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
 
 
 def test_a_time_limit_too_short_for_a_step(config):
-    with pytest.raises(ValueError, match="ended the run before any step"):
+    with pytest.raises(ValueError, match="ended the run before a step"):
         train(replace(config, time_limit_min=1e-9))
 
 
@@ -170,23 +176,10 @@ def test_a_run_that_starts_from_weights(config, tmp_path):
 
 
 def test_a_run_with_absent_targets_judges_its_confidence(config):
-    train(replace(config, steps=3, data=replace(config.data, absent_share=0.5)))
+    train(replace(config, steps=3, synthetic=replace(config.synthetic, absent_share=0.5)))
     last = rows(config)[-1]
     assert 0 <= float(last["validation_iou"]) <= 1
     assert last["validation_auc"] == "" or 0 <= float(last["validation_auc"]) <= 1
-
-
-def test_workers_share_a_batch(config):
-    """Two workers see other tracks than one, but as many of them, and as repeatably."""
-    shared = replace(config, workers=2, steps=2)
-    train(shared)
-    again = replace(shared, output=f"{shared.output}_again")
-    train(again)
-    assert [r["loss"] for r in rows(again)] == [r["loss"] for r in rows(shared)]
-    assert rows(shared)[-1]["samples"] == "8"
-    train(replace(config, steps=2, output=f"{shared.output}_alone"))
-    alone = rows(replace(config, output=f"{shared.output}_alone"))
-    assert alone[-1]["loss"] != rows(shared)[-1]["loss"]
 
 
 def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(config):
@@ -205,18 +198,37 @@ def test_bfloat16(config):
 
 
 def test_only_adapters_learn(config):
-    adapters = replace(config, trained="adapters")
+    adapters = replace(config, trained="adapters", ema_decay=0.0)
     before = build_and_seed(config)
     model, *_ = load_checkpoint(train(adapters))
     names = trainable_names(model)
     for name, parameter in model.named_parameters():
-        frozen = torch.equal(parameter, before.get_parameter(name).half().float())
+        frozen = torch.equal(parameter, before.get_parameter(name))
         assert frozen == (name not in names), name
+    stored = torch.load(Path(config.output, "checkpoint.pt"))["network"]
+    assert {name.removeprefix("model.") for name in stored} == names
 
 
 def build_and_seed(config: TrainConfig):
     torch.manual_seed(config.seed)
     return build_spmtrack(config.model)
+
+
+def test_adapters_on_a_trunk_of_ones_own(config, tmp_path):
+    """The weights hold the adapters alone, and go back onto the trunk they were trained on."""
+    trunk = train(replace(config, steps=2))
+    adapters = replace(config, trained="adapters", trunk=str(trunk), output=str(tmp_path / "peft"),
+                       precision="bfloat16")  # fmt: skip
+    path = train(adapters)
+    with pytest.raises(ValueError, match="no pretrained weights of 'explicit'"):
+        load_checkpoint(path)
+    model, whole = load_checkpoint(path, trunk).model, load_checkpoint(trunk).model
+    for name, parameter in model.named_parameters():
+        same = torch.equal(parameter, whole.get_parameter(name))
+        assert same == (name not in trainable_names(model)), name
+    again = replace(adapters, steps=8)
+    with pytest.raises(ValueError, match="steps: 6, not 8"):
+        train(again, resume=True)
 
 
 def test_a_few_steps_on_one_batch_learn_it(config, monkeypatch):
@@ -225,6 +237,29 @@ def test_a_few_steps_on_one_batch_learn_it(config, monkeypatch):
     train(replace(config, steps=30, lr=3e-3, log_every=5, validation_every=30))
     losses = [float(row["loss"]) for row in rows(config)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_blocks_computed_twice_give_the_same_run(config):
+    train(replace(config, steps=2))
+    train(replace(config, steps=2, checkpoint_blocks=True, output=f"{config.output}_twice"))
+    twice = rows(replace(config, output=f"{config.output}_twice"))
+    for row, other in zip(rows(config), twice, strict=True):
+        assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-5)
+
+
+def test_a_run_that_gets_no_better_is_stopped(config, monkeypatch):
+    monkeypatch.setattr(trainer, "validate_batches", lambda *_: {"validation_iou": 0.1})
+    train(replace(config, steps=50, validation_every=2, patience=2))
+    assert rows(config)[-1]["step"] == "6"  # the first is the best; then two that are not better
+    assert load_checkpoint(Path(config.output, "best.safetensors")).story["steps"] == "1"
+
+
+def test_a_dry_run_leaves_nothing(config, capsys):
+    train(config, dry_run=True, console=Console(width=200))
+    assert not Path(config.output).exists()
+    shown = capsys.readouterr().out
+    for part in ("samples/s", "peak memory of a process", "of them learn", "step 2"):
+        assert part in shown
 
 
 def test_schedule():
@@ -249,7 +284,10 @@ def test_decay_is_for_matrices():
     "change, text",
     [
         ({"precision": "fp8"}, "precision must be one of"),
-        ({"batch_size": 3, "workers": 2}, "multiple of 2"),
+        ({"data": "videos"}, r"needs videos\.datasets"),
+        ({"strategy": "zero"}, "strategy must be one of"),
+        ({"accumulate": 0}, "accumulate must be >= 1"),
+        ({"patience": 0}, "patience must be >= 1"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": float("nan")}, "lr must be finite"),
@@ -271,7 +309,7 @@ def test_the_command(config, tmp_path, monkeypatch):
     shown = runner.invoke(app, [str(path), "--show", str(tmp_path / "sheet.png")])
     assert shown.exit_code == 0 and cv2.imread(str(tmp_path / "sheet.png")) is not None
     assert not Path(config.output).exists()
-    done = runner.invoke(app, [str(path), "steps=2", "data.noise=0", "--time-limit", "5"])
+    done = runner.invoke(app, [str(path), "steps=2", "synthetic.noise=0", "--time-limit", "5"])
     assert done.exit_code == 0, done.output
     assert rows(config)[-1]["step"] == "2"
     wrong = runner.invoke(app, [str(path), "learning_rate=1"])

@@ -1,0 +1,26 @@
+"""``spmtrack plot``: the curves of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spmtrack_core.training.runlog import plot as draw
+from spmtrack_core.training.runlog import read_log
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="Folder of the run, also of one that goes on.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG to write [default: RUN/curves.png].")
+    ] = None,
+) -> None:
+    """Draw loss, IoU and validations of a run over the tracks it has seen."""
+    rows = read_log(run / "log.csv")
+    if not rows:
+        raise ValueError(f"{run} has no line in its log yet")
+    path = output or run / "curves.png"
+    draw(rows, path)
+    typer.echo(f"wrote {path}")

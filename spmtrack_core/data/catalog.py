@@ -1,0 +1,169 @@
+"""Opens a dataset: finds its tracks, checks them once and remembers the result.
+
+The index holds names, boxes and where the frames are. It is kept as npz in a cache folder and
+made anew when a watched file or folder of the dataset changes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data import coco, folder, got10k, lasot, mot, trackingnet, vasttrack
+from spmtrack_core.data.clips import Clip, Entry, visible
+from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
+from spmtrack_core.files import write_beside
+
+VERSION = 1
+"""Of the index; one more whenever readers find something else in the same files."""
+
+
+def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
+    """The tracks of a dataset, from its index in ``cache`` or, the first time, from its files.
+
+    ``cache`` is ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack`` unless given. Sequences that
+    are broken are left out and named in ``skipped``: frames and boxes of different numbers, boxes
+    that do not parse, no visible target, a first frame that cannot be read (of stills: that is not
+    there). Raises ``FileNotFoundError`` or ``ValueError`` for a root that is not this dataset, for
+    an ``exclude`` that names nothing in it, and where no sequence can be used.
+    """
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root} (root of dataset {config.name})")
+    root = root.resolve()
+    entries = _find(config.name, root, config.split)
+    excluded = _excluded(config)
+
+    identity = [config.name, str(root), config.split, sorted(excluded)]
+    fingerprint = hashlib.sha256(json.dumps([VERSION, identity]).encode())
+    for entry in entries:
+        for path in entry.watched:
+            try:
+                status = os.stat(path)
+                text = f"{path} {status.st_mtime_ns} {status.st_size}\n"
+            except OSError:
+                text = f"{path} -\n"
+            fingerprint.update(text.encode("utf-8", "surrogateescape"))
+    key = fingerprint.hexdigest()
+
+    if cache is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    file = cache / f"{config.name}-{name}.npz"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = open(file.with_suffix(".lock"), "w")
+    except OSError as error:
+        raise ValueError(f"no index can be kept ({error}); XDG_CACHE_HOME moves it") from None
+    with lock:
+        # the processes of one training run start together: one reads, the others wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tracks = _cached(file, key)
+        if tracks is None:
+            tracks = _build(config, root, entries, excluded)
+            write_beside(file, lambda path: save_tracks(path, tracks, key))
+    return tracks
+
+
+def _find(name: str, root: Path, split: str) -> list[Entry]:
+    match name:
+        case "lasot":
+            return lasot.find(root, split)
+        case "trackingnet":
+            return trackingnet.find(root, split)
+        case "got10k":
+            return got10k.find(root, split)
+        case "coco":
+            return coco.find(root, split)
+        case "vasttrack":
+            return vasttrack.find(root, split)
+        case "mot":
+            return mot.find(root, split)
+        case _:
+            return folder.find(root)
+
+
+def _excluded(config: DatasetConfig) -> set[str]:
+    """The names in the ``exclude`` file; blank lines and comments (#) left out."""
+    if config.exclude is None:
+        return set()
+    path = Path(config.exclude).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path} (exclude of dataset {config.name})")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line.partition("#")[0].strip() for line in lines} - {""}
+
+
+def _cached(file: Path, key: str) -> Tracks | None:
+    """What was kept under this key; None where nothing was, or what is left of it is broken."""
+    try:
+        return load_tracks(file, key)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _build(config: DatasetConfig, root: Path, entries: list[Entry], excluded: set[str]) -> Tracks:
+    kept = [entry for entry in entries if entry.name not in excluded]
+    left_out = len(entries) - len(kept)
+    clips: list[Clip] = []
+    skipped: list[str] = []
+    with ThreadPoolExecutor(8) as pool:  # waiting for disks, mostly
+        for found, faults, count in pool.map(lambda entry: _read(root, entry, excluded), kept):
+            clips += found
+            skipped += faults
+            left_out += count
+    if excluded and not left_out:
+        raise ValueError(
+            f"{config.exclude} names none of the sequences of {root}; expected names such as "
+            f"{clips[0].name if clips else entries[0].name}, one a line; got {min(excluded)!r}"
+        )
+    if not clips:
+        first = f"; {len(skipped)} were left out, first {skipped[0]}" if skipped else ""
+        raise ValueError(f"{root} holds no {config.name} sequence that can be used{first}")
+    return Tracks.pack(config.name, root, clips, skipped)
+
+
+def _read(root: Path, entry: Entry, excluded: set[str]) -> tuple[list[Clip], list[str], int]:
+    """The sound clips of an entry, what is wrong with the others, and how many are excluded."""
+    clips: list[Clip] = []
+    skipped: list[str] = []
+    left_out = 0
+    try:
+        found: Iterable[Clip] = entry.read()
+        for clip in found:
+            if clip.name in excluded:
+                left_out += 1
+                continue
+            try:
+                clips.append(_checked(root, clip))
+            except (ValueError, OSError) as error:
+                skipped.append(_one_line(clip.name, error))
+    except (ValueError, OSError) as error:
+        skipped.append(_one_line(entry.name, error))
+    return clips, skipped, left_out
+
+
+def _one_line(name: str, error: Exception) -> str:
+    return f"{name}: {' '.join(str(error).split())}"
+
+
+def _checked(root: Path, clip: Clip) -> Clip:
+    """The clip with those of its tracks that show a target; an error if it cannot be used."""
+    tracks = [track for track in clip.tracks if visible(track.boxes_xywh).any()]
+    if not tracks:
+        raise ValueError("no frame shows a target")
+    clip = replace(clip, tracks=tracks)
+    if clip.length > 1 or not clip.files:
+        Tracks.pack("", root, [clip], []).read(0, 0)
+    elif not Path(root, clip.path, *clip.files).is_file():
+        # stills are many: opening them all takes longer than what it saves
+        raise FileNotFoundError(f"no image at {Path(root, clip.path, *clip.files)}")
+    return clip

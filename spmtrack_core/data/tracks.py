@@ -1,0 +1,211 @@
+"""Tracks: one dataset as plain arrays, with random access to every frame.
+
+Millions of tracks cost little here, and so do worker processes: nothing but numpy arrays, shared
+by a fork and quick to pickle. ``data/catalog.py`` makes them from a dataset on disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from spmtrack_core.data.clips import Clip, visible
+from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.video import open_frames, upright
+from spmtrack_core.geometry.boxes import Boxes
+from spmtrack_core.geometry.image import Image, read_image
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Many short texts in two arrays, which a list of str would take ten times the memory for."""
+
+    utf8: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def pack(cls, texts: Iterable[str]) -> Texts:
+        # surrogateescape: file names on Linux are bytes and need not be UTF-8
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = self.ends[index - 1] if index else 0
+        return self.utf8[start : self.ends[index]].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The tracks of one dataset. Frames are numbered from 0 at the first frame of each track."""
+
+    name: str
+    root: str
+    boxes: NDArray[np.float32] = field(repr=False)  # (sum of N, 4) xywh of all tracks, in turn
+    box_ends: NDArray[np.int64] = field(repr=False)  # (T,) where the boxes of a track end
+    names: Texts = field(repr=False)  # (T,)
+    clips: NDArray[np.int64] = field(repr=False)  # (T,) the clip a track is in
+    starts: NDArray[np.int64] = field(repr=False)  # (T,) frame of the clip it starts at
+    paths: Texts = field(repr=False)  # (C,) see Clip
+    firsts: NDArray[np.int64] = field(repr=False)  # (C,)
+    files: Texts = field(repr=False)  # all explicit file names, clip by clip
+    file_ends: NDArray[np.int64] = field(repr=False)  # (C,)
+    times: NDArray[np.int64] = field(repr=False)  # all times of video frames, clip by clip
+    time_ends: NDArray[np.int64] = field(repr=False)  # (C,)
+    skipped: list[str] = field(repr=False)
+    """What was left out, as ``name: reason``."""
+
+    @classmethod
+    def pack(cls, name: str, root: Path, clips: Iterable[Clip], skipped: list[str]) -> Tracks:
+        """All tracks of ``clips``; a row of boxes without positive area becomes NaN."""
+        clips = list(clips)
+        tracks = [(index, track) for index, clip in enumerate(clips) for track in clip.tracks]
+        each = [np.asarray(track.boxes_xywh, np.float32) for _, track in tracks]
+        boxes = np.concatenate([np.empty((0, 4), np.float32), *each])
+        boxes[~visible(boxes)] = np.nan
+        return cls(
+            name,
+            str(root),
+            boxes,
+            np.cumsum([len(track.boxes_xywh) for _, track in tracks], dtype=np.int64),
+            Texts.pack(track.name for _, track in tracks),
+            np.array([index for index, _ in tracks], np.int64),
+            np.array([track.start for _, track in tracks], np.int64),
+            Texts.pack(clip.path for clip in clips),
+            np.array([clip.first for clip in clips], np.int64),
+            Texts.pack(file for clip in clips for file in clip.files),
+            np.cumsum([len(clip.files) for clip in clips], dtype=np.int64),
+            np.array([time for clip in clips for time in clip.times], np.int64),
+            np.cumsum([len(clip.times) for clip in clips], dtype=np.int64),
+            skipped,
+        )
+
+    def __len__(self) -> int:
+        """Number of tracks."""
+        return len(self.box_ends)
+
+    def track_name(self, i: int) -> str:
+        """Name of track ``i``, unique in its dataset."""
+        return self.names[self._checked(i)]
+
+    def boxes_xywh(self, i: int) -> Boxes:
+        """(N, 4) float64 in px, one row for every frame of track ``i``; NaN: target absent."""
+        return _part(self.boxes, self.box_ends, self._checked(i)).astype(np.float64)
+
+    def read(self, i: int, frame: int) -> Image:
+        """Frame ``frame`` of track ``i``, RGB uint8 (H, W, 3).
+
+        Raises ``FileNotFoundError`` or ``ValueError`` naming a file that is gone or broken, and
+        ``ValueError`` for a frame that the track does not have.
+        """
+        start, length = int(self.starts[self._checked(i)]), self._length(i)
+        if not 0 <= frame < length:
+            raise ValueError(f"track {self.names[i]} has {length} frames; got frame {frame}")
+        clip = int(self.clips[i])
+        path = self.paths[clip]
+        times = _part(self.times, self.time_ends, clip)
+        if len(times):
+            return read_video_frame(Path(self.root, path), int(times[start + frame]))
+        file_start = int(self.file_ends[clip - 1]) if clip else 0
+        if file_start < self.file_ends[clip]:
+            return read_image(Path(self.root, path, self.files[file_start + start + frame]))
+        return read_image(Path(self.root, path % (int(self.firsts[clip]) + start + frame)))
+
+    def sequence(self, i: int) -> Sequence:
+        """Track ``i`` as a sequence: all its frames in order, and its boxes."""
+        boxes = self.boxes_xywh(i)
+
+        def frames() -> Iterator[Image]:
+            clip, start = int(self.clips[i]), int(self.starts[i])
+            if len(_part(self.times, self.time_ends, clip)):  # in one go: no seeking
+                video = open_frames(str(Path(self.root, self.paths[clip])))
+                yield from itertools.islice(video, start, start + len(boxes))
+            else:
+                yield from (self.read(i, frame) for frame in range(len(boxes)))
+
+        return Sequence(self.track_name(i), frames, len(boxes), None, boxes)
+
+    def _length(self, i: int) -> int:
+        return int(self.box_ends[i] - (self.box_ends[i - 1] if i else 0))
+
+    def _checked(self, i: int) -> int:
+        if not 0 <= i < len(self):
+            raise ValueError(f"{self.name} has {len(self)} tracks; got track {i}")
+        return i
+
+
+def save_tracks(path: str | Path, tracks: Tracks, key: str) -> None:
+    """Write ``tracks`` as npz; ``key`` says what they were made from."""
+    arrays: dict[str, np.ndarray] = {"key": np.array(key)}
+    for part in fields_of(Tracks):
+        value = getattr(tracks, part.name)
+        if part.name == "skipped":
+            value = Texts.pack(value)
+        if isinstance(value, Texts):
+            arrays |= {f"{part.name}.utf8": value.utf8, f"{part.name}.ends": value.ends}
+        else:
+            arrays[part.name] = np.asarray(value)
+    with open(path, "wb") as file:  # a name would get .npz appended
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_tracks(path: str | Path, key: str) -> Tracks | None:
+    """What ``save_tracks`` wrote; None for a file made under another key.
+
+    Raises ``OSError``, ``ValueError``, ``KeyError`` or ``zipfile.BadZipFile`` for another file.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        if arrays["key"].item() != key:
+            return None
+        values: dict[str, object] = {}
+        for part in fields_of(Tracks):
+            if f"{part.name}.ends" in arrays:
+                texts = Texts(arrays[f"{part.name}.utf8"], arrays[f"{part.name}.ends"])
+                values[part.name] = texts
+            else:
+                array = arrays[part.name]
+                values[part.name] = array if array.ndim else array.item()
+    skipped = values["skipped"]
+    values["skipped"] = [skipped[i] for i in range(len(skipped))]  # type: ignore[arg-type,index]
+    return Tracks(**values)  # type: ignore[arg-type]
+
+
+def read_video_frame(path: Path, time: int) -> Image:
+    """The frame of a video at presentation time ``time``: from the key frame before it, onwards.
+
+    Raises ``FileNotFoundError`` without the file, ``ValueError`` where it has no such frame.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no video at {path}")
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            container.seek(time, stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts == time:
+                    return upright(frame)
+                if frame.pts is not None and frame.pts >= time:
+                    break
+        # some containers land behind the time asked for; then all from the beginning
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                if frame.pts == time:
+                    return upright(frame)
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{path} cannot be decoded: {error}") from None
+    raise ValueError(f"{path} has no frame at time {time}")
+
+
+def _part(values: NDArray, ends: NDArray[np.int64], index: int) -> NDArray:
+    """The rows of ``values`` that belong to ``index``."""
+    return values[ends[index - 1] if index else 0 : ends[index]]

@@ -1,0 +1,43 @@
+"""VastTrack: 47,110 short videos for training, of 2,115 classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from spmtrack_core.data.clips import Clip, Entry, folders_in, listed_clip
+from spmtrack_core.data.sequence import read_boxes
+
+
+def find(root: Path, split: str) -> list[Entry]:
+    """The sequences ``<class>/<class>-<n>`` in ``root/split`` where that is there, else ``root``.
+
+    Raises ``ValueError`` for a root that holds none.
+    """
+    base = root / split if (root / split).is_dir() else root
+    folders = [
+        sequence
+        for group in folders_in(base)
+        for sequence in folders_in(group)
+        if sequence.name.startswith(f"{group.name}-")
+    ]
+    if not folders:
+        raise ValueError(f"{base} is no VastTrack: expected <class>/<class>-<n>/Groundtruth.txt")
+    return [
+        Entry(
+            folder.name,
+            (folder / "Groundtruth.txt", folder / "imgs", folder),
+            partial(_read, root, folder),
+        )
+        for folder in folders
+    ]
+
+
+def _read(root: Path, folder: Path) -> list[Clip]:
+    # both spellings of either name are in use
+    names = ("Groundtruth.txt", "groundtruth.txt")
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    boxes = read_boxes(path)  # 0,0,0,0 where the target is hidden or out of view
+    boxes[:, :2] -= 1  # the first pixel is 1 there
+    images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "img"
+    return [listed_clip(folder.name, root, images, boxes)]

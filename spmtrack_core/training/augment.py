@@ -1,0 +1,60 @@
+"""Augmentation of the crops of one sample, with the operations of torchvision's v2 transforms.
+
+The transforms themselves draw from the global generator; here every sample has one of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torchvision.transforms.v2.functional as F
+from torch import Tensor
+
+from spmtrack_core.geometry.boxes import Boxes
+
+BLUR = (0.1, 2.0)  # standard deviation of the blur, px of the crop
+
+
+def augment(
+    crops: Sequence[Tensor],
+    boxes_xyxy: Boxes,
+    random: np.random.Generator,
+    flip: float = 0.5,
+    colour_jitter: float = 0.4,
+    shared: bool = True,
+) -> tuple[list[Tensor], Boxes]:
+    """New crops (3, H, W) in 0..1, and where the boxes (N, 4), one per crop in its px, have gone.
+
+    Each crop is mirrored with probability ``flip``, and gets a brightness, contrast and saturation
+    of its own; then, with ``shared``, all of them become grey, solarised or blurred together, one
+    of the three every time. Boxes may be NaN and may reach beyond the crop. ``random`` is the only
+    source of chance; how much is drawn from it depends on the settings alone.
+    """
+    mirrored = random.random(len(crops)) < flip
+    boxes = np.array(boxes_xyxy, np.float64)
+    out = []
+    for i, crop in enumerate(crops):
+        if mirrored[i]:
+            crop = F.horizontal_flip(crop)
+            boxes[i, [0, 2]] = crop.shape[-1] - boxes[i, [2, 0]]
+        factors = random.uniform(1 - colour_jitter, 1 + colour_jitter, 3).tolist()
+        for index in random.permutation(3).tolist():
+            if factors[index] != 1:
+                crop = COLOUR[index](crop, factors[index])
+        out.append(crop)
+    if shared:
+        kind, sigma = int(random.integers(3)), float(random.uniform(*BLUR))
+        side = 2 * math.ceil(3 * sigma) + 1  # px; less than 0.3 % of the weight is beyond
+        for i, crop in enumerate(out):
+            if kind == 0:
+                out[i] = F.rgb_to_grayscale(crop, num_output_channels=3)
+            elif kind == 1:
+                out[i] = F.solarize(crop, 0.5)
+            else:
+                out[i] = F.gaussian_blur(crop, [side, side], [sigma, sigma])
+    return out, boxes
+
+
+COLOUR = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)

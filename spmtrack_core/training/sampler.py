@@ -1,0 +1,117 @@
+"""Which five frames of a track make a sample: three references and two searches."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spmtrack_core.config import VideoConfig
+from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.training.batch import SEARCHES
+
+ATTEMPTS = 20
+TIMES = REFERENCES + SEARCHES
+
+Frames = NDArray[np.int64]
+
+
+def sample_frames(
+    visible: NDArray[np.bool_], random: np.random.Generator, config: VideoConfig
+) -> tuple[Frames, Frames]:
+    """Frame indices of the references (3,) and of the searches (2,), in the order of use.
+
+    Five frames with a visible target: a base frame, two others within ``reference_gap`` of it, and
+    two more within ``search_gap`` of these three, both before the first or both after the last. In
+    order of time, or reversed; the first three are the references, so that the searches always
+    follow them, as in tracking. Two of the frames may be the same.
+
+    A track with too few frames for that, or too far apart, gives five visible frames that are
+    neighbours there, whatever their distance; fewer than five are repeated evenly.
+
+    With ``absent_share``, the second search is a frame without the target (``visible`` is False),
+    and the other four are visible frames within ``search_gap`` on one side of it. A track that has
+    none, or drew one too far from any visible frame, gives visible frames all the same.
+
+    Args:
+        visible: (N,) whether the target is in the frame.
+        random: the only source of chance.
+        config: gaps and shares.
+
+    Raises:
+        ValueError: no frame is visible.
+
+    """
+    shown = np.flatnonzero(visible)
+    if not len(shown):
+        raise ValueError(f"none of the {len(visible)} frames of the track shows its target")
+    reverse = random.random() < config.reverse
+    frames = None
+    if config.absent_share and random.random() < config.absent_share:
+        frames = _up_to_an_absence(visible, shown, reverse, random, config)
+    if frames is None:
+        frames = _one_sided(shown, random, config)
+        if frames is None:
+            frames = _neighbours(shown, random)
+        if reverse:
+            frames = frames[::-1]
+    return frames[:REFERENCES], frames[REFERENCES:]
+
+
+def _one_sided(shown: Frames, random: np.random.Generator, config: VideoConfig) -> Frames | None:
+    """(5,) sorted frames by the published rule; None if no attempt finds enough of them."""
+    for _ in range(ATTEMPTS):
+        base = int(random.integers(len(shown)))  # a place in ``shown``, as all below
+        start, stop = _within(shown, shown[base] - config.reference_gap,
+                              shown[base] + config.reference_gap)  # fmt: skip
+        if stop - start < 2:  # nothing but the base
+            continue
+        others = random.integers(start, stop - 1, REFERENCES - 1)
+        others += others >= base
+        places = np.sort(np.append(others, base))
+        first, last = int(places[0]), int(places[-1])
+        before, _ = _within(shown, shown[first] - config.search_gap, shown[first])
+        _, after = _within(shown, shown[last], shown[last] + config.search_gap)
+        # a side is used where it has as many frames as searches, though one may be drawn twice
+        sides = [
+            side for side in ((before, first), (last + 1, after)) if side[1] - side[0] >= SEARCHES
+        ]
+        if sides:
+            side = sides[int(random.integers(len(sides)))]
+            places = np.append(places, random.integers(*side, SEARCHES))
+            return shown[np.sort(places)]
+    return None
+
+
+def _neighbours(shown: Frames, random: np.random.Generator) -> Frames:
+    """(5,) sorted frames that follow each other in ``shown``; a shorter one is spread evenly."""
+    start = int(random.integers(max(1, len(shown) - TIMES + 1)))
+    steps = np.linspace(0, min(len(shown), TIMES) - 1, TIMES)
+    return shown[start + np.rint(steps).astype(np.int64)]
+
+
+def _up_to_an_absence(
+    visible: NDArray[np.bool_],
+    shown: Frames,
+    reverse: bool,
+    random: np.random.Generator,
+    config: VideoConfig,
+) -> Frames | None:
+    """(5,) frames in order, the last without the target; None if none is near a visible one."""
+    absent = np.flatnonzero(~visible)
+    if not len(absent):
+        return None
+    last = absent[random.integers(len(absent))]
+    start, stop = _within(shown, last - config.search_gap, last + config.search_gap)
+    middle = int(np.searchsorted(shown, last))
+    sides = {False: shown[start:middle], True: shown[middle:stop][::-1]}
+    side = sides[reverse] if len(sides[reverse]) else sides[not reverse]
+    if not len(side):
+        return None
+    places = np.sort(random.integers(len(side), size=TIMES - 1))
+    return np.append(side[places], last)
+
+
+def _within(shown: Frames, low: int, high: int) -> tuple[int, int]:
+    """Start and stop of the places in the sorted ``shown`` with ``low <= frame <= high``."""
+    start, stop = np.searchsorted(shown, [low, high + 1])
+    return int(start), int(stop)

@@ -1,0 +1,329 @@
+"""Datasets in tiny copies of their layouts: what is read, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import (
+    make_coco,
+    make_folder,
+    make_got10k,
+    make_lasot,
+    make_mot,
+    make_trackingnet,
+    make_vasttrack,
+    text,
+)
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data import catalog
+from spmtrack_core.data.catalog import open_tracks
+from spmtrack_core.data.recording import write_image
+
+MAKE = {
+    "lasot": make_lasot,
+    "got10k": make_got10k,
+    "trackingnet": make_trackingnet,
+    "coco": make_coco,
+    "vasttrack": make_vasttrack,
+    "mot": make_mot,
+    "folder": make_folder,
+}
+nan = [np.nan] * 4
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens a dataset under tmp_path, with an index beside it."""
+
+    def opened(name, **settings):
+        config = DatasetConfig(name, str(tmp_path / "data"), **settings)
+        return open_tracks(config, tmp_path / "cache")
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [
+        # boxes that count pixels from 1, hidden and out-of-view frames, both folder layouts
+        ("lasot", "train", {"cat-1": [[1, 2, 5, 6], nan, [3, 2, 5, 6]],
+                            "dog-12": [[1, 2, 5, 6], nan, nan]}),
+        ("lasot", "test", {"cat-2": [[1, 2, 5, 6], nan, [3, 2, 5, 6]]}),
+        # absent, or covered wholly
+        ("got10k", "train", {f"GOT-10k_Train_00000{n}": [[1.5, 2.5, 5, 6], nan, nan]
+                             for n in (4, 5)}),
+        ("trackingnet", "train", {n: [[1.5, 2.5, 5, 6]] * 12 for n in ("a_0", "-b_1", "c_0")}),
+        ("trackingnet", "train:2", {n: [[1.5, 2.5, 5, 6]] * 12 for n in ("-b_1", "c_0")}),
+        ("coco", "train", {"000000000009/1": [[1.25, 2, 12, 10]],
+                           "000000000009/4": [[0, 0, 20, 15]],
+                           "000000000025/5": [[3, 4, 11, 12]]}),
+        ("vasttrack", "train", {n: [[1, 2, 5, 6], nan] for n in ("Air Hockey-1", "T-Shirt-22")}),
+        # from the first to the last row of an id
+        ("mot", "train", {"MOT17-02-FRCNN/1": [[1, 2, 5, 6], nan, [2, 2, 5, 6], nan, [4, 2, 5, 6]],
+                          "MOT17-02-FRCNN/5": [[1, 2, 5, 6]] * 2}),
+        ("folder", "train", {"a": [[1, 2, 3, 4], nan], "b.mp4": [[1, 2, 3, 4]] * 3,
+                             "c": [[5, 6, 7, 8]] * 2}),
+    ],
+)  # fmt: skip
+def test_a_dataset_is_read_in_its_layout(tmp_path, opened, name, split, expected):
+    MAKE[name](tmp_path / "data")
+    tracks = opened(name, split=split)
+    assert tracks.name == name
+    found = {tracks.track_name(i): tracks.boxes_xywh(i) for i in range(len(tracks))}
+    assert list(found) == list(expected)
+    for track, boxes in expected.items():
+        np.testing.assert_array_equal(found[track], boxes, err_msg=track)
+    for i in range(len(tracks)):
+        for frame in range(len(tracks.boxes_xywh(i))):
+            assert tracks.read(i, frame).shape in ((16, 24, 3), (48, 64, 3))
+
+
+def test_a_track_begins_where_its_target_does(tmp_path, opened):
+    make_mot(tmp_path / "data", digits=8)  # as DanceTrack has them
+    for number in (2, 11):
+        path = tmp_path / "data/train/MOT17-02-FRCNN/img1" / f"{number:08d}.jpg"
+        write_image(path, np.full((16, 24, 3), 10 * number, np.uint8))
+    tracks = opened("mot")
+    assert [round(float(tracks.read(i, 0).mean()) / 10) for i in (0, 1)] == [2, 11]
+
+
+def test_coco_images_may_lie_deeper(tmp_path, opened):
+    make_coco(tmp_path / "data", "images/train2017")
+    tracks = opened("coco")
+    assert len(tracks) == 3
+    assert tracks.skipped == [
+        f"000000000030: no image at {tmp_path}/data/images/train2017/000000000030.jpg"
+    ]
+
+
+def unlink(path):
+    return lambda root: (root / path).unlink()
+
+
+def write(path, *lines):
+    return lambda root: text(root / path, *lines)
+
+
+def swap(path):
+    def swap(root):
+        (root / path).unlink()  # the folder's time tells; a file written over would not be seen
+        (root / path).write_bytes(b"no image")
+
+    return swap
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "left_out"),
+    [
+        ("lasot", unlink("cat/cat-1/img/00000003.jpg"), "cat-1: .* 2 images for 3 boxes"),
+        ("lasot", unlink("dog-12/out_of_view.txt"), "dog-12: .*out_of_view.txt"),
+        ("lasot", write("cat/cat-1/full_occlusion.txt", "0,1"), "cat-1: .* 2 numbers for 3"),
+        ("lasot", write("cat/cat-1/full_occlusion.txt", "0,1,x"), "cat-1: .* whole numbers"),
+        ("lasot", write("cat/cat-1/groundtruth.txt", *["1,2,0,0"] * 3), "cat-1: no frame shows"),
+        ("lasot", write("cat/cat-1/groundtruth.txt", "1,2,3,4", "1,2"), "cat-1: .* line 2"),
+        ("lasot", swap("cat/cat-1/img/00000001.jpg"), "cat-1: .*00000001.jpg is not an image"),
+        ("lasot", write("training_set.txt", "cat-1", "cat-9"), "cat-9: .*groundtruth.txt"),
+        ("got10k", lambda root: os.rename(
+            root / "train/GOT-10k_Train_000004/00000003.jpg",
+            root / "train/GOT-10k_Train_000004/00000009.jpg"), "000004: .* numbers are left out"),
+        ("trackingnet", write("TRAIN_2/anno/c_0.txt", "1,2,3,4"), "c_0: .* 12 images for 1 boxes"),
+        ("vasttrack", unlink("T-Shirt/T-Shirt-22/groundtruth.txt"), "T-Shirt-22: .*Groundtruth"),
+        ("folder", write("b.txt", "1,2,3,4"), "b.mp4: .* 3 frames for 1 boxes"),
+        ("folder", write("b.mp4", "no video"), "b.mp4: .* not a video"),
+        ("folder", unlink("b.txt"), "b.mp4: no boxes at .*b.txt"),
+        ("folder", unlink("a/groundtruth.txt"), "a: no boxes at .*groundtruth.txt"),
+        ("folder", write("c/second.mp4", ""), "c: .* 2 videos"),
+    ],
+)  # fmt: skip
+def test_a_broken_sequence_is_named_and_left_out(tmp_path, opened, name, damage, left_out):
+    MAKE[name](tmp_path / "data")
+    whole = len(opened(name))
+    damage(tmp_path / "data")
+    tracks = opened(name)  # and the index is not the one of before
+    assert len(tracks) == whole - 1
+    (reason,) = tracks.skipped
+    assert "\n" not in reason
+    assert re.search(left_out, reason), reason
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        (["1,1,2,3,4"], "8 columns"),
+        (["1,1,2,3,4,5,1,-1,-1,-1"], "no visible pedestrian"),  # MOT15
+        (["13,1,2,3,4,5,1,1,1"], "frame beyond 1 to 12"),
+        (["1,one,2,3,4,5,1,1,1"], r"gt\.txt"),
+    ],
+)
+def test_mot_truth_that_cannot_be_used_is_named(tmp_path, opened, lines, match):
+    make_mot(tmp_path / "data")
+    text(tmp_path / "data/train/MOT17-02-FRCNN/gt/gt.txt", *lines)
+    with pytest.raises(ValueError, match=match):
+        opened("mot")
+
+
+def test_mot_images_must_be_those_of_seqinfo(tmp_path, opened):
+    make_mot(tmp_path / "data")
+    images_folder = tmp_path / "data/train/MOT17-02-FRCNN/img1"
+    (images_folder / "000012.jpg").rename(images_folder / "000020.jpg")
+    with pytest.raises(ValueError, match="numbers 1 to 12"):
+        opened("mot")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "match"),
+    [
+        ("lasot", "train", "training_set.txt"),
+        ("lasot", "val", "split of lasot"),
+        ("got10k", "train", "expected train/GOT-10k_Train_000001/groundtruth.txt"),
+        ("got10k", "test", "split of got10k"),
+        ("trackingnet", "train", "expected TRAIN_0/anno/<video>.txt"),
+        ("trackingnet", "train:1-2", "TRAIN_1, TRAIN_2"),
+        ("trackingnet", "test", "first frame only"),
+        ("coco", "train", r"annotations/instances_train2017\.json"),
+        ("coco", "test", "split of coco"),
+        ("vasttrack", "train", "<class>/<class>-<n>/Groundtruth.txt"),
+        ("mot", "train", "<sequence>/gt/gt.txt"),
+        ("folder", "train", "expected <clip>/"),
+    ],
+)
+def test_a_root_of_something_else_is_refused(tmp_path, opened, name, split, match):
+    text(tmp_path / "data" / "readme.md", "nothing")
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        opened(name, split=split)
+
+
+def test_a_root_that_is_not_there_is_named(opened):
+    with pytest.raises(FileNotFoundError, match="root of dataset lasot"):
+        opened("lasot")
+
+
+def test_a_dataset_that_is_all_broken_is_refused(tmp_path, opened):
+    make_got10k(tmp_path / "data")
+    for path in (tmp_path / "data").rglob("cover.label"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"2 were left out, first GOT-10k_Train_000004: .*cover"):
+        opened("got10k")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"images": [{}]}', "[]", "{", '{"images": 3}'])
+def test_a_broken_annotation_file_is_named(tmp_path, opened, content):
+    make_coco(tmp_path / "data")
+    text(tmp_path / "data/annotations/instances_train2017.json", content)
+    with pytest.raises(ValueError, match="instances_train2017"):
+        opened("coco")
+
+
+def test_lasot_without_its_sequences_is_refused(tmp_path, opened):
+    text(tmp_path / "data" / "training_set.txt", "cat-1")
+    with pytest.raises(ValueError, match="is no LaSOT: expected <class>/<class>-<n>"):
+        opened("lasot")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "left"),
+    [
+        ("got10k", ["# VOT", "GOT-10k_Train_000004 ", ""], ["GOT-10k_Train_000005"]),
+        ("lasot", ["dog-12", "not-there-1"], ["cat-1"]),
+        ("coco", ["000000000009"], ["000000000025/5"]),
+        ("mot", ["MOT17-04-FRCNN"], None),
+        ("got10k", ["3"], None),  # the published number lists say what to train on
+    ],
+)
+def test_excluded_sequences_are_left_out(tmp_path, opened, name, lines, left):
+    MAKE[name](tmp_path / "data")
+    opened(name)
+    text(tmp_path / "exclude.txt", *lines)
+    exclude = str(tmp_path / "exclude.txt")
+    if left is None:
+        with pytest.raises(ValueError, match="names none of the sequences"):
+            opened(name, exclude=exclude)
+    else:
+        tracks = opened(name, exclude=exclude)
+        assert [tracks.track_name(i) for i in range(len(tracks))] == left
+
+
+def test_an_exclude_file_that_is_not_there_is_named(tmp_path, opened):
+    make_got10k(tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match="exclude of dataset got10k"):
+        opened("got10k", exclude=str(tmp_path / "absent.txt"))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_index_is_made_once(tmp_path, opened, name, monkeypatch):
+    MAKE[name](tmp_path / "data")
+    first = opened(name)
+    monkeypatch.setattr(catalog, "_build", lambda *_: pytest.fail("read again"))
+    again = opened(name)
+    assert again.skipped == first.skipped
+    np.testing.assert_array_equal(again.boxes, first.boxes)
+    np.testing.assert_array_equal(again.read(0, 0), first.read(0, 0))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half an archive"])
+def test_a_broken_index_is_made_again(tmp_path, opened, content):
+    make_folder(tmp_path / "data")
+    opened("folder")
+    (index,) = (tmp_path / "cache").glob("*.npz")
+    index.write_bytes(content)
+    assert len(opened("folder")) == 3
+    assert len(opened("folder")) == 3
+
+
+def test_a_change_of_boxes_is_seen(tmp_path, opened):
+    make_folder(tmp_path / "data")
+    opened("folder")
+    text(tmp_path / "data" / "a" / "groundtruth.txt", "9,9,9,9", "1,2,3,4")
+    assert opened("folder").boxes_xywh(0)[0, 0] == 9
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+
+
+def test_the_index_lies_where_caches_do(tmp_path, monkeypatch):
+    make_folder(tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    open_tracks(DatasetConfig("folder", str(tmp_path / "data")))
+    assert len(list((tmp_path / "xdg" / "spmtrack").glob("folder-*.npz"))) == 1
+    text(tmp_path / "file", "")
+    with pytest.raises(ValueError, match="XDG_CACHE_HOME"):
+        open_tracks(DatasetConfig("folder", str(tmp_path / "data")), tmp_path / "file" / "cache")
+
+
+def test_a_folder_may_be_one_clip(tmp_path):
+    make_folder(tmp_path / "data")
+    tracks = open_tracks(DatasetConfig("folder", str(tmp_path / "data" / "a")), tmp_path / "cache")
+    assert [tracks.track_name(0), len(tracks)] == ["a", 1]
+    assert len(list(tracks.sequence(0))) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"name": "otb"}, "name of a dataset must be one of .*'lasot'.*got 'otb'"),
+        ({"root": ""}, "root of dataset lasot"),
+        ({"split": ""}, "split of dataset lasot"),
+        ({"weight": 0.0}, "weight must be finite and > 0, got 0.0"),
+        ({"weight": float("nan")}, "weight"),
+    ],
+)
+def test_a_dataset_that_cannot_be_meant_is_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        DatasetConfig(**{"name": "lasot", "root": "/data", **values})
+
+
+def test_real_clips_are_read(tmp_path):
+    default = Path(__file__).parents[4] / "shared" / "train_clips"
+    root = Path(os.environ.get("SPMTRACK_TRAIN_CLIPS", default))
+    if not root.is_dir():
+        pytest.skip("no folder of real clips; SPMTRACK_TRAIN_CLIPS may name one")
+    tracks = open_tracks(DatasetConfig("folder", str(root)), tmp_path)
+    for i in range(len(tracks)):
+        height, width = tracks.read(i, 0).shape[:2]
+        boxes = tracks.boxes_xywh(i)
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2)[np.isfinite(boxes[:, 0])]
+        assert (centres > 0).all(), tracks.track_name(i)
+        assert (centres < (width, height)).all(), tracks.track_name(i)

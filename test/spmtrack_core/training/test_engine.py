@@ -1,0 +1,221 @@
+"""Runs on videos as users start them: one process, several, two computers, interrupted."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from dataset_trees import make_coco, make_got10k, make_lasot, make_trackingnet, text
+from published_files import trunk_part
+
+from spmtrack_core.config import TrainConfig, load_yaml
+from spmtrack_core.data.recording import write_boxes, write_image
+from spmtrack_core.data.scene import scene
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.training.trainer import train
+
+CONFIG = Path(__file__).parents[3] / "config"
+SPMTRACK = Path(sys.executable).with_name("spmtrack")
+TORCHRUN = SPMTRACK.with_name("torchrun")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Three clips of the built-in scene, as of one's own; one loses its target for a while."""
+    root, sequence = tmp_path_factory.mktemp("clips"), scene()
+    frames = list(itertools.islice(sequence, 24))
+    scale = np.array([160 / frames[0].shape[1], 120 / frames[0].shape[0]] * 2)
+    for clip in range(3):
+        part = range(8 * clip, 8 * clip + 8)
+        for index in part:
+            small = cv2.resize(frames[index], (160, 120))
+            write_image(root / f"{clip}" / f"{index:04d}.jpg", small)
+        boxes = sequence.boxes_xywh[part.start : part.stop] * scale
+        if clip == 2:
+            boxes[4:6] = np.nan
+        write_boxes(root / f"{clip}" / "groundtruth.txt", boxes)
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(clips, tmp_path_factory) -> Path:
+    """A tiny run on those clips."""
+    folder = [{"name": "folder", "root": str(clips)}]
+    tree = {
+        "model": {"trunk": "explicit", "embed_dim": 32, "depth": 2, "num_heads": 2,
+                  "mlp_hidden": 32, "patch_size": 16, "template_hw": [32, 32],
+                  "search_hw": [64, 64], "rank": 2, "alpha": 2.0, "experts": 2},
+        "data": "videos", "videos": {"datasets": folder, "absent_share": 0.3},
+        "validation": folder[0], "validation_samples": 2, "validation_frames": 4,
+        "device": "cpu", "steps": 4, "batch_size": 4, "workers": 0, "ema_decay": 0.9,
+        "log_every": 1, "validation_every": 2, "checkpoint_every": 2,
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("run") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(settings) -> Path:
+    """The run of one process that the others must equal."""
+    output = settings.parent / "alone"
+    train(load_yaml(settings, TrainConfig, [f"output={output}"]))
+    return output
+
+
+def numbers(run: Path) -> np.ndarray:
+    """(steps, 4) what a run has computed; the last column is the validation of its end."""
+    with (run / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = ("loss", "gradient_norm", "lr")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    ends = [float(rows[-1][name]) for name in ("validation_iou", "validation_ao")]
+    return np.array([[float(row[name]) for name in columns] + ends for row in rows])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "weights.safetensors").model.state_dict()
+
+
+def start(*command: object) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([str(word) for word in command], env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+def finish(*processes: subprocess.Popen) -> str:
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(texts)
+    return texts[0]
+
+
+def assert_same(run: Path, alone: Path) -> None:
+    np.testing.assert_allclose(numbers(run), numbers(alone), rtol=2e-4)
+    for name, tensor in weights(alone).items():
+        torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_batch_in_two_passes_is_the_same_run(settings, alone):
+    output = settings.parent / "passes"
+    train(load_yaml(settings, TrainConfig, [f"output={output}", "accumulate=2"]))
+    assert_same(output, alone)
+
+
+def test_workers_that_read_change_nothing(settings, alone):
+    output = settings.parent / "workers"
+    train(load_yaml(settings, TrainConfig, [f"output={output}", "workers=2"]))
+    assert_same(output, alone)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_that_are_stopped_and_resumed_are_the_same_run(settings, alone, strategy):
+    output = settings.parent / strategy
+    command = (SPMTRACK, "train", settings, f"output={output}", "devices=2",
+               f"strategy={strategy}")  # fmt: skip
+    text = finish(start(*command, "--time-limit", "0.0001"))
+    assert text.count("wrote") == 1, text  # one process speaks for all
+    assert len((output / "log.csv").read_text().splitlines()) == 2  # one step
+    finish(start(*command, "--resume"))
+    assert_same(output, alone)
+
+
+def test_two_computers_are_the_same_run(settings, alone):
+    """As docs/training.md starts them, both on this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output = settings.parent / "nodes"
+    finish(*(
+        start(TORCHRUN, "--nnodes", 2, "--node-rank", rank, "--nproc-per-node", 1,
+              "--master-addr", "127.0.0.1", "--master-port", port,
+              SPMTRACK, "train", settings, f"output={output}", "nodes=2")
+        for rank in range(2)
+    ))  # fmt: skip
+    assert_same(output, alone)
+
+
+@pytest.mark.parametrize("recipe", ["train_spmtrack_b", "train_spmtrack_b_got10k"])
+def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_path):
+    """The walk-throughs of docs/training.md: all but the sizes is as in their files."""
+    for name, make in (("LaSOT", make_lasot), ("TrackingNet", make_trackingnet),
+                       ("GOT-10k", make_got10k), ("COCO", make_coco)):  # fmt: skip
+        make(tmp_path / "data" / name)
+    text(tmp_path / "data" / "got10k_vot_exclude.txt", "GOT-10k_Train_000005")
+    torch.save(trunk_part("default"), tmp_path / "dinov2.pth")
+    tree = yaml.safe_load((CONFIG / f"{recipe}.yaml").read_text())
+    tree["model"] = {"trunk": "explicit", "embed_dim": 64, "depth": 3, "num_heads": 4,
+                     "mlp_hidden": 256, "template_hw": [56, 56], "search_hw": [98, 98],
+                     "rank": 2, "alpha": 2.0, "experts": 2}  # fmt: skip
+    # the tiny copy of GOT-10k shows each target once, which cannot be validated on
+    tree["validation"] |= {"name": "trackingnet", "root": "data/TrackingNet", "split": "train"}
+    for place in (*tree["videos"]["datasets"], tree["validation"]):
+        for key in ("root", "exclude"):
+            if key in place:
+                place[key] = str(tmp_path / place[key])
+    tree |= {"trunk": str(tmp_path / "dinov2.pth"), "output": str(tmp_path / "run"), "devices": 1,
+             "device": "cpu", "steps": 2, "batch_size": 4, "workers": 0, "log_every": 1}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    weights = train(load_yaml(path, TrainConfig))
+    loaded = load_checkpoint(weights, tmp_path / "dinov2.pth")  # adapters alone, as published
+    assert loaded.model_config.rank == 2
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert np.isfinite([float(last["loss"]), float(last["validation_iou"])]).all()
+
+
+def test_a_validation_set_that_shows_nothing_is_named_at_the_start(settings, tmp_path):
+    make_got10k(tmp_path / "got")
+    change = [f"output={tmp_path / 'run'}",
+              f"validation={{name: got10k, root: {tmp_path / 'got'}}}"]  # fmt: skip
+    with pytest.raises(ValueError, match="no sequence of the validation set got10k shows"):
+        train(load_yaml(settings, TrainConfig, change))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(settings):
+    config = load_yaml(settings, TrainConfig, ["accumulate=3", f"output={settings.parent / 'x'}"])
+    with pytest.raises(ValueError, match="batch_size 4 must be a multiple of 3: 1 processes"):
+        train(config)
+
+
+def test_float16_needs_a_gpu(settings):
+    config = load_yaml(settings, TrainConfig, ["precision=float16"])
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        train(config)
+
+
+def test_validation_needs_a_dataset_that_is_there(settings, tmp_path):
+    change = [f"output={tmp_path / 'run'}", f"validation.root={tmp_path / 'nowhere'}"]
+    with pytest.raises((FileNotFoundError, ValueError), match="nowhere"):
+        train(load_yaml(settings, TrainConfig, change))
+
+
+def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path):
+    """The walk-through of docs/training.md, with nano: network and crops are those of the file."""
+    path = CONFIG / "train_own_clips.yaml"
+    config = load_yaml(path, TrainConfig, [
+        "start_from=nano", "trained=adapters",
+        f"videos.datasets=[{{name: folder, root: {clips}}}]",
+        f"validation={{name: folder, root: {clips}}}", "validation_frames=3", "device=cpu",
+        f"output={tmp_path / 'run'}", "steps=2", "batch_size=2", "workers=0", "precision=float32",
+        "log_every=1", "validation_every=2", "checkpoint_every=2",
+    ])  # fmt: skip
+    adapted = load_checkpoint(train(config))
+    before = load_checkpoint(Path(__file__).parents[3] / "spmtrack_core/weights/nano.safetensors")
+    assert adapted.model_config == before.model_config
+    assert adapted.tracker_config == before.tracker_config
+    assert "before" in adapted.story
+    same = {n for n, t in adapted.model.state_dict().items()
+            if torch.equal(t, before.model.state_dict()[n])}  # fmt: skip
+    assert "trunk.blocks.0.attn.proj.weight" in same
+    assert "trunk.blocks.0.attn.proj.experts" not in same
