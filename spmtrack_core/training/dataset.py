@@ -25,7 +25,6 @@ from spmtrack_core.geometry.image import (
     IMAGENET_STD,
     Image,
     crop_image,
-    mean_colour,
 )
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import REFERENCES
@@ -111,7 +110,6 @@ class VideoTracks(Dataset[Batch]):
 
         crops: list[torch.Tensor] = []  # (3, h, w) in 0..1
         boxes: list[Boxes] = []  # (4,) each, crop px
-        background = mean_colour(frames[int(times[0])])  # what the tracker fills searches with
         for i, time in enumerate(times.tolist()):
             frame = frames[time]
             # a search without the target is around where it was seen last
@@ -122,7 +120,7 @@ class VideoTracks(Dataset[Batch]):
             if i < REFERENCES:
                 crop, transform = self._template(frame, box)
             else:
-                crop, transform = self._search(frame, box, background, random)
+                crop, transform = self._search(frame, box, random)
             crops.append(torch.from_numpy(crop).permute(2, 0, 1) / 255)
             boxes.append(transform.to_crop(box) if visible[time] else np.full(4, np.nan))
 
@@ -155,9 +153,13 @@ class VideoTracks(Dataset[Batch]):
         return crop_image(frame, crop, output_hw), crop.transform
 
     def _search(
-        self, frame: Image, box_xyxy: Boxes, background: np.ndarray, random: np.random.Generator
+        self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
     ) -> tuple[Crop, CropTransform]:
-        """A search region out of place, as the tracker crops it, before normalisation."""
+        """A search region out of place, before normalisation.
+
+        Cropped as the tracker does, but for what lies beyond the frame: that has the frame's own
+        mean colour, as published; in tracking it has that of the first frame.
+        """
         config, output_hw = self.config, self.model.search_hw
         wanted, usable = jittered_crop(
             box_xyxy, self.tracker.search_area_factor, output_hw, random,
@@ -166,7 +168,7 @@ class VideoTracks(Dataset[Batch]):
         if not usable:
             raise Unusable(f"no search crop shows {config.min_side:g} px of {box_xyxy.tolist()}")
         crop = align(wanted, frame.shape[:2], output_hw)
-        return crop_image(frame, crop, output_hw, background), crop.transform
+        return crop_image(frame, crop, output_hw), crop.transform
 
     def _read(self, tracks: Tracks, track: int, frame: int) -> Image:
         """A frame; ``Unusable`` for one that cannot be read, with a warning the first time."""

@@ -63,6 +63,7 @@ from spmtrack_core.training.synthetic import SyntheticTracks
 from spmtrack_core.training.validate import validate_batches, validate_sequences
 
 MAY_CHANGE = {"output", "device", "time_limit_min", "log_every", "workers", "compile",
+              "devices", "nodes", "accumulate",
               "validation_every", "checkpoint_every", "patience"}  # fmt: skip
 """Settings that a resumed run may change without ceasing to be the same run."""
 VALIDATION_SEED = 987_654_321

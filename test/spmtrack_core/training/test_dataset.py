@@ -186,7 +186,7 @@ def test_crops_are_those_of_the_tracker():
             np.testing.assert_array_equal(sample.masks[i], mask)
         for i in range(2):
             crop, transform = search_crop(
-                frames[3 + i], boxes[3 + i], 5.0, (96, 128), 0.0, mean_colour(frames[0])
+                frames[3 + i], boxes[3 + i], 5.0, (96, 128), 0.0, mean_colour(frames[3 + i])
             )
             np.testing.assert_allclose(sample.searches[i], crop, atol=1e-5)
             box = clip_xyxy(transform.to_crop(boxes[3 + i]), (96, 128))

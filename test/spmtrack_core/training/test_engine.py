@@ -117,15 +117,20 @@ def test_workers_that_read_change_nothing(settings, alone):
     assert_same(output, alone)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_that_are_stopped_and_resumed_are_the_same_run(settings, alone, strategy):
+@pytest.mark.parametrize(
+    ("strategy", "then"),
+    [("ddp", ["devices=1", "accumulate=2"]), ("fsdp", ["devices=2"])],
+    ids=["ddp, resumed by one process", "fsdp"],
+)
+def test_two_processes_that_are_stopped_and_resumed_are_the_same_run(
+    settings, alone, strategy, then
+):
     output = settings.parent / strategy
-    command = (SPMTRACK, "train", settings, f"output={output}", "devices=2",
-               f"strategy={strategy}")  # fmt: skip
-    text = finish(start(*command, "--time-limit", "0.0001"))
+    command = (SPMTRACK, "train", settings, f"output={output}", f"strategy={strategy}")
+    text = finish(start(*command, "devices=2", "--time-limit", "0.0001"))
     assert text.count("wrote") == 1, text  # one process speaks for all
     assert len((output / "log.csv").read_text().splitlines()) == 2  # one step
-    finish(start(*command, "--resume"))
+    finish(start(*command, *then, "--resume"))
     assert_same(output, alone)
 
 
