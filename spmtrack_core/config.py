@@ -74,8 +74,8 @@ class ModelConfig:
             raise ValueError(f"ffn must be mlp or swiglu; got {self.ffn!r}")
         if self.stem not in ("patch", "conv"):
             raise ValueError(f"stem must be patch or conv; got {self.stem!r}")
-        if not math.isfinite(self.alpha):
-            raise ValueError(f"alpha must be finite; got {self.alpha}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be finite and > 0; got {self.alpha}")
         power = self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0
         if self.stem == "conv" and not (power and self.embed_dim >= self.patch_size):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,22 +41,29 @@ def convert(
 ) -> None:
     """Bring weights into one file with their settings, checked tensor by tensor."""
     dtype = choose_precision(precision)
-    path = find_weights(source)
-    if output.exists() and output.samefile(path):
-        raise ValueError(f"{output} is the source itself: name another output")
-    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), dtype, overrides or ())
+    path, frozen = find_weights(source), find_weights(trunk) if trunk else None
+    if output.is_dir() or not output.name:
+        raise ValueError(f"--output {str(output)!r} is a folder: name a file")
+    for each in filter(None, (path, frozen)):
+        if output.exists() and output.samefile(each):
+            raise ValueError(f"--output {output} is what is to be read: name another file")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output {output}: its folder cannot be written to")
+    checkpoint = load_checkpoint(path, frozen, dtype, overrides or (), frozen=not adapters_only)
     model, config = checkpoint.model, checkpoint.model_config
-    save_checkpoint(output, *checkpoint, dtype=dtype, adapters_only=adapters_only)
+    save_checkpoint(output, *checkpoint[:4], dtype=dtype, adapters_only=adapters_only)
     trained = trainable_names(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    heads = f" of {config.num_heads} heads" if config.trunk == "explicit" else ""
     typer.echo(
-        f"{config.trunk}, {config.experts} experts of rank {config.rank}, scaling "
+        f"{config.trunk}{heads}, {config.experts} experts of rank {config.rank}, scaling "
         f"{config.scaling:g}, template {_size(config.template_hw)}, search "
         f"{_size(config.search_hw)} px; {sum(sizes.values()):,} parameters, "
         f"{sum(sizes[name] for name in trained):,} of them trained"
     )
     rows, columns = config.search_grid_hw
-    if rows != columns and not adapters_only and not config.swapped_positions:
+    if rows != columns and checkpoint.trunk and not config.swapped_positions:
         typer.echo(
             f"position table of {rows} x {columns} cells in rows and columns; for weights of the "
             "published code, which swaps the two, add model.swapped_positions=true"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,11 @@ from spmtrack_core.model.spmtrack import SPMTrack, trainable_names
 from spmtrack_core.model.tensors import check_tensors
 from spmtrack_core.model.trunk import resample_positions
 
-TRUNKS = {  # (width, depth, hidden width of the FFN): name in timm
-    (384, 12, 1536): "vit_small_patch14_dinov2",
-    (768, 12, 3072): "vit_base_patch14_dinov2",
-    (1024, 24, 4096): "vit_large_patch14_dinov2",
-    (1536, 40, 4096): "vit_giant_patch14_dinov2",
+TRUNKS = {  # (width, hidden width of the FFN): name in timm, blocks
+    (384, 1536): ("vit_small_patch14_dinov2", 12),
+    (768, 3072): ("vit_base_patch14_dinov2", 12),
+    (1024, 4096): ("vit_large_patch14_dinov2", 24),
+    (1536, 4096): ("vit_giant_patch14_dinov2", 40),
 }
 HUB_FILE = "model.safetensors"
 
@@ -69,14 +70,23 @@ def published_settings(tensors: Mapping[str, Tensor], source: object) -> dict[st
     q, last = "blocks.0.attn.qkv.q.tmoe.", f"blocks.0.mlp.{'w3' if swiglu else 'fc2'}.tmoe."
     several = f"{q}compress_expert.0" in tensors
     compressor = f"{q}compress_expert{'.0' if several else ''}"
-    needed = (compressor, f"{q}expert_route.weight", f"{last}expert_route.weight")
-    if missing := [name for name in needed if name not in tensors]:
+    axes = {"track_query": 2, compressor: 2, f"{q}expert_route.weight": 2,
+            f"{last}expert_route.weight": 2}  # fmt: skip
+    if missing := [name for name in axes if name not in tensors]:
         raise ValueError(f"{source} is no SPMTrack checkpoint; missing: {', '.join(missing)}")
-    width = tensors["track_query"].shape[-1]
-    blocks = [int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))]
-    depth, hidden = 1 + max(blocks), tensors[f"{last}expert_route.weight"].shape[-1]
+    axes |= {"patch_embed.proj.weight": 4, "pos_embed": 3}
+    for name, count in axes.items():
+        if name in tensors and (tensors[name].ndim != count or 0 in tensors[name].shape):
+            raise ValueError(f"{source}: mis-shaped: {name} {tuple(tensors[name].shape)}")
+    width, hidden = tensors["track_query"].shape[1], tensors[f"{last}expert_route.weight"].shape[1]
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
+    if gaps := sorted(set(range(len(blocks))) - blocks):
+        raise ValueError(f"{source} has {len(blocks)} blocks; missing: blocks.{gaps[0]}")
+    trunk, depth = TRUNKS.get((width, hidden), ("explicit", len(blocks)))
+    if len(blocks) != depth:
+        raise ValueError(f"{source} has {len(blocks)} of the {depth} blocks of {trunk}")
     settings: dict[str, Any] = {
-        "trunk": TRUNKS.get((width, depth, hidden), "explicit"),
+        "trunk": trunk,
         "embed_dim": width,
         "depth": depth,
         "num_heads": max(1, width // 64),
@@ -84,8 +94,8 @@ def published_settings(tensors: Mapping[str, Tensor], source: object) -> dict[st
         "ffn": "swiglu" if swiglu else "mlp",
         "rank": tensors[compressor].shape[0],
         "experts": tensors[f"{q}expert_route.weight"].shape[0],
-        "alpha": float(tensors.get("expert_alpha", torch.tensor(1.0))),
-        "rs_scaling": bool(tensors.get("use_rsexpert", torch.tensor(False))),
+        "alpha": _scalar(tensors, "expert_alpha", 1.0, source),
+        "rs_scaling": _scalar(tensors, "use_rsexpert", 0.0, source) != 0,
         "shared_expert": f"{q}shared_expert" in tensors,
         "expert_compressors": several,
     }
@@ -98,12 +108,18 @@ def published_settings(tensors: Mapping[str, Tensor], source: object) -> dict[st
     return settings
 
 
-def from_published(
-    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
-) -> dict[str, Tensor]:
-    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
+def _scalar(tensors: Mapping[str, Tensor], name: str, default: float, source: object) -> float:
+    tensor = tensors.get(name, torch.tensor(default))
+    if tensor.numel() != 1 or tensor.is_complex() or not math.isfinite(tensor.item()):
+        raise ValueError(f"{source}: {name} must be one finite number; got {tensor.tolist()}")
+    return float(tensor)
 
-    Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
+
+def check_published(
+    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
+) -> dict[str, list[str]]:
+    """The published names that make up each tensor of ``model``: all, or its trainable ones.
+
     Raises ``ValueError`` that lists, in the authors' names, what is missing, unexpected and
     mis-shaped.
     """
@@ -115,8 +131,19 @@ def from_published(
     parts = {name: _parts(name, shape, packed) for name, shape in shapes.items()}
     wanted = {name: shape for part in parts.values() for name, shape in part.items()}
     check_tensors(wanted, tensors, source, _SCALARS)
+    return {name: list(part) for name, part in parts.items()}
+
+
+def from_published(
+    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
+
+    Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
+    Raises ``ValueError`` as ``check_published`` does.
+    """
     own = {}
-    for name, part in parts.items():
+    for name, part in check_published(tensors, model, source).items():
         found = [tensors[each] for each in part]
         if name.endswith(".experts"):
             own[name] = torch.stack(found, dim=1)  # (out, E, r)
@@ -180,6 +207,8 @@ def from_trunk(
 
 def _positions(table: Tensor, config: ModelConfig, source: object) -> Tensor:
     rows = table.shape[1]
+    if rows < 4:
+        raise ValueError(f"{source} has a position table of {rows} rows: not a grid")
     side = math.isqrt(rows)
     if side * side != rows:
         table, side = table[:, 1:], math.isqrt(rows - 1)
@@ -212,7 +241,7 @@ def download_trunk(name: str) -> Path:
         )
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
     except Exception as error:  # whatever the hub's client of the day raises
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = textwrap.shorten(str(error).split("(Request")[0] or type(error).__name__, 100)
         raise FileNotFoundError(
             f"the trunk {name} is not in the cache and the hub cannot be reached ({reason}): "
             f"bring {HUB_FILE} of {repository} on huggingface.co, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,16 +19,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Nothing is copied where the format allows: tensors of safetensors files and of zipped pickles
     are mapped into memory and read when they are used. A pickle may hold them at its top, or
-    under ``model`` or ``state_dict``; plain numbers become tensors. Raises ``FileNotFoundError``
-    without the file and ``ValueError``, naming it, for one that is truncated, corrupt, or holds
-    more than tensors.
+    under ``model``, ``state_dict`` or ``net``; plain numbers become tensors. Raises
+    ``FileNotFoundError`` without the file and ``ValueError``, naming it, for one that is
+    truncated, corrupt, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     with path.open("rb") as file:
         start = file.read(9)
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
+    if start[8:] != b"{":
+        if start[:2] != b"PK" and start[:1] != b"\x80":
+            raise ValueError(f"{path} is neither a safetensors file nor one of torch")
         return _read_pickle(path, mapped=start[:2] == b"PK"), {}
     try:
         with safe_open(path, framework="pt") as stored:
@@ -41,19 +44,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except UnpicklingError as error:
-        if "Unsupported" in str(error):
-            raise ValueError(
-                f"{path} holds more than tensors: reading it would run code of the file, so it is "
-                "not read; save its state_dict alone"
-            ) from None
-        raise ValueError(f"{path} is not a complete torch file") from None
     except Exception as error:  # a damaged file can make the reader stumble anywhere
+        unsafe = isinstance(error, UnpicklingError)
+        if unsafe and re.search("Unsupported (global|class)", str(error)):
+            raise ValueError(
+                f"{path} is damaged or holds more than tensors, which would run code of the file: "
+                "it is not read; save its state_dict alone"
+            ) from None
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(f"{path} is not a complete torch file: {reason}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name")
-    for name in ("model", "state_dict"):
+    for name in ("model", "state_dict", "net"):
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
@@ -64,6 +66,8 @@ def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise ValueError(f"{path} holds a {type(value).__name__} at {name}, not a tensor")
         tensors[str(name)] = value
+    if all(name.startswith("module.") for name in tensors):  # saved from several processes
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
 
@@ -89,7 +93,7 @@ def check_tensors(
         ),
         (
             "not of real numbers",
-            [n for n in wanted if n in tensors and not tensors[n].is_floating_point()],
+            [name for name in wanted if name in tensors and not _is_plain(tensors[name])],
         ),
     ):
         if names:
@@ -97,3 +101,15 @@ def check_tensors(
             faults.append(f"{label}: {', '.join(names[:8])}{more}")
     if faults:
         raise ValueError(f"{source} does not fit the network; {'; '.join(faults)}")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout is torch.strided
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Raise ``ValueError`` that lists the tensors of ``source`` with NaN or infinite numbers."""
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        more = f" and {len(broken) - 8} more" if len(broken) > 8 else ""
+        raise ValueError(f"{source} is not finite: {', '.join(broken[:8])}{more}")

@@ -7,12 +7,14 @@ well; which of these a file is, its content tells.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ from spmtrack_core.config import (
 )
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.published import (
+    check_published,
     download_trunk,
     from_published,
     from_trunk,
@@ -34,10 +37,12 @@ from spmtrack_core.model.published import (
     published_settings,
 )
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
-from spmtrack_core.model.tensors import check_tensors, read_tensors
+from spmtrack_core.model.tensors import check_finite, check_tensors, read_tensors
 from spmtrack_core.model.tmoe import TMoELinear
 
 FORMAT = "spmtrack-1"
+ENTRY = "spmtrack"
+"""Key of the metadata, in a file of this project."""
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -53,6 +58,8 @@ class Checkpoint(NamedTuple):
     tracker_config: TrackerConfig
     story: dict[str, str]
     """Free text on how the weights were made."""
+    trunk: Path | None = None
+    """The file that the frozen tensors came from, where it is another one."""
 
 
 def save_checkpoint(
@@ -73,15 +80,29 @@ def save_checkpoint(
     kept = trainable_names(model) if adapters_only else set(model.state_dict())
     stored = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
     tensors = {n: t.cpu().contiguous() for n, t in in_precision(stored, model, dtype).items()}
-    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
-        raise ValueError(f"not finite, so not saved: {', '.join(broken[:8])}")
-    metadata = {
+    check_finite(tensors, f"what was to be saved as {path}")
+    about = {
         "format": FORMAT,
-        "model": json.dumps(to_dict(model_config)),
-        "tracker": json.dumps(to_dict(tracker_config)),
-        "story": json.dumps(dict(story or {})),
+        "model": to_dict(model_config),
+        "tracker": to_dict(tracker_config),
+        "story": dict(story or {}),
+        "trunk": fingerprint(model.state_dict()),
     }
-    write_beside(path, lambda beside: save_file(tensors, beside, metadata))
+    # one entry: safetensors writes several in any order, and the same weights in other bytes
+    metadata = {ENTRY: json.dumps(about)}
+    try:
+        write_beside(path, lambda beside: save_file(tensors, beside, metadata))
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from None
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Tells a trunk from another, whatever the precision of its maps; empty if it is unknown."""
+    norms = [tensors.get(f"trunk.norm.{name}") for name in ("weight", "bias")]
+    if any(norm is None or norm.is_meta for norm in norms):
+        return ""
+    numbers = torch.cat([norm.detach().float().cpu() for norm in norms if norm is not None])
+    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()[:16]
 
 
 def load_checkpoint(
@@ -89,6 +110,7 @@ def load_checkpoint(
     trunk: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     overrides: Sequence[str] = (),
+    frozen: bool = True,
 ) -> Checkpoint:
     """The network of a weight file, with its settings and story.
 
@@ -99,45 +121,67 @@ def load_checkpoint(
         dtype: that of the maps (``map_names``); everything else is float32.
         overrides: ``model.key=value`` and ``tracker.key=value`` in place of what the file says,
             or does not say: the authors' files tell no crop sizes and no number of heads.
+        frozen: False leaves frozen tensors that the file does not have on the meta device.
 
     Raises:
         FileNotFoundError: a file is not there, or the hub cannot be reached.
         ValueError: a file is truncated, corrupt, from elsewhere, or does not fit its settings;
-            a trunk was named for a file that has its own.
+            a trunk was named for a file that has its own, or is not the one it was made on.
 
     """
     path = Path(path)
     stored, metadata = read_tensors(path)
-    own = metadata.get("format") == FORMAT
-    if not own and not is_published(stored):
+    about = _about(metadata, path)
+    if not about and not is_published(stored):
         known = ", as a trunk it can go with an adapters-only one" if is_trunk(stored) else ""
         raise ValueError(f"{path} is no {FORMAT} checkpoint of this package nor SPMTrack's{known}")
-    try:
-        if own:
-            tree = {part: json.loads(metadata[part]) for part in ("model", "tracker")}
-            story = json.loads(metadata.get("story", "{}"))
-        else:
-            tree = {"model": published_settings(stored, path)}
-            story = {"source": f"published checkpoint {path.name}"}
+    story = about.get("story", {"source": f"published checkpoint {path.name}"})
+    tree: dict[str, Any] = {part: about[part] for part in ("model", "tracker") if part in about}
+    tree = tree or {"model": published_settings(stored, path)}
+    swapped = tree.get("model", {}).get("swapped_positions", False)
+    if overrides:
         override(tree, overrides)
+        story = story | {"settings given": " ".join(overrides)}
+    try:
         config = from_dict(CheckpointConfig, tree)
         with torch.device("meta"):
             model = build_spmtrack(config.model)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} has settings that cannot be used: {error}") from None
-    tensors: dict[str, Tensor] = {}
-    if not {"trunk.norm.weight", "norm.weight"} & set(stored):
-        # first, and in its final precision: its file is let go of before the other one is read
-        frozen = read_trunk(model, config.model, trunk)
-        tensors = in_precision(frozen, model, dtype)
-        del frozen
-    elif trunk is not None:
+        given = " with those given" if overrides else ""
+        raise ValueError(f"{path} has settings that cannot be used{given}: {error}") from None
+    whole = bool({"trunk.norm.weight", "norm.weight"} & set(stored))
+    if whole and config.model.swapped_positions != swapped:
+        raise ValueError(f"{path} has a position table of its own: swapped_positions is too late")
+    if whole and trunk is not None:
         raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
-    if not own:
+    if not about:
+        check_published(stored, model, path)
+    tensors: dict[str, Tensor] = {}
+    source = None
+    if not whole and frozen:
+        # first, and in its final precision: its file is let go of before the other one is read
+        source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
+        tensors = in_precision(read_trunk(model, config.model, source), model, dtype)
+        if about.get("trunk") and about["trunk"] != fingerprint(tensors):
+            raise ValueError(f"{path} was made on another trunk than {source}")
+        story = story | {"trunk": source.name}
+    if not about:
+        check_finite({name: stored[name] for name in stored if name != "use_rsexpert"}, path)
         stored = from_published(stored, model, path)
     tensors |= in_precision(stored, model, dtype)
-    load_tensors(model, tensors, str(path))
-    return Checkpoint(model, config.model, config.tracker, story)
+    if dtype is torch.float16:
+        check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
+    load_tensors(model, tensors, str(path), model.state_dict() if frozen or whole else stored)
+    return Checkpoint(model, config.model, config.tracker, story, source)
+
+
+def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What a file of this project says of itself; empty for one from elsewhere."""
+    try:
+        about = json.loads(metadata.get(ENTRY, "{}"))
+        return about if about.get("format") == FORMAT else {}
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path} has settings that cannot be used: they are no JSON") from None
 
 
 def read_trunk(
@@ -149,13 +193,18 @@ def read_trunk(
     """
     path = download_trunk(config.trunk) if trunk is None else Path(trunk)
     stored, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
+    about = _about(metadata, path)
+    if not about:
         if not is_trunk(stored):
             raise ValueError(f"{path} has none of the names of a DINOv2 trunk")
+        check_finite({name: t for name, t in stored.items() if t.is_floating_point()}, path)
         return from_trunk(stored, model, config, path)
     frozen = set(model.state_dict()) - trainable_names(model)
     shapes = {name: tuple(model.state_dict()[name].shape) for name in frozen}
     check_tensors(shapes, stored, path, trainable_names(model))
+    rows, columns = config.search_grid_hw
+    if rows != columns and about["model"].get("swapped_positions") != config.swapped_positions:
+        raise ValueError(f"{path} has its positions in another order: see swapped_positions")
     return {name: stored[name] for name in frozen}
 
 
@@ -187,11 +236,17 @@ def in_precision(
     return {n: t.detach().to(wanted[n], copy=copy) for n, t in tensors.items()}
 
 
-def load_tensors(model: SPMTrack, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put ``tensors`` into ``model`` without a copy.
+def load_tensors(
+    model: SPMTrack,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    wanted: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Put ``tensors`` into ``model`` without a copy: all of them, or those named in ``wanted``.
 
     Raises ``ValueError`` that lists missing, unexpected and mis-shaped names of ``source``.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    check_tensors(shapes, tensors, source)
-    model.load_state_dict(dict(tensors), assign=True)
+    state = model.state_dict()
+    names = state if wanted is None else wanted
+    check_tensors({n: tuple(state[n].shape) for n in names if n in state}, tensors, source)
+    model.load_state_dict(dict(tensors), assign=True, strict=False)

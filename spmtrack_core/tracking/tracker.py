@@ -150,7 +150,9 @@ def load_tracker(
     path = find_weights(weights)
     chosen = choose_device(device)
     dtype = choose_precision(precision)
-    model, model_config, config, _ = load_checkpoint(path, trunk and find_weights(trunk), dtype)
+    model, model_config, config, *_ = load_checkpoint(
+        path, find_weights(trunk) if trunk else None, dtype
+    )
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
     return Tracker(model, model_config, config, chosen, precision)

@@ -45,6 +45,6 @@ def jittered_crop(
         shift = random.uniform(-1, 1, 2) * translation_jitter * (scale * size).mean()
         crop = CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * centre + shift)
         seen = clip_xyxy(crop.to_crop(box), output_hw)
-        if (seen[2:] - seen[:2] >= min_side).all():
+        if bool((seen[2:] - seen[:2] >= min_side).all()):
             return crop, True
     return crop, False

@@ -339,7 +339,7 @@ def settled(config: TrainConfig, resume: bool) -> TrainConfig:
         model = from_dict(ModelConfig, stored["model"])
         tracker = from_dict(TrackerConfig, stored["tracker"])
     else:
-        _, model, tracker, _ = load_first(config)
+        _, model, tracker, *_ = load_first(config)
     if config.model != ModelConfig():
         if replace(model, drop_path=0.0) != replace(config.model, drop_path=0.0):
             raise ValueError(

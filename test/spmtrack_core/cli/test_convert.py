@@ -11,6 +11,7 @@ import pytest
 import torch
 from golden_model import golden_model
 from published_files import crop_overrides, published_part, published_shapes, trunk_part
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from spmtrack_core import load_tracker
@@ -73,9 +74,13 @@ def test_settings_go_into_the_file(files, spmtrack):
         "--trunk", files / "dinov2.pth", "-o", files / "o.safetensors", "--precision", "bfloat16",
     )  # fmt: skip
     assert code == 0, err
-    checkpoint = load_checkpoint(files / "o.safetensors", dtype=torch.bfloat16)
+    checkpoint = load_checkpoint(files / "o.safetensors")
     assert checkpoint.tracker_config.reference_rule == "thirds"
-    assert checkpoint.model.head.score.layers[0].weight.dtype is torch.bfloat16
+    assert checkpoint.story["trunk"] == "dinov2.pth"
+    assert "reference_rule=thirds" in checkpoint.story["settings given"]
+    with safe_open(files / "o.safetensors", "pt") as file:
+        assert file.get_tensor("head.score.layers.0.weight").dtype is torch.bfloat16
+        assert file.get_tensor("trunk.pos_embed").dtype is torch.float32
 
 
 @pytest.mark.parametrize(
@@ -110,12 +115,35 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
     assert sorted(files.iterdir()) == before
 
 
-def test_the_source_is_never_the_output(files, spmtrack):
-    path = files / "published.bin"
-    before = path.read_bytes()
-    code, _, err = spmtrack("convert", path, *SETTINGS, "-o", path)
-    assert (code, "is the source itself" in err) == (2, True)
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("name", ["published.bin", "dinov2.pth", "link"])
+def test_what_is_read_is_never_the_output(files, spmtrack, name):
+    (files / "link").symlink_to(files / "dinov2.pth")
+    before = {path: path.read_bytes() for path in files.iterdir()}
+    code, _, err = spmtrack(
+        "convert", files / "published.bin", *SETTINGS, "--trunk", files / "dinov2.pth",
+        "-o", files / name,
+    )  # fmt: skip
+    assert (code, "is what is to be read" in err) == (2, True)
+    assert before == {path: path.read_bytes() for path in files.iterdir()}
+
+
+@pytest.mark.parametrize(("output", "match"), [(".", "is a folder"), ("", "is a folder")])
+def test_an_output_that_is_no_file_is_named_before_anything_is_read(spmtrack, output, match):
+    code, _, err = spmtrack("convert", "nano", "-o", output)
+    assert (code, match in err) == (2, True)
+
+
+def test_adapters_alone_need_no_trunk(files, spmtrack):
+    """Nor the hub: none of the trunk is kept."""
+    adapters = files / "adapters.safetensors"
+    code, out, err = spmtrack(
+        "convert", files / "published.bin", *SETTINGS, "--adapters-only", "-o", adapters
+    )
+    assert code == 0, err
+    assert "of 4 heads" in out
+    model = load_checkpoint(adapters, files / "dinov2.pth").model
+    expected = golden_model("model_default_params").state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
 
 
 @pytest.mark.slow

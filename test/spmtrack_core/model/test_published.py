@@ -52,7 +52,8 @@ def files(tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_files_give_the_network_that_the_full_parameters_give(variant, kind, naming, files):
     published, trunk = files(variant, kind, naming)
-    model, config, _, story = load_checkpoint(published, trunk, overrides=crop_overrides(variant))
+    settings = crop_overrides(variant)
+    model, config, _, story, _ = load_checkpoint(published, trunk, overrides=settings)
     assert config == golden_config(f"model_{variant}_params")
     assert "published.bin" in story["source"]
     expected = golden_model(f"model_{variant}_params").state_dict()
@@ -64,7 +65,8 @@ def test_two_files_give_the_network_that_the_full_parameters_give(variant, kind,
 
 def test_full_published_parameters_need_no_trunk(tmp_path):
     path = write(tmp_path / "full.bin", golden_tensors("model_default_params"), "safetensors")
-    settings = ["model.alpha=8", *crop_overrides("default")]
+    # its position table tells the search grid
+    settings = ["model.alpha=8", "model.num_heads=4", "model.template_hw=[56,56]"]
     model = load_checkpoint(path, overrides=settings).model
     expected = golden_model("model_default_params").state_dict()
     assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
@@ -97,7 +99,7 @@ def test_alpha_and_rank_stabilisation_are_honoured(scalars, scaling, reason, fil
         ((768, 12, 3072), "vit_base_patch14_dinov2", 447, 29_243_909),
         ((1024, 24, 4096), "vit_large_patch14_dinov2", 879, 75_872_261),
         ((1536, 40, 4096, True), "vit_giant_patch14_dinov2", 1455, 204_018_693),
-        ((768, 11, 3072), "explicit", 411, 27_004_421),
+        ((768, 11, 3000), "explicit", 411, 26_747_813),
     ],
     ids=["B", "L", "G", "another depth"],
 )
@@ -140,6 +142,27 @@ def reshape(name):
         ),
         (delete("track_query"), r"published\.bin is no spmtrack-1 checkpoint"),
         (
+            lambda tensors, _: tensors.update(track_query=torch.zeros(())),
+            r"published\.bin: mis-shaped: track_query \(\)",
+        ),
+        (
+            lambda tensors, _: tensors.update(expert_alpha=torch.zeros(2)),
+            r"published\.bin: expert_alpha must be one finite number; got \[0\.0, 0\.0\]",
+        ),
+        (
+            lambda tensors, _: tensors.update(expert_alpha=torch.tensor(0.0)),
+            r"published\.bin has settings .*alpha must be finite and > 0",
+        ),
+        (
+            lambda tensors, _: tensors["query_embed"].fill_(torch.nan),
+            r"published\.bin is not finite: query_embed$",
+        ),
+        (lambda _, trunk: trunk["norm.bias"].fill_(torch.inf), r"trunk\.pth is not finite: norm"),
+        (
+            lambda tensors, _: tensors.update({"blocks.9.x": torch.zeros(1)}),
+            r"published\.bin has 4 blocks; missing: blocks\.3",
+        ),
+        (
             delete("blocks.0.attn.qkv.q.tmoe.expert_route.weight"),
             r"published\.bin .*missing: blocks\.0\.attn\.qkv\.q\.tmoe\.expert_route\.weight",
         ),
@@ -168,6 +191,10 @@ def reshape(name):
             lambda _, trunk: trunk.update(pos_embed=torch.zeros(1, 48, 64)),
             r"trunk\.pth has a position table of 48 rows",
         ),
+        (
+            lambda _, trunk: trunk.update(pos_embed=torch.zeros(1, 2, 64)),
+            r"trunk\.pth has a position table of 2 rows: not a grid",
+        ),
         (delete("pos_embed"), r"trunk\.pth has none of the names of a DINOv2 trunk"),
     ],
 )
@@ -175,6 +202,25 @@ def test_what_does_not_fit_is_listed_in_the_files_own_names(change, match, files
     published, trunk = files(change=change)
     with pytest.raises(ValueError, match=match):
         load_checkpoint(published, trunk, overrides=crop_overrides("default"))
+
+
+def test_a_released_file_without_its_last_block_is_named():
+    shapes = published_shapes(768, 11, 3072)
+    stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with pytest.raises(ValueError, match=r"a file has 11 of the 12 blocks of vit_base"):
+        published_settings(stored, "a file")
+
+
+def test_a_table_that_is_there_already_is_not_turned(files, tmp_path):
+    published, trunk = files("swiglu_nonsquare")
+    settings = crop_overrides("swiglu_nonsquare")
+    whole = load_checkpoint(published, trunk, overrides=settings)
+    save_checkpoint(tmp_path / "full.safetensors", *whole[:4])
+    turned = ["model.swapped_positions=true"]
+    with pytest.raises(ValueError, match=r"full\.safetensors has a position table of its own"):
+        load_checkpoint(tmp_path / "full.safetensors", overrides=turned)
+    with pytest.raises(ValueError, match=r"full\.safetensors has its positions in another order"):
+        load_checkpoint(published, tmp_path / "full.safetensors", overrides=settings + turned)
 
 
 def test_settings_that_the_file_contradicts_are_refused(files):
@@ -255,6 +301,11 @@ def test_adapters_go_on_the_trunk_of_a_full_checkpoint(tmp_path):
     assert adapters.stat().st_size < 0.7 * full.stat().st_size
     loaded = load_checkpoint(adapters, full).model
     assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
+    other = trunk_part("default")
+    other["norm.weight"] = other["norm.weight"] + 0.1
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"adapters\.safetensors was made on another trunk than"):
+        load_checkpoint(adapters, tmp_path / "other.pth")
     frozen = read_trunk(model, config, full)
     assert set(frozen) == set(model.state_dict()) - trainable_names(model)
     with pytest.raises(ValueError, match="no pretrained weights of 'explicit'"):

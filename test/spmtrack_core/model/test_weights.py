@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from golden_model import golden_config, golden_model
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.model import weights
+from spmtrack_core.model.tensors import read_tensors
 from spmtrack_core.model.weights import (
     load_checkpoint,
     load_tensors,
@@ -22,7 +25,7 @@ def test_a_checkpoint_brings_back_tensors_settings_and_story(tmp_path):
     model, config = golden_model(name), golden_config(name)
     tracker = TrackerConfig(window_weight=0.3)
     save_checkpoint(tmp_path / "a.safetensors", model, config, tracker, {"made": "by a test"})
-    loaded, loaded_config, loaded_tracker, story = load_checkpoint(tmp_path / "a.safetensors")
+    loaded, loaded_config, loaded_tracker, story, _ = load_checkpoint(tmp_path / "a.safetensors")
     assert (loaded_config, loaded_tracker, story) == (config, tracker, {"made": "by a test"})
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[key]), key
@@ -30,7 +33,7 @@ def test_a_checkpoint_brings_back_tensors_settings_and_story(tmp_path):
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_checkpoint):
-    model, config, tracker, _ = load_checkpoint(tiny_checkpoint)
+    model, config, tracker, *_ = load_checkpoint(tiny_checkpoint)
     save_checkpoint(tmp_path / "half.safetensors", model, config, tracker, dtype=torch.float16)
     size = (tmp_path / "half.safetensors").stat().st_size
     assert size < 0.7 * tiny_checkpoint.stat().st_size
@@ -42,13 +45,14 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_chec
     ("damage", "match"),
     [
         (lambda data: data[: len(data) // 2], "not a complete safetensors file"),
-        (lambda data: b"", "not a complete safetensors file"),
+        (lambda data: b"", "neither a safetensors file nor one of torch"),
+        (lambda data: b"<!doctype html>" + data, "neither a safetensors file nor one of torch"),
         (lambda data: b"\x80\x04nonsense" * 9, "not a complete torch file"),
         (lambda data: b"PK\x03\x04" + data, "not a complete torch file"),
         (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is no spmtrack-1 checkpoint"),
         (lambda data: data.replace(b'\\"rank\\"', b'\\"renk\\"'), "unknown key 'renk'"),
     ],
-    ids=["truncated", "empty", "pickle", "zip", "another format", "unknown setting"],
+    ids=["truncated", "empty", "web page", "pickle", "zip", "another format", "unknown setting"],
 )
 def test_a_broken_file_is_named(tmp_path, tiny_checkpoint, damage, match):
     path = tmp_path / "broken.safetensors"
@@ -75,7 +79,7 @@ class Hostile:
 def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
     content = {"track_query": torch.zeros(1), "x": Hostile()}
     torch.save(content, tmp_path / "evil.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.bin holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil\.bin is damaged or holds more than tensors"):
         load_checkpoint(tmp_path / "evil.bin")
 
 
@@ -113,8 +117,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, tiny_checkpoint):
     path.write_bytes(b"what was there before")
     with torch.no_grad():
         checkpoint.model.target_token[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="not finite, so not saved: target_token"):
-        save_checkpoint(path, *checkpoint)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not finite: target_token"):
+        save_checkpoint(path, *checkpoint[:4])
     assert path.read_bytes() == b"what was there before"
 
 
@@ -122,13 +126,42 @@ def test_float16_that_overflows_is_not_saved(tmp_path, tiny_checkpoint):
     checkpoint = load_checkpoint(tiny_checkpoint)
     with torch.no_grad():
         checkpoint.model.head.score.layers[0].weight[0, 0] = 1e5
-    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint)
-    with pytest.raises(ValueError, match=r"not finite, .*head\.score\.layers\.0\.weight"):
-        save_checkpoint(tmp_path / "half.safetensors", *checkpoint, dtype=torch.float16)
+    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint[:4])
+    with pytest.raises(ValueError, match=r"is not finite: head\.score\.layers\.0\.weight"):
+        save_checkpoint(tmp_path / "half.safetensors", *checkpoint[:4], dtype=torch.float16)
+
+
+def test_float16_that_overflows_is_not_loaded(tmp_path, tiny_checkpoint):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with torch.no_grad():
+        checkpoint.model.head.score.layers[0].weight[0, 0] = 1e5
+    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint[:4])
+    with pytest.raises(ValueError, match=r"whole\.safetensors in float16 .*bfloat16 has"):
+        load_checkpoint(tmp_path / "whole.safetensors", dtype=torch.float16)
+
+
+def test_what_cannot_be_written_is_named(tiny_checkpoint, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with pytest.raises(OSError, match=r"cannot write .*no_room\.safetensors: No space left"):
+        save_checkpoint(tiny_checkpoint.with_name("no_room.safetensors"), *checkpoint[:4])
+    assert not list(tiny_checkpoint.parent.glob("*no_room*"))
+
+
+def test_the_same_weights_are_the_same_bytes_and_anyone_may_read_them(tmp_path, tiny_checkpoint):
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in files:
+        save_checkpoint(path, *load_checkpoint(tiny_checkpoint)[:4])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    files[1].with_name("plain").touch()
+    assert files[0].stat().st_mode == files[1].with_name("plain").stat().st_mode
 
 
 def test_only_maps_are_stored_in_half(tmp_path, tiny_checkpoint):
-    save_checkpoint(tmp_path / "b.safetensors", *load_checkpoint(tiny_checkpoint),
+    save_checkpoint(tmp_path / "b.safetensors", *load_checkpoint(tiny_checkpoint)[:4],
                     dtype=torch.bfloat16)  # fmt: skip
     model = load_checkpoint(tmp_path / "b.safetensors", dtype=torch.bfloat16).model
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
@@ -148,5 +181,16 @@ def test_loading_maps_the_file_and_copies_nothing(tmp_path, tiny_checkpoint):
         first.target_token.fill_(3.0)
     assert not torch.equal(first.target_token, second.target_token)
     assert tiny_checkpoint.read_bytes() == before
+    torch.save({"track_query": torch.zeros(9)}, tmp_path / "zipped.pth")
+    kept, _ = read_tensors(tmp_path / "zipped.pth")
     maps = Path("/proc/self/maps").read_text()
-    assert str(tiny_checkpoint) in maps
+    assert str(tiny_checkpoint) in maps and str(tmp_path / "zipped.pth") in maps
+    assert kept
+
+
+@pytest.mark.parametrize("nested", ["model", "state_dict", "net", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_common_wrappings_are_taken_off(tmp_path, nested, prefix):
+    content = {f"{prefix}{name}": torch.ones(2) for name in ("track_query", "other")}
+    torch.save({nested: content, "epoch": 3} if nested else content, tmp_path / "wrapped.bin")
+    assert set(read_tensors(tmp_path / "wrapped.bin")[0]) == {"track_query", "other"}

@@ -54,6 +54,22 @@ def test_without_jitter_it_is_the_plain_search_crop():
     np.testing.assert_allclose((box[:2] + box[2:]) / 2, [63, 49])
 
 
+class Still:
+    """Draws that change nothing."""
+
+    def normal(self, *, size):
+        return np.zeros(size)
+
+    def uniform(self, low, high, size):
+        return np.zeros(size)
+
+
+@pytest.mark.parametrize(("side", "usable"), [(10.0, True), (9.99, False)])
+def test_ten_pixels_of_the_crop_are_just_enough(side, usable):
+    # a crop of area factor 1 and of as many pixels as the box shows it at its own size
+    assert jittered_crop((0.0, 0.0, side, 64.0), 1.0, (64, 10), Still())[1] is usable
+
+
 def test_the_same_seed_draws_the_same_crop():
     crops = [jittered_crop((10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(7))[0]
              for _ in range(2)]  # fmt: skip
