@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib 
 
 pytest_plugins = ["parity"]
 
+from spmtrack_core.cli import main
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.model.weights import save_checkpoint
@@ -33,3 +34,18 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_checkpoint(path, build_spmtrack(config), config, TrackerConfig(lost_threshold=0.0))
     return path
+
+
+@pytest.fixture
+def spmtrack(monkeypatch, capsys):
+    """Runs the command; exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["spmtrack", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+            raise SystemExit(0)
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call

@@ -7,6 +7,7 @@ import sys
 import typer
 
 import spmtrack_core
+from spmtrack_core.cli.compare import compare
 from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
 from spmtrack_core.cli.plot import plot
@@ -23,6 +24,7 @@ app = typer.Typer(
 # a box may have negative numbers, which look like options
 app.command(context_settings={"ignore_unknown_options": True})(track)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(train)
 app.command()(plot)
 app.command()(convert)

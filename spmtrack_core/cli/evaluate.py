@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.data.scene import scene
-from spmtrack_core.data.sequence import read_folder
+from spmtrack_core.data.sequence import Sequence, read_folder
 from spmtrack_core.evaluation.runner import run, table
 from spmtrack_core.tracking.tracker import find_weights, load_tracker
 
@@ -29,29 +29,31 @@ def evaluate(
     ] = None,
 ) -> None:
     """One pass over every sequence: named in the first frame, never helped after it."""
-    if dataset == "synthetic":
-        sequences = [scene()]
-    elif dataset == "folder":
-        if root is None:
-            raise ValueError("dataset folder needs --root, the folder of its sequences")
-        sequences = read_folder(root)
-    else:
-        raise ValueError(f"dataset must be folder or synthetic; got {dataset!r}")
+    sequences = open_dataset(dataset, root)
     path = find_weights(weights)
     frozen = find_weights(trunk) if trunk else None
     tracker = load_tracker(path, device, precision=precision, trunk=frozen)
-    # the digest keeps the results of other weights apart
-    label = f"{path.stem} {_digest(path, frozen, precision)}"
-    report = run(tracker, sequences, output, label)
+    report = run(tracker, sequences, output, label_of(path, frozen, precision))
     Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
 
 
-def _digest(path: Path, trunk: Path | None, precision: str) -> str:
-    """Eight hexadecimal digits that tell one set of weights, as used here, from another."""
+def open_dataset(dataset: str, root: Path | None) -> list[Sequence]:
+    """The sequences of a dataset by its name; ``ValueError`` for another."""
+    if dataset == "synthetic":
+        return [scene()]
+    if dataset != "folder":
+        raise ValueError(f"dataset must be folder or synthetic; got {dataset!r}")
+    if root is None:
+        raise ValueError("dataset folder needs --root, the folder of its sequences")
+    return read_folder(root)
+
+
+def label_of(path: Path, trunk: Path | None = None, precision: str = "float32") -> str:
+    """Name and eight hexadecimal digits that tell one set of weights, as used, from another."""
     digest = hashlib.sha256(precision.encode())
     for each in filter(None, (path, trunk)):
         with each.open("rb") as file:
             while piece := file.read(2**20):
                 digest.update(piece)
-    return digest.hexdigest()[:8]
+    return f"{path.stem} {digest.hexdigest()[:8]}"

@@ -99,6 +99,7 @@ def run(
         "protocol": "one pass, first frame given, valid frames: truth with w, h > 0",
         "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys},
         "confidence_auc": None if np.isnan(auc) else auc,
+        "success_curve": np.mean(list(curves.values()), 0).round(6).tolist(),
         "sequences": rows,
     }
     text = json.dumps(report, indent=1) + "\n"
@@ -123,6 +124,46 @@ def table(report: dict[str, Any]) -> Table:
             end_section=row is report["sequences"][-1],
         )  # fmt: skip
     return shown
+
+
+def comparison(reports: Several[dict[str, Any]]) -> Table:
+    """Several reports on the same sequences as one table: mean IoU by sequence, then the means."""
+    shown = Table(title=f"mean IoU; {reports[0]['protocol']}")
+    shown.add_column("sequence")
+    for report in reports:
+        shown.add_column(report["tracker"], justify="right")
+    for rows in zip(*(report["sequences"] for report in reports), strict=True):
+        shown.add_row(rows[0]["sequence"], *(f"{row['mean_iou']:.3f}" for row in rows))
+    shown.add_section()
+    for title, digits, value in (
+        ("mean IoU", 3, lambda report: report["mean"]["mean_iou"]),
+        ("success AUC", 3, lambda report: report["mean"]["success_auc"]),
+        ("AUC of the confidence", 3, lambda report: report["confidence_auc"]),
+        ("frames per second", 0, lambda report: 1000 / max(report["mean"]["median_ms"], 1e-6)),
+    ):
+        numbers = [value(report) for report in reports]
+        shown.add_row(title, *("-" if n is None else f"{n:.{digits}f}" for n in numbers))
+    return shown
+
+
+def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
+    """Success curves of several trackers, and their mean IoU over their speed, as a PNG."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for report in sorted(reports, key=lambda report: -report["mean"]["mean_iou"]):
+        mean = report["mean"]
+        left.plot(SUCCESS_THRESHOLDS, report["success_curve"],
+                  label=f"{report['tracker']} {mean['success_auc']:.3f}")  # fmt: skip
+        speed = 1000 / max(mean["median_ms"], 1e-6)
+        right.plot(speed, mean["mean_iou"], "o")
+        right.annotate(report["tracker"], (speed, mean["mean_iou"]),
+                       xytext=(5, 5), textcoords="offset points")  # fmt: skip
+    left.set(xlabel="IoU threshold", ylabel="share of frames above", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="frames per second", ylabel="mean IoU", xscale="log", ylim=(0, 1))
+    left.legend(title="success AUC")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
 
 
 def _track(tracker: Follows, sequence: Sequence, tick: Any) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,75 @@
+"""OpenCV's trackers behind our two methods, and all of them side by side."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from spmtrack_core.data.recording import write_boxes, write_image
+from spmtrack_core.data.scene import scene
+from spmtrack_core.evaluation.opencv import OpenCVTracker, opencv_trackers
+from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
+
+
+def test_mil_follows_the_built_in_scene():
+    sequence = scene()
+    frames = list(itertools.islice(sequence, 6))
+    tracker = opencv_trackers()[0]["MIL"]
+    tracker.init(frames[0], sequence.boxes_xywh[0])
+    for index, frame in enumerate(frames[1:], 1):
+        found = tracker.update(frame)
+        pair = xywh_to_xyxy(found.box_xywh), xywh_to_xyxy(sequence.boxes_xywh[index])
+        assert iou_xyxy(*pair) > 0.4
+        assert np.isnan(found.confidence)  # it has the method, and no meaning in it
+
+
+def test_it_sees_bgr_and_keeps_its_box_when_it_finds_none():
+    class Blind:
+        def init(self, frame, box):
+            self.seen, self.box = frame, box
+
+        def update(self, frame):
+            return False, (0, 0, 0, 0)
+
+    tracker = OpenCVTracker(Blind)
+    frame = np.zeros((20, 30, 3), np.uint8)
+    frame[..., 0] = 200  # red
+    tracker.init(frame, (1.4, 2.6, 0.2, 5.0))
+    assert tracker.tracker.seen[0, 0].tolist() == [0, 0, 200]
+    assert tracker.tracker.box == (1, 3, 1, 5)
+    assert tracker.update(frame).box_xywh == (1.0, 3.0, 1.0, 5.0)
+
+
+def test_what_this_opencv_lacks_is_said(monkeypatch):
+    monkeypatch.delattr(cv2, "TrackerCSRT_create", raising=False)
+    trackers, absent = opencv_trackers()
+    assert "CSRT" not in trackers
+    assert any("CSRT" in line and "opencv-contrib" in line for line in absent)
+
+
+def test_files_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.onnx"):
+        opencv_trackers(vit=tmp_path / "absent.onnx")
+
+
+def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
+    sequence = scene()
+    for index, frame in enumerate(itertools.islice(sequence, 4)):
+        write_image(tmp_path / "a" / f"{index}.jpg", frame)
+    write_boxes(tmp_path / "a" / "groundtruth.txt", sequence.boxes_xywh[:4])
+
+
+    code, out, err = spmtrack(
+        "compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "OpenCV MIL" in out
+    reports = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [len(report["sequences"]) for report in reports] == [1] * len(reports)
+    assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
+    assert (tmp_path / "out" / "MIL" / "a.txt").is_file()
