@@ -385,7 +385,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     time_limit_min: float | None = None
-    """Wall-clock limit, minutes, over all resumptions; the run then ends as after its last."""
+    """Minutes of the whole run, over all resumptions; it then ends as after its last step."""
     weights_precision: str = "float32"
     """Of the maps in the weight files: float32, bfloat16 or float16."""
 
@@ -412,6 +412,16 @@ class TrainConfig:
                      "score_weight", "box_weight", "early_box_weight", "early_steps", "workers"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        parts = self.devices * self.nodes * self.accumulate
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of {parts}: devices "
+                f"{self.devices}, nodes {self.nodes}, accumulate {self.accumulate}"
+            )
+        if self.trained == "adapters" and self.trunk is None and self.start_from is None:
+            raise ValueError("trained: adapters needs trunk or start_from: what they go on stays")
+        if self.patience is not None and self.data == "videos" and self.validation is None:
+            raise ValueError("patience needs validation, which names no dataset")
         if self.data == "videos" and not self.videos.datasets:
             raise ValueError("data: videos needs videos.datasets, which names none")
         if not 0.0 <= self.ema_decay < 1.0:
@@ -428,6 +438,11 @@ def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = 
     Raises ``FileNotFoundError`` without the file, and ``ValueError`` for an unknown key, a value
     of the wrong type, a malformed override or YAML that does not parse.
     """
+    return from_dict(cls, read_yaml(path, overrides))
+
+
+def read_yaml(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict[str, Any]:
+    """Keys and values of ``path`` with ``overrides``, for ``from_dict``; errors as above."""
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -435,7 +450,7 @@ def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = 
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold keys and values; got {type(tree).__name__}")
     override(tree, overrides)
-    return from_dict(cls, tree)
+    return tree
 
 
 def override(tree: dict[str, Any], overrides: typing.Sequence[str]) -> None:
@@ -472,6 +487,12 @@ def from_dict(cls: type[T], tree: dict[str, Any], where: str = "") -> T:
         raise ValueError(
             f"unknown key {unknown[0]!r}{place}; {cls.__name__} knows {', '.join(sorted(known))}"
         )
+    for each in dataclasses.fields(cls):  # type: ignore[arg-type]
+        optional = each.default is not dataclasses.MISSING or each.default_factory is not (
+            dataclasses.MISSING
+        )
+        if not optional and each.name not in tree:
+            raise ValueError(f"{where.rstrip('.') or cls.__name__} needs {each.name}")
     values = {key: _value(hints[key], value, where + key) for key, value in tree.items()}
     return cls(**values)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spmtrack_core.config import TrainConfig, load_yaml
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.training.batch import contact_sheet
-from spmtrack_core.training.trainer import TrainingDiverged, first_batch
+from spmtrack_core.training.trainer import TrainingDiverged, first_batch, read_settings
 from spmtrack_core.training.trainer import train as run
 
 
@@ -26,7 +25,8 @@ def train(
         bool, typer.Option("--resume", help="Go on from the checkpoint in the run's folder.")
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option(help="End the run cleanly after so many minutes.")
+        float | None,
+        typer.Option(help="End cleanly after so many minutes from now; --resume goes on."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -37,15 +37,15 @@ def train(
     ] = None,
 ) -> None:
     """Train a network; its folder gets weights, checkpoint, log and curves."""
-    settings = load_yaml(config, TrainConfig, overrides or ())
-    if time_limit is not None:
-        settings = replace(settings, time_limit_min=time_limit)
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"--time-limit must be > 0, got {time_limit}")
+    settings = read_settings(config, overrides or (), resume)
     if show is not None:
         write_image(show, contact_sheet(first_batch(settings)))
         typer.echo(f"wrote {show}")
         return
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     try:
-        run(settings, resume, command, dry_run=dry_run)
+        run(settings, resume, command, dry_run=dry_run, time_limit_min=time_limit or math.inf)
     except TrainingDiverged as error:
         raise ValueError(str(error)) from None

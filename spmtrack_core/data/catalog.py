@@ -16,11 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data import coco, folder, got10k, lasot, mot, trackingnet, vasttrack
 from spmtrack_core.data.clips import Clip, Entry, visible
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
 from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 
 VERSION = 1
 """Of the index; one more whenever readers find something else in the same files."""
@@ -151,6 +154,14 @@ def _read(root: Path, entry: Entry, excluded: set[str]) -> tuple[list[Clip], lis
     return clips, skipped, left_out
 
 
+def _fits(boxes_xywh: Boxes, frame_hw: tuple[int, ...]) -> bool:
+    """Whether the boxes of a track can be those of targets in frames of this size, in px."""
+    shown = boxes_xywh[visible(boxes_xywh)]
+    seen = clip_xyxy(xywh_to_xyxy(shown), (frame_hw[0], frame_hw[1]))
+    sides = seen[:, 2:] - seen[:, :2]
+    return bool((sides > 0).all(1).any() and np.median(sides.min(1)) >= 2)
+
+
 def _one_line(name: str, error: Exception) -> str:
     return f"{name}: {' '.join(str(error).split())}"
 
@@ -162,7 +173,14 @@ def _checked(root: Path, clip: Clip) -> Clip:
         raise ValueError("no frame shows a target")
     clip = replace(clip, tracks=tracks)
     if clip.length > 1 or not clip.files:
-        Tracks.pack("", root, [clip], []).read(0, 0)
+        first = Tracks.pack("", root, [clip], []).read(0, 0)
+        tracks = [track for track in tracks if _fits(track.boxes_xywh, first.shape[:2])]
+        if not tracks:
+            raise ValueError(
+                f"its boxes lie outside of its {first.shape[1]} x {first.shape[0]} px, or have "
+                "less than 2 px: they must be in pixels"
+            )
+        clip = replace(clip, tracks=tracks)
     elif not Path(root, clip.path, *clip.files).is_file():
         # stills are many: opening them all takes longer than what it saves
         raise FileNotFoundError(f"no image at {Path(root, clip.path, *clip.files)}")

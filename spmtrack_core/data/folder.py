@@ -40,6 +40,8 @@ def _is_video(path: Path) -> bool:
     if (mimetypes.guess_type(path.name)[0] or "").startswith("video/"):
         return True
     other = path.suffix.lower() not in (*IMAGE_SUFFIXES, ".txt", "")
+    # what lies beside groundtruth.txt under that name is a copy of it in another form
+    other = other and not path.name.startswith(GROUNDTRUTH.removesuffix("txt"))
     return other and path.is_file() and path.with_suffix(".txt").is_file()
 
 

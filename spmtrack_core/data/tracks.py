@@ -94,6 +94,12 @@ class Tracks:
         """Number of tracks."""
         return len(self.box_ends)
 
+    def draw(self, random: np.random.Generator) -> int:
+        """A track by chance: a clip, or a still image, then one of the targets in it."""
+        clip = int(random.integers(len(self.file_ends)))
+        first, end = np.searchsorted(self.clips, [clip, clip + 1]).tolist()
+        return int(random.integers(first, end))
+
     def track_name(self, i: int) -> str:
         """Name of track ``i``, unique in its dataset."""
         return self.names[self._checked(i)]

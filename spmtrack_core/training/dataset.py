@@ -101,7 +101,7 @@ class VideoTracks(Dataset[Batch]):
         """One draw; ``Unusable`` if it gives no sample."""
         config = self.config
         tracks = self.tracks[int(random.choice(len(self.tracks), p=self.shares))]
-        track = int(random.integers(len(tracks)))
+        track = tracks.draw(random)
         boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))  # (N, 4)
         visible = np.asarray(np.isfinite(boxes_xyxy).all(1))
         references, searches = sample_frames(visible, random, config)

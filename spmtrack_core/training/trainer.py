@@ -14,6 +14,7 @@ TensorBoard, ``checkpoint.pt`` (everything needed to go on exactly), ``weights.s
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import math
@@ -21,23 +22,24 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from spmtrack_core.config import ModelConfig, TrackerConfig, TrainConfig, from_dict, to_dict
+from spmtrack_core.config import TrainConfig, from_dict, read_yaml, to_dict
 from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.data.sequence import Sequence
 from spmtrack_core.data.tracks import Tracks
@@ -67,6 +69,9 @@ MAY_CHANGE = {"output", "device", "time_limit_min", "log_every", "workers", "com
               "validation_every", "checkpoint_every", "patience"}  # fmt: skip
 """Settings that a resumed run may change without ceasing to be the same run."""
 VALIDATION_SEED = 987_654_321
+VALIDATION_BATCH = 16
+SKIPPED_STEPS = 50
+"""Steps in a row that the scaler of float16 may skip before the run counts as diverged."""
 FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 HeldOut: TypeAlias = list[Sequence] | SyntheticTracks | None
@@ -82,30 +87,37 @@ def train(
     command: str = "",
     console: Console | None = None,
     dry_run: bool = False,
+    time_limit_min: float = math.inf,
 ) -> Path:
     """Train a network as ``config`` says; returns the path of the final weights.
 
-    With ``dry_run`` everything is built, two steps are made and no file is written. Raises
-    TrainingDiverged at the first loss or gradient that is not finite (the last checkpoint stays,
-    the batch is saved), FileNotFoundError for missing data, weights or checkpoint, ValueError
-    where they do not fit this run.
+    ``time_limit_min`` ends this part of the run, counted from this call, with a checkpoint that
+    can be resumed. With ``dry_run`` everything is built, two steps are made and no file is
+    written. Raises TrainingDiverged at the first loss or gradient that is not finite (the last
+    checkpoint stays, the batch is saved), FileNotFoundError for missing data, weights or
+    checkpoint, ValueError where they do not fit this run.
     """
-    config, output = settled(config, resume), Path(config.output)
+    called = time.monotonic()
+    output = Path(config.output)
     if not (resume or dry_run) and (output / "checkpoint.pt").exists():
         raise ValueError(f"{output} holds a run already: --resume it, or name another output")
     if resume:
         check_resumable(output / "checkpoint.pt", config)
+    # Fabric knows from the environment which of several processes this one is
+    console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console
+    console = console or Console(stderr=True)
+
+    # -- data, before there are other processes: what is wrong with it is said once
+    datasets = open_datasets(config, console)
+    sequences = validation_sequences(config)
 
     # -- devices: one process each; all of them run this function
     fabric = connect(config)
     rank, world, leader = fabric.global_rank, fabric.world_size, fabric.is_global_zero
     if not leader:
         console = Console(quiet=True)
-    console = console or Console(stderr=True)
     parts = world * config.accumulate
-    if config.batch_size % parts:
-        raise ValueError(f"batch_size {config.batch_size} must be a multiple of {parts}: "
-                         f"{world} processes, accumulate {config.accumulate}")  # fmt: skip
+    lock = None if dry_run or not leader else hold(output)
 
     # -- parameters: a sharded network has its own, so the optimiser comes after it
     torch.manual_seed(config.seed)
@@ -124,7 +136,7 @@ def train(
     mean = Mean(learning, config.ema_decay)
 
     # -- where to start
-    step, used_min, best, stale = 0, 0.0, -math.inf, 0
+    step, used_min, best, stale, skipped = 0, 0.0, -math.inf, 0, 0
     if resume:
         state: dict[str, Any] = {"network": network, "optimizer": optimizer}
         state |= fabric.load(output / "checkpoint.pt", state, strict=False, weights_only=True)
@@ -132,13 +144,15 @@ def train(
             value.copy_(parted(state["mean"][name], value))
         step, used_min, before = state["step"], state["minutes"], state["before"]
         best, stale = state["best"], state["stale"]
+        if config.precision == "float16":
+            fabric.strategy.precision.load_state_dict(state["scaler"])
     first_step, steps = step, step + 2 if dry_run else config.steps
 
-    # -- data: batch number k is a function of seed, k and rank alone
-    with fabric.rank_zero_first():  # the others find the index that the first has cached
-        datasets = open_datasets(config, console)
-        batches = training_batches(config, datasets, fabric, step)
-        held_out = validation_data(config, fabric)
+    # batch number k is a function of seed, k and rank alone
+    batches = training_batches(config, datasets, fabric, step, steps)
+    held_out: HeldOut = sequences
+    if held_out is None and config.data == "synthetic":
+        held_out = synthetic_tracks(config, fabric, VALIDATION_BATCH, VALIDATION_SEED)
 
     # -- files, all of the first process
     log = Log(None if dry_run or not leader else output, keep_until=step)
@@ -174,7 +188,8 @@ def train(
     def save_state() -> None:
         state = {"network": network, "optimizer": optimizer, "step": step,
                  "mean": {name: whole(value) for name, value in mean.values.items()},
-                 "minutes": clock, "best": best, "stale": stale, "before": before,
+                 "scaler": fabric.strategy.precision.state_dict(), "minutes": clock,
+                 "best": best, "stale": stale, "before": before,
                  "config": plain(to_dict(config))}  # fmt: skip
         beside = output / ".checkpoint.pt.part"
         kept = {f"model.{name}" for name in learning}
@@ -194,7 +209,7 @@ def train(
                 group["lr"] = rate
 
             asked = time.monotonic()
-            parts_of_batch = [next(batches) for _ in range(config.accumulate)]
+            parts_of_batch = [next_batch(batches) for _ in range(config.accumulate)]
             made_s = time.monotonic() - asked
             grid_hw = config.model.search_grid_hw
             positives = torch.stack([positive_cells(part, grid_hw) for part in parts_of_batch])
@@ -217,21 +232,25 @@ def train(
             )
             sums["gradient_norm"] = whole(norm)
             sums["minutes"] = torch.tensor(minutes(), device=fabric.device)
+            here = (time.monotonic() - called) / 60
+            sums["minutes_here"] = torch.tensor(here, device=fabric.device)
             # one read-back; the mean of the clocks, so that all processes stop after one step
             means = reduced(fabric, torch.stack([t.float() for t in sums.values()]), "mean")
             values = dict(zip(sums, means.tolist(), strict=True))
-            clock = values.pop("minutes")
-            # the scaler of float16 skips steps with infinite gradients, and is to do so
-            judged = {k: v for k, v in values.items()
-                      if config.precision != "float16" or k != "gradient_norm"}  # fmt: skip
-            if not all(map(math.isfinite, judged.values())):
+            clock, here = values.pop("minutes"), values.pop("minutes_here")
+            # the scaler of float16 skips steps with infinite gradients, and is to, for a while
+            finite = math.isfinite(values["gradient_norm"])
+            skipped = 0 if finite or config.precision != "float16" else skipped + 1
+            finite |= 0 < skipped < SKIPPED_STEPS
+            if not finite or not math.isfinite(values["loss"]):
                 where = output / f"bad_batch_{rank}.pt"
                 parts_as_dicts = [part._asdict() for part in parts_of_batch]
                 if not dry_run:
                     write_beside(where, partial(torch.save, parts_as_dicts))
                 raise TrainingDiverged(
-                    f"step {step} gave {values}; stopped before the weights took harm, the batch "
-                    f"is in {where}. Try a smaller lr than {config.lr:g} or precision: float32"
+                    f"step {step} gave {values}; the batch is in {where}. Try a smaller lr than "
+                    f"{config.lr:g} or precision=float32, in a new output, with "
+                    f"start_from={output / 'weights.safetensors'} to keep what was learnt"
                 )
             optimizer.step()
             optimizer.zero_grad()
@@ -239,32 +258,35 @@ def train(
             mean.update(step)
             meter.add(values | {"made_s": made_s}, config.batch_size)
 
-            stop = step == steps or clock >= limit
+            stop = step == steps or clock >= limit or here >= time_limit_min
             bar.update(task, completed=max(step / steps, clock / limit))
-            validating = not dry_run and (stop or step % config.validation_every == 0)
+            due = step % config.validation_every == 0
+            validating = not dry_run and (stop or due)
             if validating or stop or step % config.log_every == 0:
                 samples = step * config.batch_size
-                row: dict[str, float] = {"step": step, "samples": samples, "lr": rate}
-                row |= meter.read() | {"minutes": clock, "memory_gb": memory_gb(fabric.device)}
-                if validating:
-                    judge = current()
-                    row |= validated(judge, held_out, config, fabric)
-                    score = row.get("validation_iou", -math.inf)
-                    stale = 0 if score > best else stale + 1
-                    if score > best:
-                        best = score
-                        save_weights("best.safetensors", judge)
-                    if config.patience is not None and stale >= config.patience:
-                        bar.console.print(f"no better for {stale} validations: stopped")
-                        stop = True
-                log.add(row)
+                line: dict[str, float] = {"step": step, "samples": samples, "lr": rate}
+                line |= meter.read() | {"minutes": clock, "memory_gb": memory_gb(fabric.device)}
+                judge = current() if validating else None
+                if judge is not None:
+                    # the first process speaks for all: rounding must not part their ways
+                    line |= fabric.broadcast(validated(judge, held_out, config, fabric))
+                log.add(line)
+                score = line.get("validation_iou", -math.inf)
+                if judge is not None and score > best:
+                    best, stale = score, 0
+                    save_weights("best.safetensors", judge)
+                elif judge is not None and due:  # a stop in between is no verdict
+                    stale += 1
+                if config.patience is not None and stale >= config.patience:
+                    bar.console.print(f"no better for {stale} validations: stopped")
+                    stop = True
                 meter = Meter()
-                bar.update(task, note=summary(row))
+                bar.update(task, note=summary(line))
                 if validating or dry_run or not console.is_terminal:
-                    bar.console.print(summary(row), highlight=False, soft_wrap=True)
+                    bar.console.print(summary(line), highlight=False, soft_wrap=True)
             if not dry_run and (stop or step % config.checkpoint_every == 0):
-                save_state()
                 save_weights("weights.safetensors", current())
+                save_state()
             if stop:
                 break
     if dry_run:
@@ -276,14 +298,29 @@ def train(
             f"{fabric.device}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    elif step == first_step:
-        if not resume:
-            raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before a step")
-    elif leader:
+        return output / "weights.safetensors"
+    if step == first_step and not resume:
+        raise ValueError(f"time_limit_min {config.time_limit_min} ended the run before a step")
+    if step == first_step:
+        console.print("this run has ended already: nothing was trained")
+        save_weights("weights.safetensors", current())
+    if leader:
         plot(log.rows, output / "curves.png")
-    if leader and not dry_run:
-        console.print(f"wrote {output / 'weights.safetensors'}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {output / 'weights.safetensors'}", highlight=False, soft_wrap=True)
+    if lock is not None:
+        lock.close()
     return output / "weights.safetensors"
+
+
+def hold(output: Path) -> IO[str]:
+    """Keep other runs out of a folder, until this process ends or closes what is returned."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = (output / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(f"another process is training in {output}") from None
+    return lock
 
 
 def connect(config: TrainConfig) -> Fabric:
@@ -294,6 +331,11 @@ def connect(config: TrainConfig) -> Fabric:
     device = choose_device(config.device)
     if device.type == "cpu" and config.precision == "float16":
         raise ValueError("precision float16 needs a GPU to train on; bfloat16 works on both")
+    if device.type == "cuda" and config.devices > torch.cuda.device_count():
+        raise ValueError(
+            f"devices is {config.devices}, but there are {torch.cuda.device_count()} GPUs here; "
+            f"devices=1 accumulate={config.devices} makes the same steps on one"
+        )
     count = config.devices * config.nodes
     strategy: Any = "ddp" if count > 1 else "auto"
     if config.strategy == "fsdp":
@@ -321,35 +363,32 @@ def shard(network: nn.Module, mesh: Any) -> nn.Module:
     return network
 
 
-def load_first(config: TrainConfig) -> Checkpoint:
-    """The weights of ``start_from``, on ``trunk`` where they have none of their own."""
-    trunk = None if config.trunk in (None, "pretrained") else config.trunk
-    return load_checkpoint(find_weights(config.start_from or ""), trunk)
+def load_first(start_from: str, trunk: str | None) -> Checkpoint:
+    """The weights a run starts from, on ``trunk`` where they have none of their own."""
+    return load_checkpoint(
+        find_weights(start_from), None if trunk in (None, "pretrained") else trunk
+    )
 
 
-def settled(config: TrainConfig, resume: bool) -> TrainConfig:
-    """``config`` with the settings of ``start_from`` where it has none for network and tracker.
+def read_settings(path: str | Path, overrides: Collection[str], resume: bool) -> TrainConfig:
+    """The settings of a run; network and tracker that they do not name are those of start_from.
 
-    Raises ValueError where it describes another network than that of the weights.
+    To ``resume``, those of the run itself: the weights it started from may be gone. Raises as
+    ``load_yaml`` and ``load_checkpoint`` do.
     """
-    if config.start_from is None:
-        return config
-    if resume:  # the weights may be gone by now
-        stored = read_state(Path(config.output, "checkpoint.pt"))["config"]
-        model = from_dict(ModelConfig, stored["model"])
-        tracker = from_dict(TrackerConfig, stored["tracker"])
-    else:
-        _, model, tracker, *_ = load_first(config)
-    if config.model != ModelConfig():
-        if replace(model, drop_path=0.0) != replace(config.model, drop_path=0.0):
-            raise ValueError(
-                f"start_from {config.start_from}: its network is {model}, not the {config.model} "
-                "of this run; leave model out to take that of the weights"
-            )
-        model = config.model
-    if config.tracker != TrackerConfig():
-        tracker = config.tracker
-    return replace(config, model=model, tracker=tracker)
+    tree = read_yaml(path, list(overrides))
+    if tree.get("start_from") is not None:
+        if resume:
+            output = str(tree.get("output", TrainConfig.output))
+            stored = read_state(Path(output, "checkpoint.pt"))["config"]
+        else:
+            trunk = tree.get("trunk")
+            loaded = load_first(str(tree["start_from"]), trunk)
+            stored = {"model": to_dict(loaded.model_config),
+                      "tracker": to_dict(loaded.tracker_config)}  # fmt: skip
+        for part in ("model", "tracker"):
+            tree[part] = {**stored[part], **(tree.get(part) or {})}
+    return from_dict(TrainConfig, tree)
 
 
 def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
@@ -360,7 +399,12 @@ def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, 
     round them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
-        loaded = load_first(config)
+        loaded = load_first(config.start_from, config.trunk)
+        if replace(loaded.model_config, drop_path=0.0) != replace(config.model, drop_path=0.0):
+            raise ValueError(
+                f"start_from {config.start_from}: its network is {loaded.model_config}, not the "
+                f"{config.model} of this run"
+            )
         # a network of its own: the file is not to be written into, nor its stochastic depth used
         model = build_spmtrack(config.model)
         model.load_state_dict(loaded.model.state_dict())
@@ -390,21 +434,32 @@ def open_datasets(config: TrainConfig, console: Console) -> list[Tracks]:
     return opened
 
 
+def next_batch(batches: Iterator[Batch]) -> Batch:
+    """The next batch; an error of a process that reads is its last line, not its traceback."""
+    try:
+        return next(batches)
+    except (ValueError, OSError) as error:
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+
+
+def synthetic_tracks(config: TrainConfig, fabric: Fabric, size: int, seed: int) -> SyntheticTracks:
+    """Batches of ``size`` synthetic tracks on the device of this process."""
+    stills = read_stills(config.synthetic, fabric.device)
+    return SyntheticTracks(config.synthetic, config.model, config.tracker, stills, size, seed)
+
+
 def training_batches(
-    config: TrainConfig, datasets: list[Tracks], fabric: Fabric, step: int
+    config: TrainConfig, datasets: list[Tracks], fabric: Fabric, step: int, steps: int
 ) -> Iterator[Batch]:
     """The batches of this process from optimiser step ``step`` on, on its device."""
     rank, world = fabric.global_rank, fabric.world_size
     share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
     if config.data == "synthetic":
-        stills = read_stills(config.synthetic, fabric.device)
-        tracks = SyntheticTracks(
-            config.synthetic, config.model, config.tracker, stills, share, config.seed
-        )
+        tracks = synthetic_tracks(config, fabric, share, config.seed)
         return (tracks.batch(k * world + rank) for k in itertools.count(start))
     videos = VideoTracks(config.videos, config.model, config.tracker, datasets, config.seed)
     pinned = fabric.device.type == "cuda"
-    stop = config.steps * config.accumulate
+    stop = steps * config.accumulate
     read = loader(
         videos, share, config.workers, start, stop, rank, world, pin_memory=pinned
     )
@@ -416,28 +471,23 @@ def first_batch(config: TrainConfig) -> Batch:
     config = replace(config, batch_size=12, accumulate=1, devices=1, nodes=1, workers=0)
     fabric = Fabric(accelerator="cpu", devices=1)
     datasets = open_datasets(config, Console(stderr=True))
-    return next(training_batches(config, datasets, fabric, 0))
+    return next_batch(training_batches(config, datasets, fabric, 0, 1))
 
 
-def validation_data(config: TrainConfig, fabric: Fabric) -> HeldOut:
-    """What a run is validated on: sequences, or other draws of synthetic tracks."""
-    if config.validation is not None:
-        tracks = open_tracks(config.validation)
-        usable = [i for i in range(len(tracks)) if judged_frames(tracks.boxes_xywh(i), config)]
-        if not usable:
-            raise ValueError(
-                f"no sequence of the validation set {config.validation.name} shows its target "
-                f"again within {config.validation_frames} frames"
-            )
-        count = min(len(usable), config.validation_samples)
-        chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
-        return [tracks.sequence(usable[index]) for index in chosen]
-    if config.data == "synthetic":
-        stills = read_stills(config.synthetic, fabric.device)
-        return SyntheticTracks(
-            config.synthetic, config.model, config.tracker, stills, 16, VALIDATION_SEED
+def validation_sequences(config: TrainConfig) -> list[Sequence] | None:
+    """The sequences of ``validation``, evenly spread; None where it names no dataset."""
+    if config.validation is None:
+        return None
+    tracks = open_tracks(config.validation)
+    usable = [i for i in range(len(tracks)) if judged_frames(tracks.boxes_xywh(i), config)]
+    if not usable:
+        raise ValueError(
+            f"no sequence of the validation set {config.validation.name} shows its target again "
+            f"within {config.validation_frames} frames"
         )
-    return None
+    count = min(len(usable), config.validation_samples)
+    chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
+    return [tracks.sequence(usable[index]) for index in chosen]
 
 
 def judged_frames(boxes_xywh: Boxes, config: TrainConfig) -> int:
@@ -463,10 +513,12 @@ def validated(
     tracker = Tracker(judge, config.model, config.tracker, fabric.device, config.precision)
     mine = held_out[fabric.global_rank :: fabric.world_size]
     found = validate_sequences(tracker, mine, config.validation_frames)
-    ious = list(found.values())
+    ious = [iou for iou in found.values() if iou]
     sums = [sum(np.mean(iou) for iou in ious), len(ious), sum(map(sum, ious)), sum(map(len, ious))]
-    # float32: not every backend of all processes knows float64
-    total = reduced(fabric, torch.tensor(sums, device=fabric.device), "sum").tolist()
+    shares = torch.tensor(sums, dtype=torch.float32, device=fabric.device)
+    total = reduced(fabric, shares, "sum").tolist()
+    if not total[1]:
+        return {}  # none could be read; each has been named
     return {"validation_iou": total[0] / total[1], "validation_ao": total[2] / total[3]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
@@ -60,22 +61,30 @@ def validate_sequences(
 ) -> dict[str, list[float]]:
     """Track each sequence from its first visible frame, at most ``max_frames`` of it.
 
-    Returns the IoU of every frame after the first in which the target is visible, by sequence.
+    Returns the IoU of every frame after the first in which the target is visible, by sequence. One
+    that cannot be read or started is left out, with a warning.
     """
     found = {}
     for sequence in sequences:
-        truth = sequence.boxes_xywh
-        if truth is None:
-            raise ValueError(f"sequence {sequence.name} has no boxes to validate with")
-        visible = np.asarray(np.isfinite(truth).all(axis=1))
-        first = int(visible.argmax())
-        frames = itertools.islice(sequence, first, first + max_frames)
-        tracker.init(next(frames), truth[first])
-        ious = []
-        for index, frame in enumerate(frames, first + 1):
-            box = tracker.update(frame).box_xywh
-            if visible[index]:
-                pair = xywh_to_xyxy(box), xywh_to_xyxy(truth[index])
-                ious.append(float(iou_xyxy(*pair)))
-        found[sequence.name] = ious
+        try:
+            found[sequence.name] = _track(tracker, sequence, max_frames)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"not validated on {sequence.name}: {error}", stacklevel=2)
     return found
+
+
+def _track(tracker: Tracker, sequence: Sequence, max_frames: int) -> list[float]:
+    truth = sequence.boxes_xywh
+    if truth is None:
+        raise ValueError(f"sequence {sequence.name} has no boxes to validate with")
+    visible = np.asarray(np.isfinite(truth).all(axis=1))
+    first = int(visible.argmax())
+    frames = itertools.islice(sequence, first, first + max_frames)
+    tracker.init(next(frames), truth[first])
+    ious = []
+    for index, frame in enumerate(frames, first + 1):
+        box = tracker.update(frame).box_xywh
+        if visible[index]:
+            pair = xywh_to_xyxy(box), xywh_to_xyxy(truth[index])
+            ious.append(float(iou_xyxy(*pair)))
+    return ious

@@ -327,3 +327,34 @@ def test_real_clips_are_read(tmp_path):
         centres = (boxes[:, :2] + boxes[:, 2:] / 2)[np.isfinite(boxes[:, 0])]
         assert (centres > 0).all(), tracks.track_name(i)
         assert (centres < (width, height)).all(), tracks.track_name(i)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [("0.1,0.2,0.3,0.4", "shares of the frame instead of pixels"),
+     ("500,500,20,20", "of a larger frame"), ("3,3,1.5,9", "thinner than two pixels")],
+)  # fmt: skip
+def test_boxes_that_cannot_be_in_pixels_are_named(tmp_path, opened, box, reason):
+    make_folder(tmp_path / "data")
+    text(tmp_path / "data" / "a" / "groundtruth.txt", box, box)
+    tracks = opened("folder")
+    assert len(tracks) == 2, reason
+    assert any(re.match(r"a: its boxes lie outside .*must be in pixels", line)
+               for line in tracks.skipped), tracks.skipped  # fmt: skip
+
+
+def test_copies_of_the_boxes_are_no_videos(tmp_path, opened):
+    make_folder(tmp_path / "data")
+    for name in ("groundtruth.txt~", "groundtruth.csv", "groundtruth.json"):
+        text(tmp_path / "data" / "a" / name, "1,2,3,4")
+    assert "a" in {opened("folder").track_name(i) for i in range(3)}
+
+
+def test_every_image_is_drawn_as_often_whatever_is_in_it(tmp_path, opened):
+    make_coco(tmp_path / "data")
+    tracks = opened("coco")
+    names = [tracks.track_name(i) for i in range(len(tracks))]
+    random = np.random.default_rng(0)
+    drawn = np.bincount([tracks.draw(random) for _ in range(3000)], minlength=len(names))
+    # two objects in one image, one in the other
+    assert np.allclose(np.sort(drawn) / 3000, [0.25, 0.25, 0.5], atol=0.04), names

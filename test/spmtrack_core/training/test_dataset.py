@@ -47,6 +47,9 @@ class Memory:
     def __len__(self):
         return len(self.tracks)
 
+    def draw(self, random):
+        return int(random.integers(len(self.tracks)))
+
     def track_name(self, i):
         return f"t{i}"
 

@@ -67,7 +67,7 @@ def rows(config: TrainConfig) -> list[dict[str, str]]:
 
 def test_a_run_leaves_its_files(config):
     path = train(config, command="spmtrack train tiny.yaml")
-    model, model_config, tracker_config, story = load_checkpoint(path)
+    model, model_config, tracker_config, story, _ = load_checkpoint(path)
     assert (model_config, tracker_config) == (config.model, config.tracker)
     assert story["command"] == "spmtrack train tiny.yaml"
     assert story["samples"].startswith("24 ")
@@ -76,7 +76,7 @@ def test_a_run_leaves_its_files(config):
     assert [row["step"] for row in log] == list("123456")
     assert [bool(row["validation_iou"]) for row in log] == [False, False, True] * 2
     names = {p.name for p in Path(config.output).iterdir() if "events" not in p.name}
-    assert names == {"config.yaml", "log.csv", "checkpoint.pt", "weights.safetensors",
+    assert names == {".lock", "config.yaml", "log.csv", "checkpoint.pt", "weights.safetensors",
                      "best.safetensors", "curves.png"}  # fmt: skip
     assert any("tfevents" in p.name for p in Path(config.output).iterdir())
     assert load_yaml(Path(config.output, "config.yaml"), TrainConfig) == config
@@ -129,7 +129,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_batch(config, monk
 
     monkeypatch.setattr(trainer.SyntheticTracks, "batch", spoil)
     Path(config.output, "checkpoint.pt").unlink()  # a new run in the same folder
-    with pytest.raises(TrainingDiverged, match=r"step 0 .*bad_batch_0\.pt.* lr than 0\.001"):
+    text = r"step 0 .*bad_batch_0\.pt.* lr than 0\.001 .*start_from="
+    with pytest.raises(TrainingDiverged, match=text):
         train(config)
     assert Path(config.output, "weights.safetensors").read_bytes() == weights
     (kept,) = torch.load(Path(config.output, "bad_batch_0.pt"))
@@ -150,6 +151,33 @@ def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
         assert float(last["lr"]) < 0.1 * config.lr
     train(replace(limited, time_limit_min=2.0), resume=True)  # more time: it goes on
     assert int(rows(limited)[-1]["step"]) > int(last["step"])
+
+
+def test_jobs_in_a_chain_each_do_their_part(config):
+    """The limit of a call counts from it; what it interrupts is validated and no verdict."""
+    whole = replace(config, output=f"{config.output}_whole")
+    train(whole)
+    for part in range(1, 4):
+        train(replace(config, patience=1), resume=part > 1, time_limit_min=1e-9)
+        assert int(rows(config)[-1]["step"]) == part
+    train(replace(config, patience=9), resume=True)
+    assert [r["loss"] for r in rows(config)] == [r["loss"] for r in rows(whole)]
+
+
+def test_resuming_a_run_that_has_ended_restores_its_weights(config, capsys):
+    path = train(config)
+    before = path.read_bytes()
+    path.unlink()
+    train(config, resume=True, console=Console(width=200))
+    assert "has ended already: nothing was trained" in capsys.readouterr().out
+    assert load_checkpoint(path).model.target_token.isfinite().all()
+    assert len(path.read_bytes()) == pytest.approx(len(before), rel=0.01)
+
+
+def test_one_run_at_a_time_in_a_folder(config):
+    with trainer.hold(Path(config.output)):
+        with pytest.raises(ValueError, match="another process is training in"):
+            train(config)
 
 
 def test_a_time_limit_too_short_for_a_step(config):
@@ -197,21 +225,17 @@ def test_bfloat16(config):
     assert all(float(row["loss"]) < 100 for row in rows(config))
 
 
-def test_only_adapters_learn(config):
-    adapters = replace(config, trained="adapters", ema_decay=0.0)
-    before = build_and_seed(config)
-    model, *_ = load_checkpoint(train(adapters))
+def test_only_adapters_learn(config, tmp_path):
+    first = train(replace(config, steps=2))
+    adapters = replace(config, trained="adapters", ema_decay=0.0, start_from=str(first),
+                       output=str(tmp_path / "peft"))  # fmt: skip
+    before, model = load_checkpoint(first).model, load_checkpoint(train(adapters)).model
     names = trainable_names(model)
     for name, parameter in model.named_parameters():
         frozen = torch.equal(parameter, before.get_parameter(name))
         assert frozen == (name not in names), name
-    stored = torch.load(Path(config.output, "checkpoint.pt"))["network"]
+    stored = torch.load(Path(adapters.output, "checkpoint.pt"))["network"]
     assert {name.removeprefix("model.") for name in stored} == names
-
-
-def build_and_seed(config: TrainConfig):
-    torch.manual_seed(config.seed)
-    return build_spmtrack(config.model)
 
 
 def test_adapters_on_a_trunk_of_ones_own(config, tmp_path):
@@ -251,7 +275,8 @@ def test_a_run_that_gets_no_better_is_stopped(config, monkeypatch):
     monkeypatch.setattr(trainer, "validate_batches", lambda *_: {"validation_iou": 0.1})
     train(replace(config, steps=50, validation_every=2, patience=2))
     assert rows(config)[-1]["step"] == "6"  # the first is the best; then two that are not better
-    assert load_checkpoint(Path(config.output, "best.safetensors")).story["steps"] == "1"
+    story = load_checkpoint(Path(config.output, "best.safetensors")).story
+    assert (story["steps"], story["validation_iou"]) == ("2", "0.1000")
 
 
 def test_a_dry_run_leaves_nothing(config, capsys):
@@ -288,6 +313,8 @@ def test_decay_is_for_matrices():
         ({"strategy": "zero"}, "strategy must be one of"),
         ({"accumulate": 0}, "accumulate must be >= 1"),
         ({"patience": 0}, "patience must be >= 1"),
+        ({"batch_size": 4, "devices": 3}, "batch_size 4 must be a multiple of 3: devices 3"),
+        ({"trained": "adapters"}, "adapters needs trunk or start_from"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": float("nan")}, "lr must be finite"),
