@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from timm.layers import GluMlp
@@ -45,7 +45,7 @@ class FusedMaps(nn.Module):
     ) -> None:
         super().__init__()
         parts = [fold(part, scale) for part in maps]
-        routed = [part for part in parts if part.experts is not None]
+        routed = [part for part in parts if part.experts.shape[1]]
         rows = [part.weight for part in parts]
         self.out_features = sum(map(len, rows))
         rows += [part.down for part in routed] + [part.router for part in routed]
@@ -53,13 +53,13 @@ class FusedMaps(nn.Module):
         self.columns: list[slice] = []
         self.experts = nn.ParameterList()
         if routed:
-            _, self.used_experts, self.rank = routed[0].experts.shape
+            self.used_experts, self.rank = routed[0].experts.shape[1:]
             self.hidden_features, self.all_experts = len(routed[0].down), len(routed[0].router)
             start = 0
             for part in parts:
                 columns = slice(start, start + len(part.weight))
                 start = columns.stop
-                if part.experts is not None:
+                if part.experts.shape[1]:
                     self.columns.append(columns)
                     wide = torch.cat((part.experts.flatten(1), part.bias.unsqueeze(1)), 1)
                     self.experts.append(_frozen(F.pad(wide, (0, -wide.shape[1] % 16)), dtype))
@@ -153,11 +153,13 @@ class FusedHead(nn.Module):
     def __init__(self, head: Head, dtype: torch.dtype) -> None:
         super().__init__()
         self.grid_hw = head.grid_hw
-        both = [(s, b) for s, b in zip(head.score.layers, head.box.layers, strict=True)]
-        self.first = FusedMaps(both[0], dtype)
-        self.hidden = _frozen(torch.stack([layer.weight.t() for layer in both[1]]), dtype)
-        self.hidden_bias = _frozen(torch.stack([layer.bias[None] for layer in both[1]]), dtype)
-        self.score, self.box = (FusedMaps([layer], dtype) for layer in both[2])
+        pairs = zip(head.score.layers, head.box.layers, strict=True)
+        first, second, (score, box) = cast("list[tuple[nn.Linear, nn.Linear]]", list(pairs))
+        self.first = FusedMaps(first, dtype)
+        folded = [fold(layer) for layer in second]
+        self.hidden = _frozen(torch.stack([part.weight.t() for part in folded]), dtype)
+        self.hidden_bias = _frozen(torch.stack([part.bias[None] for part in folded]), dtype)
+        self.score, self.box = FusedMaps([score], dtype), FusedMaps([box], dtype)
         rows, columns = self.grid_hw
         x = (torch.arange(columns, device=self.hidden.device) + 0.5) / columns
         y = (torch.arange(rows, device=self.hidden.device) + 0.5) / rows
@@ -235,7 +237,8 @@ class FusedSPMTrack(nn.Module):
             tokens = block(tokens, tokens.shape[1])  # (B, 1 + Nx + R * Nz, C)
         tokens = self.norm(self.blocks[-1](tokens, read))  # (B, 1 + Nx, C)
         state = tokens[:, :1].clone()  # (B, 1, C)
-        return Prediction(*self.head(tokens[:, 1:], state), state)
+        score_map, boxes = self.head(tokens[:, 1:], state)
+        return Prediction(score_map, boxes, state)
 
 
 def fuse(model: SPMTrack, dtype: torch.dtype | None = None) -> FusedSPMTrack:
@@ -259,16 +262,16 @@ class Folded(NamedTuple):
     """(hidden, in): rank rows, or rank rows for each expert."""
     router: Tensor
     """(E, in)"""
-    experts: Tensor | None
-    """(out, E', rank) for the last E' experts, E - 1 or all; None without."""
+    experts: Tensor
+    """(out, E', rank) for the last E' experts: E - 1, all or none."""
 
 
-def fold(part: nn.Linear | TMoELinear, scale: Tensor | None) -> Folded:
+def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
     """``part`` times ``scale``, equal but for rounding."""
     weight = part.weight.detach().float().clone()
     bias = weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach().float()
     down = router = weight[:0]
-    experts = None
+    experts = weight.new_zeros(len(weight), 0, 1)
     if isinstance(part, TMoELinear):
         down, router = part.down.detach().float(), part.router.detach().float()
         experts = part.scaling * part.experts.detach().float()  # (out, E, rank)
@@ -279,11 +282,10 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None) -> Folded:
                 always = always + part.scaling * part.shared.detach().float()
             weight += always @ down[0]
         down = down.flatten(0, 1)
-        if not experts.shape[1]:
-            experts = None
     if scale is not None:
-        weight, bias = weight * scale[:, None], bias * scale
-        experts = None if experts is None else experts * scale[:, None, None]
+        weight, bias, experts = (
+            weight * scale[:, None], bias * scale, experts * scale[:, None, None]
+        )  # fmt: skip
     return Folded(weight, bias.clone(), down, router, experts)
 
 

@@ -27,9 +27,9 @@ def tokens_of(model, io, names):
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.inference_mode()
 def test_two_frames_give_the_published_maps(variant, parity):
-    model, io = fuse(golden_model(f"model_{variant}_params")), golden_tensors(f"model_{variant}_io")
-    references = tokens_of(model, io, [(f"z_{i}", f"z_{i}_feat_mask") for i in range(3)])
     fixture = f"model_{variant}"
+    model, io = fuse(golden_model(f"{fixture}_params")), golden_tensors(f"{fixture}_io")
+    references = tokens_of(model, io, [(f"z_{i}", f"z_{i}_feat_mask") for i in range(3)])
     for slot in range(3):
         parity.close(fixture, "embedded tokens, fused", references[:, slot],
                      io[f"mid.z_{slot}_tokens"], atol=1e-5)  # fmt: skip
