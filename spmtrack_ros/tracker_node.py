@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 import cv2
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
@@ -141,9 +140,7 @@ class TrackerNode(Node):
             settings.weights, settings.device, threshold, settings.precision
         )
         # The first run allocates memory and chooses kernels: not while the target moves away.
-        blank = np.zeros((120, 160, 3), np.uint8)
-        tracker.init(blank, (60.0, 40.0, 40.0, 40.0))
-        tracker.update(blank)
+        tracker.warm_up()
         loaded = time.perf_counter() - started
         self.get_logger().info(
             f"weights '{settings.weights}' on {tracker.device}, loaded in {loaded:.1f} s"

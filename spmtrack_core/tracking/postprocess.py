@@ -29,9 +29,10 @@ def select_box(
     ranked = (1 - window_weight) * scores + window_weight * window
     cells = ranked.flatten(1).argmax(1)  # (B,)
     targets = torch.arange(len(cells), device=cells.device)
-    boxes = prediction.boxes.flatten(1, 2)[targets, cells]  # (B, 4)
-    size = boxes.new_tensor((search_hw[1], search_hw[0]) * 2)
-    return boxes * size, scores.flatten(1)[targets, cells], cells
+    x0, y0, x1, y1 = prediction.boxes.flatten(1, 2)[targets, cells].unbind(-1)  # (B,)
+    height, width = search_hw
+    boxes = torch.stack((x0 * width, y0 * height, x1 * width, y1 * height), -1)  # (B, 4)
+    return boxes, scores.flatten(1)[targets, cells], cells
 
 
 def box_in_frame(

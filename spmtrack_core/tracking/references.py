@@ -1,8 +1,9 @@
 """The temporal context buffer: which of the frames seen so far the network attends to.
 
-The published code keeps a crop of every frame for ever. Here the store has a fixed size: once it
-is full, every second entry is dropped and from then on every second frame is stored, so that the
-entries stay evenly spread over the whole video.
+The published code keeps a crop of every frame for ever, and embeds the chosen ones anew for each
+frame. Here a frame enters as the network takes it, as tokens, and the store has a fixed size: once
+it is full, every second entry is dropped and from then on every second frame is stored, so that
+the entries stay evenly spread over the whole video.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ def select_references(stored: int, rule: str) -> tuple[int, int, int]:
 
 
 class ReferenceBuffer:
-    """Crops and masks of past frames in memory that is taken once.
+    """What the network attends to of past frames, in memory that is taken once.
 
-    Entry ``i`` is frame ``i * stride``; the template is entry 0 and never leaves.
+    A frame is one tensor or several, of the given ``shapes`` and of float32. Entry ``i`` is frame
+    ``i * stride``; the template is entry 0 and never leaves.
     """
 
     def __init__(
-        self, capacity: int, crop_shape: tuple[int, ...], mask_shape: tuple[int, ...],
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.crops = torch.empty((capacity, *crop_shape), device=device)
-        self.masks = torch.empty((capacity, *mask_shape), device=device)
+        self, capacity: int, *shapes: tuple[int, ...], device: torch.device | str = "cpu"
+    ) -> None:
+        self.capacity = capacity
+        self.parts = tuple(torch.empty((capacity, *shape), device=device) for shape in shapes)
         self.stride = 1
         self.frames = 0
         """Frames handed in so far."""
@@ -62,18 +63,18 @@ class ReferenceBuffer:
         """Count a frame that is not kept."""
         self.frames += 1
 
-    def append(self, crop: Tensor, mask: Tensor) -> None:
-        """Hand in the next frame's crop and mask; kept if the stride falls on this frame."""
-        if self.keeps_next and self.entries == len(self.crops):
+    def append(self, *frame: Tensor) -> None:
+        """Hand in the next frame; kept if the stride falls on it."""
+        if self.keeps_next and self.entries == self.capacity:
             kept = (self.entries + 1) // 2
-            for entry in range(1, kept):
-                self.crops[entry] = self.crops[2 * entry]
-                self.masks[entry] = self.masks[2 * entry]
+            for part in self.parts:
+                for entry in range(1, kept):
+                    part[entry] = part[2 * entry]
             self.entries = kept
             self.stride *= 2
         if self.keeps_next:
-            self.crops[self.entries] = crop
-            self.masks[self.entries] = mask
+            for part, tensor in zip(self.parts, frame, strict=True):
+                part[self.entries] = tensor
             self.entries += 1
         self.frames += 1
 
@@ -82,8 +83,9 @@ class ReferenceBuffer:
         entry = (frame_index + (self.stride - 1) // 2) // self.stride
         return min(entry, self.entries - 1) * self.stride
 
-    def gather(self, rule: str) -> tuple[Tensor, Tensor]:
-        """Reference frames (1, R, 3, h, w) and masks (1, R, Hz, Wz) for the next frame."""
+    def gather(self, rule: str) -> tuple[Tensor, ...]:
+        """The reference frames for the next frame: (1, R, ...) of each shape."""
         wanted = select_references(self.frames, rule)
         entries = [self.nearest(frame) // self.stride for frame in wanted]
-        return self.crops[entries].unsqueeze(0), self.masks[entries].unsqueeze(0)
+        # one by one: a list of indices would be a tensor to upload
+        return tuple(torch.stack([part[e] for e in entries]).unsqueeze(0) for part in self.parts)

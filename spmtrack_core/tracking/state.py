@@ -40,5 +40,5 @@ class Target:
     background: NDArray
     """(3,) mean colour of the first frame, 0..255; fills search regions beyond the frame."""
     references: ReferenceBuffer
-    state_token: Tensor | None = None
-    """(1, 1, C) target state token of the last frame; None before the first update."""
+    state_token: Tensor
+    """(1, 1, C) target state token of the last frame; zero, which adds nothing, before."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.geometry.boxes import (
@@ -18,8 +21,10 @@ from spmtrack_core.geometry.boxes import (
     xyxy_to_xywh,
 )
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
+from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
+from spmtrack_core.tracking.graph import GraphedStep
 from spmtrack_core.tracking.postprocess import (
     box_in_frame,
     hann_window,
@@ -30,14 +35,16 @@ from spmtrack_core.tracking.preprocess import foreground_mask, search_crop, temp
 from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.state import Target, TrackResult, TrackState
 
+LOG = logging.getLogger(__name__)
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Tracker:
-    """Follows one target. Not thread-safe: one caller at a time. Takes the model over, frozen.
+    """Follows one target. Not thread-safe: one caller at a time.
 
-    ``precision`` is that of the network's products (autocast, as the published evaluation has
-    it); what lies around the network is float32 and float64.
+    Tracks with the inference layout of ``model``, which it leaves alone. ``precision`` is that of
+    the network's products, as under autocast in the published evaluation; what lies around the
+    network is float32 and float64.
     """
 
     def __init__(
@@ -49,13 +56,15 @@ class Tracker:
         precision: str = "float32",
     ) -> None:
         self.device = torch.device(device)
-        self.dtype = choose_precision(precision)
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.model = fuse(model, choose_precision(precision)).to(self.device)
         self.model_config = model_config
         self.config = config
         self.window = hann_window(model_config.search_grid_hw).to(self.device)
         self.target: Target | None = None
+        self._graph: GraphedStep | None = None
+        self._may_graph = self.device.type == "cuda"
 
+    @torch.inference_mode()
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
         """Name the target: ``frame`` RGB uint8 (H, W, 3), ``box_xywh`` in its pixels.
 
@@ -64,13 +73,12 @@ class Tracker:
         """
         frame = check_frame(frame)
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
+        state_token = torch.zeros_like(self.model.query)
+        rows, columns = self.model_config.template_grid_hw
         references = ReferenceBuffer(
-            self.config.buffer_frames,
-            (3, *self.model_config.template_hw),
-            self.model_config.template_grid_hw,
-            self.device,
+            self.config.buffer_frames, (rows * columns, state_token.shape[-1]), device=self.device
         )
-        target = Target(box_xyxy, mean_colour(frame), references)
+        target = Target(box_xyxy, mean_colour(frame), references, state_token)
         self._remember(target, frame, box_xyxy)
         self.target = target
 
@@ -90,20 +98,16 @@ class Tracker:
             frame, target.box_xyxy, config.search_area_factor, search_hw, config.min_side,
             target.background,
         )  # fmt: skip
-        half = self.dtype is not torch.float32
-        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
-            prediction = self.model(
-                torch.from_numpy(search).unsqueeze(0).to(self.device),  # (1, 3, H, W)
-                *target.references.gather(config.reference_rule),
-                target.state_token,
-            )
-        boxes, scores, _ = select_box(prediction, self.window, config.window_weight, search_hw)
-        # one read-back for box and confidence together
-        *box_in_crop, confidence = torch.cat((boxes[0], scores)).tolist()
+        answer, state_token = self._step(
+            torch.from_numpy(search).unsqueeze(0),  # (1, 3, H, W)
+            *target.references.gather(config.reference_rule),
+            target.state_token,
+        )
+        *box_in_crop, confidence = answer.tolist()  # the only read-back
         box_xyxy = box_in_frame(box_in_crop, transform, frame.shape[:2])
         good = is_good_box(box_xyxy)
         if math.isfinite(confidence):
-            target.state_token = prediction.state_token
+            target.state_token = state_token
         else:  # keep what is not a number out of the frames to come
             confidence, good = 0.0, False
         if good:
@@ -115,6 +119,39 @@ class Tracker:
         return TrackResult(
             (x, y, w, h), confidence, TrackState.LOST if lost else TrackState.TRACKING
         )
+
+    def warm_up(self) -> None:
+        """Follow a blank image for one frame, so that the first real one takes no longer.
+
+        Memory is taken, kernels are chosen, on CUDA the network is recorded. The target stays.
+        """
+        target, blank = self.target, np.zeros((120, 160, 3), np.uint8)
+        try:
+            self.init(blank, (60.0, 40.0, 40.0, 40.0))
+            self.update(blank)
+        finally:
+            self.target = target
+
+    def _step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """``_predict`` for a search region on the host; replayed on CUDA, if it can be."""
+        if self._may_graph and self._graph is None:
+            try:
+                self._graph = GraphedStep(self._predict, inputs, self.device)
+            except RuntimeError as error:
+                self._may_graph = False
+                reason = str(error).partition("\n")[0]
+                LOG.warning("tracking without a CUDA graph, which is slower: %s", reason)
+        if self._graph is not None:
+            return self._graph(*inputs)
+        return self._predict(inputs[0].to(self.device), *inputs[1:])
+
+    def _predict(self, search: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """What one frame needs: box in the crop and confidence (5,), and state token (1, 1, C)."""
+        prediction = self.model(search, *others)
+        boxes, scores, _ = select_box(
+            prediction, self.window, self.config.window_weight, self.model_config.search_hw
+        )
+        return torch.cat((boxes[0], scores)), prediction.state_token
 
     def _remember(self, target: Target, frame: Image, box_xyxy: Boxes) -> None:
         """Hand the frame to the target's reference buffer."""
@@ -128,7 +165,8 @@ class Tracker:
         mask = foreground_mask(
             transform.to_crop(box_xyxy), template_hw, self.model_config.template_grid_hw
         )
-        target.references.append(torch.from_numpy(crop), torch.from_numpy(mask))
+        crops, masks = (torch.from_numpy(part)[None].to(self.device) for part in (crop, mask))
+        target.references.append(self.model.embed_references(crops, masks)[0])
 
 
 def load_tracker(

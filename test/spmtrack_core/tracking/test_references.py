@@ -15,18 +15,22 @@ from spmtrack_core.tracking.references import ReferenceBuffer, select_references
 RULES = json.loads((GOLDEN / "memory_selection.json").read_text())
 
 
+def parts(frame: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((1,), float(frame)), torch.full((2, 1), float(frame))
+
+
 def filled(frames: int, capacity: int) -> ReferenceBuffer:
-    """A buffer whose crops and masks hold their own frame index."""
-    buffer = ReferenceBuffer(capacity, (1,), (1,), torch.device("cpu"))
+    """A buffer whose frames are two tensors that hold their own index."""
+    buffer = ReferenceBuffer(capacity, (1,), (2, 1))
     for frame in range(frames):
-        buffer.append(torch.tensor([float(frame)]), torch.tensor([float(frame)]))
+        buffer.append(*parts(frame))
     return buffer
 
 
 def gathered(buffer: ReferenceBuffer, rule: str) -> list[int]:
-    crops, masks = buffer.gather(rule)
-    assert torch.equal(crops, masks)
-    return crops.flatten().int().tolist()
+    one, two = buffer.gather(rule)
+    assert one.shape == (1, 3, 1) and torch.equal(one.unsqueeze(2).expand(1, 3, 2, 1), two)
+    return one.flatten().int().tolist()
 
 
 @pytest.mark.golden
@@ -53,7 +57,7 @@ def test_a_video_shorter_than_the_buffer_uses_exactly_the_selected_frames(rule):
 @settings(max_examples=60, deadline=None)
 def test_longer_videos_use_the_nearest_stored_frames(frames, capacity, rule):
     buffer = filled(frames, capacity)
-    stored = buffer.crops[: buffer.entries].flatten().int().tolist()
+    stored = buffer.parts[0][: buffer.entries].flatten().int().tolist()
     assert stored == list(range(0, frames, buffer.stride))  # even, from the template on
     assert frames <= capacity or buffer.entries > capacity // 2 - 1
     for wanted, used in zip(select_references(frames, rule), gathered(buffer, rule), strict=True):
@@ -67,7 +71,7 @@ def test_frames_that_are_not_kept_need_no_crop(capacity):
     for frame in range(200):
         if sparse.keeps_next:
             made += 1
-            sparse.append(torch.tensor([float(frame)]), torch.tensor([float(frame)]))
+            sparse.append(*parts(frame))
         else:
             sparse.skip()
     assert gathered(sparse, "thirds") == gathered(whole, "thirds")
@@ -77,11 +81,11 @@ def test_frames_that_are_not_kept_need_no_crop(capacity):
 
 def test_memory_is_taken_once():
     buffer = filled(1, 8)
-    before = buffer.crops.data_ptr()
+    before = buffer.parts[1].data_ptr()
     for frame in range(1000):
-        buffer.append(torch.tensor([float(frame)]), torch.tensor([0.0]))
-    assert buffer.crops.data_ptr() == before
-    assert buffer.crops.shape == (8, 1)
+        buffer.append(*parts(frame))
+    assert buffer.parts[1].data_ptr() == before
+    assert buffer.parts[1].shape == (8, 2, 1)
 
 
 @pytest.mark.parametrize(("stored", "rule"), [(0, "thirds"), (9, "quarters"), (2, "quarters")])

@@ -1,0 +1,293 @@
+"""The inference layout: the numbers of ``SPMTrack`` from fewer and larger products.
+
+Built once from a loaded network, which stays the reference and the one to train:
+
+- Maps of one input are one product: frozen weights, down-projections and routers together.
+- A token's routing weights sum to one. So the first expert goes into the frozen map and the
+  others become differences from it: one expert less to compute, and none of the shared ones.
+- The experts left are one product, accumulated into the first. It adds the bias as well.
+- Scaling, LayerScale and the sums of embeddings are folded into weights and tables.
+- Reference frames enter as tokens, which are embedded once, when their frame is seen.
+- Tokens that the head reads come first, and the last block computes no others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from timm.layers import GluMlp
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spmtrack_core.model.head import Head
+from spmtrack_core.model.spmtrack import Prediction, SPMTrack
+from spmtrack_core.model.tmoe import TMoELinear
+
+CACHE_LINE = 64
+"""Bytes."""
+
+
+class FusedMaps(nn.Module):
+    """One or several maps of the same input, each with experts or without.
+
+    ``scale`` (out,) is LayerScale's factor on the result.
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[nn.Linear | TMoELinear],
+        dtype: torch.dtype,
+        scale: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        parts = [fold(part, scale) for part in maps]
+        routed = [part for part in parts if part.experts.shape[1]]
+        rows = [part.weight for part in parts]
+        self.out_features = sum(map(len, rows))
+        rows += [part.down for part in routed] + [part.router for part in routed]
+        biases = [part.bias for part in parts]
+        self.columns: list[slice] = []
+        self.experts = nn.ParameterList()
+        if routed:
+            self.used_experts, self.rank = routed[0].experts.shape[1:]
+            self.hidden_features, self.all_experts = len(routed[0].down), len(routed[0].router)
+            start = 0
+            for part in parts:
+                columns = slice(start, start + len(part.weight))
+                start = columns.stop
+                if part.experts.shape[1]:
+                    self.columns.append(columns)
+                    wide = torch.cat((part.experts.flatten(1), part.bias.unsqueeze(1)), 1)
+                    self.experts.append(_frozen(F.pad(wide, (0, -wide.shape[1] % 16)), dtype))
+                    part.bias.zero_()
+            # rows that are an odd number of cache lines long spread over all sets of the cache
+            line, length = CACHE_LINE // dtype.itemsize, sum(map(len, rows))
+            padding = (-(-length // line) | 1) * line - length
+            rows.append(rows[0].new_zeros(padding, rows[0].shape[1]))
+        self.weight = _frozen(torch.cat(rows), dtype)
+        bias = torch.cat(biases)
+        bias = F.pad(bias, (0, len(self.weight) - len(bias)))
+        self.bias = _frozen(bias, dtype) if bias.any() else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, in) to (M, out), a view of rows that are longer."""
+        product = F.linear(x, self.weight, self.bias)  # (M, out + T * hidden + T * E + padding)
+        if not self.columns:
+            return product
+        mixed = self.mix(product[:, self.out_features :])  # (M, T, inner)
+        for index, (columns, experts) in enumerate(zip(self.columns, self.experts, strict=True)):
+            product[:, columns].addmm_(mixed[:, index], experts.t())
+        return product[:, : self.out_features]  # (M, out)
+
+    def mix(self, product: Tensor) -> Tensor:
+        """What the experts of each of T maps take, from the hidden units and routing logits.
+
+        (M, T, inner): hidden units times routing weights, expert by expert, and a one for the
+        bias; what pads the rest meets zeros.
+        """
+        maps, used = len(self.columns), self.used_experts
+        split = maps * self.hidden_features
+        hidden = product[:, :split].view(-1, maps, self.hidden_features // self.rank, self.rank)
+        logits = product[:, split : split + maps * self.all_experts]
+        weights = logits.unflatten(1, (maps, -1)).softmax(-1, dtype=torch.float32)  # (M, T, E)
+        weights = weights[..., -used:].unsqueeze(-1).to(product.dtype)  # (M, T, E', 1)
+        mixed = product.new_empty(len(product), maps, self.experts[0].shape[1])  # (M, T, inner)
+        inner = used * self.rank
+        torch.mul(hidden, weights, out=mixed[..., :inner].unflatten(-1, (used, self.rank)))
+        mixed[..., inner:].fill_(1)
+        return mixed
+
+
+class FusedBlock(nn.Module):
+    """A block of the trunk; ``last`` has a product of its own for the fewer queries."""
+
+    def __init__(self, block: Block, dtype: torch.dtype, last: bool) -> None:
+        super().__init__()
+        attention, mlp = block.attn, block.mlp
+        scales = [getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2)]
+        maps = attention.qkv.q, attention.qkv.k, attention.qkv.v
+        self.dtype = dtype
+        self.heads = attention.num_heads
+        self.norm1, self.norm2 = copy.deepcopy(block.norm1), copy.deepcopy(block.norm2)
+        self.query = FusedMaps(maps[:1], dtype) if last else None
+        self.qkv = FusedMaps(maps[1:] if last else maps, dtype)
+        self.proj = FusedMaps([attention.proj], dtype, scales[0])
+        self.fc1 = FusedMaps([mlp.fc1], dtype)
+        self.act = copy.deepcopy(mlp.act)
+        self.gated = isinstance(mlp, GluMlp)
+        self.fc2 = FusedMaps([mlp.fc2], dtype, scales[1])
+
+    def forward(self, tokens: Tensor, read: int) -> Tensor:
+        """(B, N, C), which may be overwritten, to the first ``read`` of them (B, read, C)."""
+        batch, count, _ = tokens.shape
+        x = self.norm1(tokens).to(self.dtype)  # (B, N, C)
+        parts = self.qkv(x.flatten(0, 1)).unflatten(1, (-1, self.heads, x.shape[2] // self.heads))
+        parts = parts.unflatten(0, (batch, count)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, d)
+        if self.query is not None:
+            query = self.query(x[:, :read].flatten(0, 1))  # (B * read, C)
+            query = query.unflatten(1, (self.heads, -1)).unflatten(0, (batch, read))
+            query = query.transpose(1, 2)  # (B, heads, read, d)
+        else:
+            query, parts = parts[0], parts[1:]
+        x = F.scaled_dot_product_attention(query, *parts)  # (B, heads, read, d)
+        x = x.transpose(1, 2).flatten(2)  # (B, read, C)
+        tokens = tokens[:, :read]
+        tokens += self.proj(x.flatten(0, 1)).unflatten(0, (batch, read))
+        x = self.fc1(self.norm2(tokens).to(self.dtype).flatten(0, 1))  # (B * read, hidden)
+        if self.gated:
+            gate, x = x.chunk(2, -1)
+            x = self.act(gate).mul_(x)  # (B * read, hidden / 2)
+        else:
+            x = self.act(x)
+        tokens += self.fc2(x).unflatten(0, (batch, read))
+        return tokens  # (B, read, C)
+
+
+class FusedHead(nn.Module):
+    """``Head`` with the score and the box MLP side by side."""
+
+    def __init__(self, head: Head, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.grid_hw = head.grid_hw
+        pairs = zip(head.score.layers, head.box.layers, strict=True)
+        first, second, (score, box) = cast("list[tuple[nn.Linear, nn.Linear]]", list(pairs))
+        self.first = FusedMaps(first, dtype)
+        folded = [fold(layer) for layer in second]
+        self.hidden = _frozen(torch.stack([part.weight.t() for part in folded]), dtype)
+        self.hidden_bias = _frozen(torch.stack([part.bias[None] for part in folded]), dtype)
+        self.score, self.box = FusedMaps([score], dtype), FusedMaps([box], dtype)
+        rows, columns = self.grid_hw
+        x = (torch.arange(columns, device=self.hidden.device) + 0.5) / columns
+        y = (torch.arange(rows, device=self.hidden.device) + 0.5) / rows
+        self.centre = _frozen(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), torch.float32)
+
+    def forward(self, search_tokens: Tensor, state_token: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Head``; ``search_tokens`` are overwritten."""
+        batch, dtype = len(search_tokens), self.hidden.dtype
+        search_tokens *= search_tokens @ state_token.transpose(1, 2)  # (B, HW, C)
+        x = F.gelu(self.first(search_tokens.to(dtype).flatten(0, 1)))  # (B * HW, 2 * C)
+        x = x.unflatten(1, (2, -1)).transpose(0, 1)  # (2, B * HW, C)
+        score, box = F.gelu(torch.baddbmm(self.hidden_bias, x, self.hidden))
+        score_map = self.score(score).float().view(batch, *self.grid_hw)  # (B, H, W)
+        sides = self.box(box).float().sigmoid().view(batch, *self.grid_hw, 4)  # (B, H, W, 4)
+        boxes = torch.cat((self.centre - sides[..., :2], self.centre + sides[..., 2:]), -1)
+        return score_map, boxes
+
+
+class FusedSPMTrack(nn.Module):
+    """The network of ``fuse``, for inference. Holds nothing of a target."""
+
+    def __init__(self, model: SPMTrack, dtype: torch.dtype) -> None:
+        super().__init__()
+        trunk = model.trunk
+        rows, columns = model.template_grid_hw
+        self.dtype = dtype
+        self.template_grid_hw = model.template_grid_hw
+        self.search_grid_hw = model.search_grid_hw
+        self.patch_embed = copy.deepcopy(trunk.patch_embed)
+        for module in self.patch_embed.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(dtype)
+        table = trunk.pos_embed.float()
+        corner = table.unflatten(1, model.search_grid_hw)[:, :rows, :columns].flatten(1, 2)
+        self.search_table = _frozen(table + model.token_types[2], torch.float32)  # (1, Nx, C)
+        self.reference_tables = _frozen(corner + model.token_types[:2, None], torch.float32)
+        self.query = _frozen((model.target_token + model.target_embed)[None], torch.float32)
+        last = len(trunk.blocks) - 1
+        self.blocks = nn.ModuleList(
+            FusedBlock(block, dtype, index == last) for index, block in enumerate(trunk.blocks)
+        )
+        self.norm = copy.deepcopy(trunk.norm)
+        self.head = FusedHead(model.head, dtype)
+        self.eval().requires_grad_(False)
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, N, C), before positions."""
+        half = self.dtype is not torch.float32
+        with torch.autocast(images.device.type, self.dtype if half else None, enabled=half):
+            return self.patch_embed(images)
+
+    def embed_references(self, references: Tensor, masks: Tensor) -> Tensor:
+        """(B, 3, h, w) reference frames and (B, Hz, Wz) masks to (B, Nz, C) float32 tokens."""
+        background, target = self.reference_tables  # (Nz, C)
+        table = torch.where(masks.flatten(1).bool().unsqueeze(-1), target, background)
+        return self.embed_patches(references) + table  # (B, Nz, C)
+
+    def forward(
+        self, search: Tensor, reference_tokens: Tensor, state_token: Tensor | None = None
+    ) -> Prediction:
+        """Find the target of the reference frames in ``search``.
+
+        ``search`` (B, 3, H, W) is a normalised image, ``reference_tokens`` (B, R, Nz, C) come from
+        ``embed_references``, ``state_token`` (B, 1, C) from the previous frame's prediction; it is
+        None on the first.
+        """
+        query = self.query.expand(len(search), 1, -1)  # (B, 1, C)
+        if state_token is not None:
+            query = query + state_token
+        search_tokens = self.embed_patches(search) + self.search_table  # (B, Nx, C)
+        # attention does not care for the order
+        tokens = torch.cat((query, search_tokens, reference_tokens.flatten(1, 2)), 1)
+        read = 1 + search_tokens.shape[1]
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, tokens.shape[1])  # (B, 1 + Nx + R * Nz, C)
+        tokens = self.norm(self.blocks[-1](tokens, read))  # (B, 1 + Nx, C)
+        state = tokens[:, :1].clone()  # (B, 1, C)
+        score_map, boxes = self.head(tokens[:, 1:], state)
+        return Prediction(score_map, boxes, state)
+
+
+def fuse(model: SPMTrack, dtype: torch.dtype | None = None) -> FusedSPMTrack:
+    """The inference layout of ``model``, which it leaves as it is; no memory is shared.
+
+    Products are computed in ``dtype`` (None: that of the model's maps), everything around them in
+    float32, as autocast has it.
+    """
+    with torch.no_grad():
+        return FusedSPMTrack(model, dtype or model.trunk.blocks[0].attn.proj.weight.dtype)
+
+
+class Folded(NamedTuple):
+    """A map in float32, with what its experts have in common taken into the frozen weights."""
+
+    weight: Tensor
+    """(out, in)"""
+    bias: Tensor
+    """(out,)"""
+    down: Tensor
+    """(hidden, in): rank rows, or rank rows for each expert."""
+    router: Tensor
+    """(E, in)"""
+    experts: Tensor
+    """(out, E', rank) for the last E' experts: E - 1, all or none."""
+
+
+def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
+    """``part`` times ``scale``, equal but for rounding."""
+    weight = part.weight.detach().float().clone()
+    bias = weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach().float()
+    down = router = weight[:0]
+    experts = weight.new_zeros(len(weight), 0, 1)
+    if isinstance(part, TMoELinear):
+        down, router = part.down.detach().float(), part.router.detach().float()
+        experts = part.scaling * part.experts.detach().float()  # (out, E, rank)
+        if len(down) == 1:
+            always = experts[:, 0]
+            experts = experts[:, 1:] - experts[:, :1]
+            if part.shared is not None:
+                always = always + part.scaling * part.shared.detach().float()
+            weight += always @ down[0]
+        down = down.flatten(0, 1)
+    if scale is not None:
+        weight, bias, experts = (
+            weight * scale[:, None], bias * scale, experts * scale[:, None, None]
+        )  # fmt: skip
+    return Folded(weight, bias.clone(), down, router, experts)
+
+
+def _frozen(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().to(dtype, copy=True).contiguous(), requires_grad=False)
