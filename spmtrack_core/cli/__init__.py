@@ -9,6 +9,7 @@ import typer
 import spmtrack_core
 from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
+from spmtrack_core.cli.export import export
 from spmtrack_core.cli.plot import plot
 from spmtrack_core.cli.track import track
 from spmtrack_core.cli.train import train
@@ -26,6 +27,7 @@ app.command("eval")(evaluate)
 app.command()(train)
 app.command()(plot)
 app.command()(convert)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

@@ -75,13 +75,19 @@ def save_checkpoint(
     tensors = {n: t.cpu().contiguous() for n, t in in_precision(stored, model, dtype).items()}
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise ValueError(f"not finite, so not saved: {', '.join(broken[:8])}")
-    metadata = {
-        "format": FORMAT,
+    metadata = {"format": FORMAT, **settings_metadata(model_config, tracker_config, story)}
+    write_beside(path, lambda beside: save_file(tensors, beside, metadata))
+
+
+def settings_metadata(
+    model_config: ModelConfig, tracker_config: TrackerConfig, story: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Settings and story as the metadata of a file, one JSON text each."""
+    return {
         "model": json.dumps(to_dict(model_config)),
         "tracker": json.dumps(to_dict(tracker_config)),
         "story": json.dumps(dict(story or {})),
     }
-    write_beside(path, lambda beside: save_file(tensors, beside, metadata))
 
 
 def load_checkpoint(

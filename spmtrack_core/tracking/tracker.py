@@ -18,6 +18,7 @@ from spmtrack_core.geometry.boxes import (
     xyxy_to_xywh,
 )
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
+from spmtrack_core.model.onnx_model import OnnxSPMTrack
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
 from spmtrack_core.tracking.postprocess import (
@@ -42,7 +43,7 @@ class Tracker:
 
     def __init__(
         self,
-        model: SPMTrack,
+        model: SPMTrack | OnnxSPMTrack,
         model_config: ModelConfig,
         config: TrackerConfig,
         device: torch.device | str = "cpu",
@@ -50,7 +51,9 @@ class Tracker:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = choose_precision(precision)
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        if isinstance(model, SPMTrack):
+            model = model.to(self.device).eval().requires_grad_(False)
+        self.model = model
         self.model_config = model_config
         self.config = config
         self.window = hann_window(model_config.search_grid_hw).to(self.device)
@@ -138,19 +141,28 @@ def load_tracker(
     precision: str = "float32",
     trunk: str | Path | None = None,
 ) -> Tracker:
-    """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint.
+    """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint or .onnx.
 
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``;
     ``lost_threshold`` replaces the one that came with the weights; ``precision`` is ``float32``,
     ``bfloat16`` or ``float16`` (half the memory); ``trunk`` is the file of the DINOv2 trunk for
-    weights without one (published or adapters-only), which is else taken from timm's hub. Raises
-    ``FileNotFoundError`` for weights that are nowhere and ``ValueError`` for a file, a device or
-    a precision that cannot be used.
+    weights without one (published or adapters-only), which is else taken from timm's hub. A
+    .onnx file has its precision and its trunk inside. Raises ``FileNotFoundError`` for weights
+    that are nowhere and ``ValueError`` for a file, a device or a precision that cannot be used.
     """
     path = find_weights(weights)
     chosen = choose_device(device)
     dtype = choose_precision(precision)
-    model, model_config, config, _ = load_checkpoint(path, trunk and find_weights(trunk), dtype)
+    model: SPMTrack | OnnxSPMTrack
+    if path.suffix == ".onnx":
+        if trunk is not None or dtype is not torch.float32:
+            raise ValueError(f"{path} has its trunk and precision inside: leave them out")
+        model = OnnxSPMTrack(path, device)
+        chosen = torch.device("cpu")  # ONNX Runtime uploads by itself
+        model_config, config = model.model_config, model.tracker_config
+    else:
+        frozen = trunk and find_weights(trunk)
+        model, model_config, config, _ = load_checkpoint(path, frozen, dtype)
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
     return Tracker(model, model_config, config, chosen, precision)
