@@ -100,6 +100,7 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
         _trace(checkpoint, dtype),
         input_names=INPUTS,
         output_names=OUTPUTS,
+        dynamic_shapes={name: {0: "batch"} if name == "search" else None for name in INPUTS},
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

@@ -48,6 +48,8 @@ class OnnxSPMTrack:
             raise FileNotFoundError(f"no weights at {path}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # one setting for both runtimes
+        # threads that wait for the next frame are to sleep: the crops need the cores as well
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors alone: they are raised, too
         try:
             self.session = onnxruntime.InferenceSession(path, options, _providers(device))
