@@ -21,7 +21,8 @@ MAY_SEE = {
     f"{CORE}.tracking": GROUND | {"model", "data"},
     f"{CORE}.training": GROUND | {"model", "data", "tracking"},
     f"{CORE}.evaluation": GROUND | {"model", "data", "tracking"},
-    f"{CORE}.cli": GROUND | {"model", "data", "tracking", "training", "evaluation"},
+    f"{CORE}.export": GROUND | {"model", "tracking"},
+    f"{CORE}.cli": GROUND | {"model", "data", "tracking", "training", "evaluation", "export"},
     "spmtrack_ros": {"geometry", "tracking"},
 }
 # the two programs that play and record video around the node

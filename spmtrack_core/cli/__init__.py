@@ -10,6 +10,7 @@ import spmtrack_core
 from spmtrack_core.cli.compare import compare
 from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
+from spmtrack_core.cli.export import export
 from spmtrack_core.cli.plot import plot
 from spmtrack_core.cli.track import track
 from spmtrack_core.cli.train import train
@@ -28,6 +29,7 @@ app.command()(compare)
 app.command()(train)
 app.command()(plot)
 app.command()(convert)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

@@ -205,6 +205,20 @@ class FusedSPMTrack(nn.Module):
         self.head = FusedHead(model.head, dtype)
         self.eval().requires_grad_(False)
 
+    @property
+    def no_state(self) -> Tensor:
+        """(1, 1, C) what stands for the target state token before the first frame."""
+        return torch.zeros_like(self.query)
+
+    @property
+    def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of what ``remember`` keeps of a frame."""
+        return (tuple(self.reference_tables.shape[1:]),)
+
+    def remember(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of reference frames, to be handed in with later searches: their tokens."""
+        return (self.embed_references(references, masks),)
+
     def embed_patches(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, N, C), before positions."""
         half = self.dtype is not torch.float32

@@ -87,7 +87,7 @@ class SPMTrack(nn.Module):
         (B, R, Hz, Wz) is 1 on cells that the target covers, ``state_token`` (B, 1, C) comes from
         the previous frame's prediction and is None on the first.
         """
-        query = (self.target_token + self.target_embed).expand(len(search), 1, -1)  # (B, 1, C)
+        query = (self.target_token + self.target_embed).expand(search.shape[0], 1, -1)  # (B, 1, C)
         if state_token is not None:
             query = query + state_token
         search_tokens = self.embed_search(search)  # (B, Nx, C)

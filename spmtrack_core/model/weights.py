@@ -81,19 +81,33 @@ def save_checkpoint(
     stored = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
     tensors = {n: t.cpu().contiguous() for n, t in in_precision(stored, model, dtype).items()}
     check_finite(tensors, f"what was to be saved as {path}")
-    about = {
-        "format": FORMAT,
-        "model": to_dict(model_config),
-        "tracker": to_dict(tracker_config),
-        "story": dict(story or {}),
-        "trunk": fingerprint(model.state_dict()),
-    }
-    # one entry: safetensors writes several in any order, and the same weights in other bytes
-    metadata = {ENTRY: json.dumps(about)}
+    metadata = describe(
+        FORMAT, model_config, tracker_config, story, trunk=fingerprint(model.state_dict())
+    )
     try:
         write_beside(path, lambda beside: save_file(tensors, beside, metadata))
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from None
+
+
+def describe(
+    format: str,
+    model_config: ModelConfig,
+    tracker_config: TrackerConfig,
+    story: Mapping[str, str] | None,
+    **more: str,
+) -> dict[str, str]:
+    """Format, settings and story as the metadata of a file.
+
+    One entry: several would be written in any order, and the same weights in other bytes.
+    """
+    about = {
+        "format": format,
+        "model": to_dict(model_config),
+        "tracker": to_dict(tracker_config),
+        "story": dict(story or {}),
+    }
+    return {ENTRY: json.dumps(about | more)}
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

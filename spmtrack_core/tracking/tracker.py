@@ -21,7 +21,8 @@ from spmtrack_core.geometry.boxes import (
     xyxy_to_xywh,
 )
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
-from spmtrack_core.model.fused import fuse
+from spmtrack_core.model.fused import FusedSPMTrack, fuse
+from spmtrack_core.model.onnx_model import OnnxSPMTrack
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
 from spmtrack_core.tracking.graph import GraphedStep
@@ -49,14 +50,19 @@ class Tracker:
 
     def __init__(
         self,
-        model: SPMTrack,
+        model: SPMTrack | OnnxSPMTrack,
         model_config: ModelConfig,
         config: TrackerConfig,
         device: torch.device | str = "cpu",
         precision: str = "float32",
     ) -> None:
         self.device = torch.device(device)
-        self.model = fuse(model, choose_precision(precision)).to(self.device)
+        dtype = choose_precision(precision)
+        self.model: FusedSPMTrack | OnnxSPMTrack
+        if isinstance(model, SPMTrack):
+            self.model = fuse(model, dtype).to(self.device)
+        else:
+            self.model = model
         self.model_config = model_config
         self.config = config
         self.window = hann_window(model_config.search_grid_hw).to(self.device)
@@ -73,12 +79,9 @@ class Tracker:
         """
         frame = check_frame(frame)
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
-        state_token = torch.zeros_like(self.model.query)
-        rows, columns = self.model_config.template_grid_hw
-        references = ReferenceBuffer(
-            self.config.buffer_frames, (rows * columns, state_token.shape[-1]), device=self.device
-        )
-        target = Target(box_xyxy, mean_colour(frame), references, state_token)
+        shapes = self.model.reference_shapes
+        references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
+        target = Target(box_xyxy, mean_colour(frame), references, self.model.no_state)
         self._remember(target, frame, box_xyxy)
         self.target = target
 
@@ -166,7 +169,7 @@ class Tracker:
             transform.to_crop(box_xyxy), template_hw, self.model_config.template_grid_hw
         )
         crops, masks = (torch.from_numpy(part)[None].to(self.device) for part in (crop, mask))
-        target.references.append(self.model.embed_references(crops, masks)[0])
+        target.references.append(*(part[0] for part in self.model.remember(crops, masks)))
 
 
 def load_tracker(
@@ -176,21 +179,28 @@ def load_tracker(
     precision: str = "float32",
     trunk: str | Path | None = None,
 ) -> Tracker:
-    """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint.
+    """A tracker with ``weights``: the name of bundled ones, or the path of a checkpoint or .onnx.
 
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``;
     ``lost_threshold`` replaces the one that came with the weights; ``precision`` is ``float32``,
     ``bfloat16`` or ``float16`` (half the memory); ``trunk`` is the file of the DINOv2 trunk for
-    weights without one (published or adapters-only), which is else taken from timm's hub. Raises
-    ``FileNotFoundError`` for weights that are nowhere and ``ValueError`` for a file, a device or
-    a precision that cannot be used.
+    weights without one (published or adapters-only), which is else taken from timm's hub. A
+    .onnx file has its precision and its trunk inside. Raises ``FileNotFoundError`` for weights
+    that are nowhere and ``ValueError`` for a file, a device or a precision that cannot be used.
     """
     path = find_weights(weights)
     chosen = choose_device(device)
     dtype = choose_precision(precision)
-    model, model_config, config, *_ = load_checkpoint(
-        path, find_weights(trunk) if trunk else None, dtype
-    )
+    model: SPMTrack | OnnxSPMTrack
+    if path.suffix == ".onnx":
+        if trunk is not None or dtype is not torch.float32:
+            raise ValueError(f"{path} has its trunk and precision inside: leave them out")
+        model = OnnxSPMTrack(path, device)
+        chosen = torch.device("cpu")  # ONNX Runtime uploads by itself
+        model_config, config = model.model_config, model.tracker_config
+    else:
+        frozen = find_weights(trunk) if trunk else None
+        model, model_config, config, *_ = load_checkpoint(path, frozen, dtype)
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
     return Tracker(model, model_config, config, chosen, precision)

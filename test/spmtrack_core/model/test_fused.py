@@ -105,7 +105,6 @@ def run_fused(fused, search, references, masks, state):
         {"experts": 2, "rs_scaling": True},
         {"ffn": "swiglu", "stem": "patch"},
         {"rank": 1, "depth": 1},
-        {"alpha": 0.0},
     ],
     ids=str,
 )

@@ -1,0 +1,109 @@
+"""An exported network in the place of ``SPMTrack``, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spmtrack_core.config import CheckpointConfig, from_dict
+from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.model.weights import ENTRY
+
+try:
+    import onnxruntime
+except ImportError:  # the extra "onnx" of this package
+    onnxruntime = None
+
+ONNX_FORMAT = "spmtrack-onnx-1"
+INPUTS = ("search", "references", "masks", "state_token")
+OUTPUTS = ("score_map", "boxes", "next_state_token")
+"""In ONNX no output may have the name of an input."""
+
+
+class OnnxSPMTrack:
+    """The network of a file that ``spmtrack export`` made, with the settings and story in it.
+
+    Args:
+        path: the .onnx file; one with its tensors in a second file needs that beside it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: CUDA is that of onnxruntime-gpu.
+            Tensors go in and come out on the CPU in any case.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        RuntimeError: ONNX Runtime is not installed.
+        ValueError: the file is broken or from elsewhere, or ONNX Runtime has no CUDA.
+
+    """
+
+    def __init__(self, path: str | Path, device: str = "cpu") -> None:
+        path = Path(path)
+        if onnxruntime is None:
+            raise RuntimeError(
+                f"{path} needs ONNX Runtime, the extra onnx of this package: "
+                "pip install 'spmtrack_ros[onnx]', or only pip install onnxruntime"
+            )
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights at {path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # one setting for both runtimes
+        # threads that wait for the next frame are to sleep: the crops need the cores as well
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors alone: they are raised, too
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, _providers(device))
+        except Exception as error:  # ONNX Runtime has an exception of its own for every cause
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{path} is no network that ONNX Runtime reads: {reason}") from None
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        names = tuple(each.name for each in self.session.get_inputs())
+        try:
+            about = json.loads(metadata.get(ENTRY, "{}"))
+            if about.get("format") != ONNX_FORMAT or names != INPUTS:
+                raise ValueError(f"it is no {ONNX_FORMAT} network: spmtrack export makes them")
+            tree = {part: about[part] for part in ("model", "tracker")}
+            config = from_dict(CheckpointConfig, tree)
+            self.story: dict[str, str] = about["story"]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be used: {error}") from None
+        self.model_config = config.model
+        self.tracker_config = config.tracker
+        self.no_state = torch.zeros(1, 1, config.model.embed_dim)
+
+    @property
+    def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of what ``remember`` keeps of a frame."""
+        return (3, *self.model_config.template_hw), self.model_config.template_grid_hw
+
+    def remember(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of reference frames, to be handed in with later searches: all of it."""
+        return references, masks
+
+    def __call__(
+        self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
+    ) -> Prediction:
+        """See ``forward``."""
+        return self.forward(search, references, masks, state_token)
+
+    def forward(
+        self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
+    ) -> Prediction:
+        """Find the target of ``references`` in ``search``; float32, shapes as ``SPMTrack`` has."""
+        if state_token is None:  # it is added: nothing is what zeros add
+            state_token = self.no_state.expand(search.shape[0], -1, -1)  # (B, 1, C)
+        tensors = (search, references, masks, state_token)
+        feed = {n: t.float().cpu().numpy() for n, t in zip(INPUTS, tensors, strict=True)}
+        return Prediction(*map(torch.from_numpy, self.session.run(OUTPUTS, feed)))
+
+
+def _providers(device: str) -> list[object]:
+    """ONNX Runtime's name of ``device``, with the CPU for what CUDA leaves out."""
+    kind, _, index = device.partition(":")
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if kind == "cuda" and not has_cuda:
+        raise ValueError("this ONNX Runtime has no CUDA: install onnxruntime-gpu in its place")
+    if kind == "cpu" or not has_cuda:
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]

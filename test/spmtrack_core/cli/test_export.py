@@ -1,0 +1,129 @@
+"""``spmtrack export``: a file that tracks, and nothing but a line from bad input."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from published_files import published_part, trunk_part
+from safetensors.torch import save_file
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from spmtrack_core import export as module
+
+
+def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, spmtrack):
+    output = tmp_path / "out" / "tiny.onnx"
+    code, out, err = spmtrack("export", "--weights", tiny_checkpoint, "-o", output)
+    assert code == 0, err
+    assert f"wrote {output}" in out
+    assert [file.name for file in output.parent.iterdir()] == ["tiny.onnx"]
+    code, out, err = spmtrack(
+        "track", "synthetic", "--weights", output, "--device", "cpu", "--max-frames", 4
+    )
+    assert code == 0, err
+    assert "4 frames, lost in 0" in out
+
+
+def test_the_torch_format_is_written(tiny_checkpoint, tmp_path, spmtrack):
+    output = tmp_path / "tiny.pt2"
+    code, out, err = spmtrack(
+        "export", "--weights", tiny_checkpoint, "--format", "torch", "-o", output
+    )
+    assert code == 0, err
+    assert f"wrote {output}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--weights", "absent"], "neither a file nor bundled"),
+        (["--format", "caffe"], "format must be one of onnx, torch, tensorrt"),
+        (["--precision", "bfloat16"], "float32 or float16"),
+        (["--precision", "int8"], "float32 or float16"),
+        (["--trunk", "nano"], "has a trunk of its own"),
+        (["--weights", "published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete"),
+    ],
+)
+def test_bad_input_is_one_line_and_overwrites_nothing(
+    tmp_path, spmtrack, monkeypatch, arguments, match
+):
+    monkeypatch.chdir(tmp_path)
+    save_file(published_part("default"), tmp_path / "published.bin")
+    save_file(trunk_part("default"), tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-999])
+    output = tmp_path / "out.onnx"
+    output.write_text("what was there before")
+    before = sorted(tmp_path.iterdir())
+    code, out, err = spmtrack("export", *arguments, "-o", output)
+    assert code == 2
+    assert match in err
+    assert err.count("\n") == 1
+    assert not out
+    assert output.read_text() == "what was there before"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_onnx_file_is_named_so(tmp_path, spmtrack):
+    code, _, err = spmtrack("export", "-o", tmp_path / "nano.bin")
+    assert (code, "must end in .onnx" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("format", "missing", "match"),
+    [
+        ("tensorrt", "tensorrt", "trtexec"),
+        ("onnx", "onnxscript", "spmtrack_ros[onnx]"),
+    ],
+)
+def test_what_is_not_installed_is_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
+    monkeypatch.setattr(module, missing, None)
+    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "x.onnx")
+    assert code == 2
+    assert match in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_is_built_by_the_calls_tensorrt_documents(
+    tiny_checkpoint, tmp_path, spmtrack, monkeypatch
+):
+    """TensorRT itself needs a GPU: this only shows that the calls are made, with what."""
+    shapes = {}
+
+    class Network:
+        num_inputs = 4
+
+        def get_input(self, index):
+            return SimpleNamespace(name=module.INPUTS[index], shape=(-1, 3, index))
+
+    class Parser:
+        num_errors = 0
+
+        def __init__(self, network, logger):
+            pass
+
+        def parse_from_file(self, path):
+            return path.endswith(".onnx")
+
+    profile = SimpleNamespace(set_shape=lambda name, *sizes: shapes.__setitem__(name, sizes))
+    builder = SimpleNamespace(
+        create_network=lambda flags: Network(),
+        create_optimization_profile=lambda: profile,
+        create_builder_config=lambda: SimpleNamespace(add_optimization_profile=lambda _: 0),
+        build_serialized_network=lambda network, config: b"engine",
+    )
+    logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
+    monkeypatch.setattr(module, "tensorrt", SimpleNamespace(
+        Logger=logger, Builder=lambda _: builder, OnnxParser=Parser,
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+    ))  # fmt: skip
+    output = tmp_path / "tiny.engine"
+    code, _, err = spmtrack(
+        "export", "--weights", tiny_checkpoint, "--format", "tensorrt", "-o", output
+    )
+    assert code == 0, err
+    assert output.read_bytes() == b"engine"
+    assert shapes["references"] == ((1, 3, 1), (1, 3, 1), (8, 3, 1))

@@ -1,0 +1,248 @@
+"""Exported networks give the numbers of ``SPMTrack``, in ONNX Runtime and in torch.export."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from golden_model import GOLDEN, golden_config, golden_model, golden_tensors
+from torch.testing import assert_close
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from spmtrack_core import export as module
+from spmtrack_core.config import TrackerConfig
+from spmtrack_core.data.scene import scene
+from spmtrack_core.evaluation.metrics import mean_iou
+from spmtrack_core.export import export_onnx, export_torch
+from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
+from spmtrack_core.model import onnx_model
+from spmtrack_core.model.onnx_model import OnnxSPMTrack
+from spmtrack_core.model.weights import ENTRY, Checkpoint, load_checkpoint
+from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS, Tracker, load_tracker
+
+VARIANTS = ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
+NANO = BUNDLED_WEIGHTS / "nano.safetensors"
+TINY_SETTINGS = TrackerConfig(reference_rule="thirds", lost_threshold=0.0, window_weight=0.3)
+FLOAT32, FLOAT16 = torch.float32, torch.float16
+
+
+def golden_checkpoint(name, **settings):
+    story = {"made by": "a test"}
+    return Checkpoint(golden_model(name), golden_config(name), TrackerConfig(**settings), story)
+
+
+def inputs_of(config, targets, seed=0):
+    """Search regions, reference frames, masks and state tokens of ``targets``."""
+    made = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(targets, 3, *config.search_hw, generator=made),
+        torch.randn(targets, 3, 3, *config.template_hw, generator=made),
+        (torch.rand(targets, 3, *config.template_grid_hw, generator=made) > 0.5).float(),
+        torch.randn(targets, 1, config.embed_dim, generator=made),
+    )
+
+
+@pytest.fixture(scope="module")
+def nano_onnx(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nano") / "nano.onnx"
+    export_onnx(load_checkpoint(NANO), path, FLOAT32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_onnx(tiny_checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint = checkpoint._replace(tracker_config=TINY_SETTINGS, story={"made": "so"})
+    export_onnx(checkpoint, path, FLOAT32)
+    return path
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, parity):
+    export_onnx(golden_checkpoint(f"model_{variant}_params"), tmp_path / "x.onnx", FLOAT32)
+    model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
+    references = torch.stack([io[f"in.z_{i}"] for i in range(3)], 1)
+    masks = torch.stack([io[f"in.z_{i}_feat_mask"] for i in range(3)], 1)
+    state = None
+    for frame in range(2):
+        prediction = model(io[f"in.x_{frame}"], references, masks, state)
+        for quantity, actual, name in (
+            ("score logits", prediction.score_map, "score_map"),
+            ("boxes", prediction.boxes, "boxes"),
+        ):
+            parity.close(f"model_{variant}", f"{quantity}, ONNX Runtime", actual,
+                         io[f"out.{frame}_{name}"], atol=1e-4)  # fmt: skip
+        state = prediction.state_token
+
+
+@pytest.mark.golden
+def test_a_whole_clip_is_tracked_as_published_in_onnx_runtime(tmp_path, parity):
+    checkpoint = golden_checkpoint("e2e_params", lost_threshold=0.0)
+    export_onnx(checkpoint, tmp_path / "x.onnx", FLOAT32)
+    tracker = load_tracker(tmp_path / "x.onnx", "cpu")
+    recorded = json.loads((GOLDEN / "e2e_tracking.json").read_text())
+    frames = np.load(GOLDEN / "e2e_frames.npz")["frames"]
+    for rule in ("half_segments", "thirds"):
+        tracker.config = replace(tracker.config, reference_rule=rule)
+        tracker.init(frames[0], xyxy_to_xywh(recorded["initial_box"]))
+        for record in recorded["runs"][f"rule_{rule}"]:
+            box = xywh_to_xyxy(tracker.update(frames[record["t"]]).box_xywh)
+            parity.close("e2e_tracking", "boxes in the image, ONNX Runtime", box,
+                         record["image_box"], atol=1e-2)  # fmt: skip
+
+
+def follow(tracker, count):
+    """The boxes of the built-in scene as tracked, and as they are."""
+    sequence = scene()
+    first, *rest = itertools.islice(sequence, count)
+    tracker.init(first, sequence.boxes_xywh[0])
+    return [tracker.update(frame).box_xywh for frame in rest], sequence.boxes_xywh[1:count]
+
+
+def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
+    found, expected = (follow(load_tracker(w, "cpu"), 30)[0] for w in (nano_onnx, "nano"))
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def test_nano_tracks_as_well_in_float16(tmp_path):
+    export_onnx(load_checkpoint(NANO, dtype=FLOAT16), tmp_path / "half.onnx", FLOAT16)
+    assert (tmp_path / "half.onnx").stat().st_size < 1.3 * NANO.stat().st_size
+    half, full = (mean_iou(*follow(load_tracker(weights, "cpu"), 40))
+                  for weights in (tmp_path / "half.onnx", "nano"))  # fmt: skip
+    assert abs(half - full) < 0.05
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+@torch.no_grad()
+def test_any_number_of_targets_in_one_call(nano_onnx, targets):
+    model, config, *_ = load_checkpoint(NANO)
+    tensors = inputs_of(config, targets)
+    expected, actual = model.eval()(*tensors), OnnxSPMTrack(nano_onnx)(*tensors)
+    assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_no_state_is_a_state_of_zeros(tiny_checkpoint, tiny_onnx):
+    """By which the first frame needs no network of its own."""
+    model, config, *_ = load_checkpoint(tiny_checkpoint)
+    *images, state = inputs_of(config, 2)
+    for network in (model.eval(), OnnxSPMTrack(tiny_onnx)):
+        absent, zeros = network(*images), network(*images, torch.zeros_like(state))
+        assert all(torch.equal(*pair) for pair in zip(absent, zeros, strict=True))
+        assert not torch.equal(network(*images, state).score_map, absent.score_map)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=["float32", "float16"])
+@torch.no_grad()
+def test_a_pt2_file_is_loaded_and_run_by_torch_alone(tiny_checkpoint, tmp_path, dtype):
+    checkpoint = load_checkpoint(tiny_checkpoint, dtype=dtype)
+    export_torch(checkpoint, tmp_path / "x.pt2", dtype)
+    settings = {module.TORCH_SETTINGS: ""}
+    program = torch.export.load(tmp_path / "x.pt2", extra_files=settings)
+    assert json.loads(settings[module.TORCH_SETTINGS])["format"] == onnx_model.ONNX_FORMAT
+    off = 0.02 if dtype is FLOAT16 else 1e-6
+    whole = load_checkpoint(tiny_checkpoint).model.eval()
+    for targets in (1, 3):
+        tensors = inputs_of(checkpoint.model_config, targets)
+        assert_close(program.module()(*tensors), tuple(whole(*tensors)), atol=off, rtol=0)
+
+
+def test_settings_and_story_go_with_the_file(tiny_checkpoint, tiny_onnx):
+    stored = OnnxSPMTrack(tiny_onnx)
+    assert stored.model_config == load_checkpoint(tiny_checkpoint).model_config
+    assert (stored.tracker_config, stored.story) == (TINY_SETTINGS, {"made": "so"})
+    assert load_tracker(tiny_onnx, "cpu").config == TINY_SETTINGS
+    assert load_tracker(tiny_onnx, "cpu", lost_threshold=0.1).config.lost_threshold == 0.1
+
+
+def test_what_is_too_large_for_one_file_goes_into_two(
+    tiny_checkpoint, tiny_onnx, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "LARGEST_FILE", 1000)
+    path = tmp_path / "new" / "large.onnx"
+    for _ in range(2):  # the second over the first
+        export_onnx(load_checkpoint(tiny_checkpoint), path, FLOAT32)
+    assert {file.name for file in path.parent.iterdir()} == {"large.onnx", "large.onnx.data"}
+    tensors = inputs_of(load_checkpoint(tiny_checkpoint).model_config, 1)
+    assert_close(OnnxSPMTrack(path)(*tensors), OnnxSPMTrack(tiny_onnx)(*tensors))
+    path.with_name("large.onnx.data").unlink()
+    with pytest.raises(ValueError, match=r"large\.onnx"):
+        OnnxSPMTrack(path)
+
+
+def foreign(path):
+    """Somebody else's network."""
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1])], [value("y", 1, [1])])
+    opsets = [onnx.helper.make_opsetid("", module.OPSET)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def edited(path, source, **changes):
+    model = onnx.load(source)
+    (entry,) = (each for each in model.metadata_props if each.key == ENTRY)
+    entry.value = json.dumps(json.loads(entry.value) | changes)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("fault", ["empty", "text", "cut", "foreign", "version", "settings"])
+def test_a_file_that_is_no_such_network_is_named_in_one_line(tiny_onnx, tmp_path, fault):
+    path = tmp_path / "bad.onnx"
+    match fault:
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("no network")
+        case "cut":
+            path.write_bytes(tiny_onnx.read_bytes()[:-9999])
+        case "foreign":
+            foreign(path)
+        case "version":
+            edited(path, tiny_onnx, format="spmtrack-onnx-99")
+        case "settings":
+            edited(path, tiny_onnx, model={"colour": "blue"})
+    with pytest.raises(ValueError, match=r"bad\.onnx") as caught:
+        load_tracker(path, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_has_inside_cannot_be_given_besides(tiny_onnx):
+    for extra in ({"precision": "float16"}, {"trunk": NANO}):
+        with pytest.raises(ValueError, match="inside: leave them out"):
+            load_tracker(tiny_onnx, "cpu", **extra)
+
+
+def test_cuda_without_onnx_runtime_for_cuda_is_an_error_but_auto_is_not(tiny_onnx, monkeypatch):
+    monkeypatch.setattr(
+        onnx_model.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
+    )
+    with pytest.raises(ValueError, match="onnxruntime-gpu"):
+        OnnxSPMTrack(tiny_onnx, "cuda")
+    assert OnnxSPMTrack(tiny_onnx, "auto").session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_without_onnx_runtime_it_is_told_what_to_install(tiny_onnx, monkeypatch):
+    monkeypatch.setattr(onnx_model, "onnxruntime", None)
+    with pytest.raises(RuntimeError, match=r"spmtrack_ros\[onnx\]"):
+        load_tracker(tiny_onnx, "cpu")
+
+
+def test_an_absent_file_is_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        OnnxSPMTrack(tmp_path / "absent.onnx")
+
+
+def test_a_tracker_takes_the_network_itself(tiny_onnx):
+    model = OnnxSPMTrack(tiny_onnx)
+    tracker = Tracker(model, model.model_config, model.tracker_config)
+    assert np.isfinite(follow(tracker, 4)[0]).all()
