@@ -7,6 +7,7 @@ import sys
 import typer
 
 import spmtrack_core
+from spmtrack_core.cli.benchmark import benchmark, soak
 from spmtrack_core.cli.compare import compare
 from spmtrack_core.cli.convert import convert
 from spmtrack_core.cli.evaluate import evaluate
@@ -29,6 +30,8 @@ app.command()(compare)
 app.command()(train)
 app.command()(plot)
 app.command()(convert)
+app.command()(benchmark)
+app.command()(soak)
 app.command()(export)
 
 

@@ -1,0 +1,266 @@
+"""How fast the networks are here, against what this machine multiplies at best.
+
+Networks have random numbers in the real sizes, but for bundled weights: speed does not depend on
+the numbers. Times are medians over repetitions, after a warm-up, everything waited for.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.files import write_beside
+from spmtrack_core.model.fused import fuse
+from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
+from spmtrack_core.model.tmoe import TMoELinear
+from spmtrack_core.model.trunk import build_trunk
+from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
+from spmtrack_core.tracking.preprocess import search_crop
+from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.tracking.tracker import Tracker, find_weights
+
+SIZES = {
+    "spmtrack_b": "vit_base_patch14_dinov2",
+    "spmtrack_l": "vit_large_patch14_dinov2",
+    "spmtrack_g": "vit_giant_patch14_dinov2",
+}
+FRAME_HW = (480, 640)
+
+
+def measure(
+    name: str,
+    device: torch.device,
+    precisions: tuple[str, ...],
+    batches: tuple[int, ...],
+    seconds: float,
+) -> Iterator[dict[str, Any]]:
+    """Rows for one network: a size of ``SIZES``, or bundled weights or a checkpoint's path.
+
+    Each row has ``model``, ``layout``, ``precision``, ``batch``, ``median_ms`` and ``p95_ms`` of a
+    pass. Layouts: ``fused``, as the tracker runs it; ``plain``, as training does; ``published``,
+    expert by expert; ``vit``, the trunk alone on as many tokens; ``tracker``, a whole frame of
+    640x480, with ``crop_ms`` and ``network_ms`` of it. ``seconds`` is spent on each. Raises
+    ``ValueError`` and ``FileNotFoundError`` as ``load_checkpoint`` does.
+    """
+    model, config, tracker_config = network(name)
+    for precision in precisions:
+        dtype = PRECISIONS[precision]
+        for layout, run in layouts(model, config, dtype, device):
+            for batch in batches if layout == "fused" else (1,):
+                inputs = example(config, batch, device)
+                row = {"model": name, "layout": layout, "precision": precision, "batch": batch}
+                row |= timed(partial(run, *inputs), device, seconds)
+                row["flop"] = batch * flop(config) if layout != "vit" else None
+                yield row
+        tracker = Tracker(model, config, tracker_config, device, precision)
+        row = {"model": name, "layout": "tracker", "precision": precision, "batch": 1}
+        yield row | frame_times(tracker, seconds)
+
+
+def network(name: str) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
+    """The network of ``name``, with its settings."""
+    if name not in SIZES:
+        model, config, tracker_config, *_ = load_checkpoint(find_weights(name))
+        return model.eval(), config, tracker_config
+    config = ModelConfig(trunk=SIZES[name])
+    torch.manual_seed(0)
+    model = build_spmtrack(config)
+    for module in model.modules():
+        if isinstance(module, TMoELinear):  # zero at the start of a training
+            nn.init.normal_(module.experts, std=0.02)
+    return model.eval().requires_grad_(False), config, TrackerConfig()
+
+
+def layouts(
+    model: SPMTrack, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Names and functions of search, references, masks and state token; one at a time exists."""
+    half = dtype is not torch.float32
+    autocast = partial(torch.autocast, device.type, dtype if half else None, enabled=half)
+
+    def under_autocast(function: nn.Module, *inputs: Tensor) -> Any:
+        with autocast():
+            return function(*inputs)
+
+    fused: Any = fuse(model, dtype).to(device)
+    references, masks = example(config, 16, device)[1:3]
+    tokens = fused.embed_references(references.flatten(0, 1), masks.flatten(0, 1))
+    tokens = tokens.unflatten(0, (16, REFERENCES))  # (16, R, Nz, C): embedded when they enter
+    del references, masks
+    yield "fused", partial(_fused_pass, fused, tokens)
+    del fused, tokens
+    plain = copy.deepcopy(model).to(device)
+    yield "plain", partial(under_autocast, plain)
+    for module in plain.modules():
+        if isinstance(module, TMoELinear):
+            module.forward = partial(one_expert_after_another, module)  # type: ignore[method-assign]
+    yield "published", partial(under_autocast, plain)
+    del plain
+    yield "vit", partial(under_autocast, PlainViT(config).to(device))
+
+
+def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Tensor) -> Any:
+    return network(search, tokens[: len(search)], others[-1])
+
+
+def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
+    """A map as the published code computes it: a loop over experts, nothing in one product."""
+    weights = F.linear(x, part.router).softmax(-1)  # (B, N, E)
+    mixed: Tensor | int = 0
+    for expert in range(part.experts.shape[1]):
+        down = part.down[expert if len(part.down) > 1 else 0]
+        out = F.linear(F.linear(x, down), part.experts[:, expert])  # (B, N, out)
+        mixed = mixed + weights[..., expert, None] * out
+    if part.shared is not None:
+        mixed = mixed + F.linear(F.linear(x, part.down[0]), part.shared)
+    return F.linear(x, part.weight, part.bias) + part.scaling * mixed
+
+
+class PlainViT(nn.Module):
+    """The trunk of timm without experts, on as many tokens as SPMTrack has."""
+
+    others: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.trunk = build_trunk(config).eval().requires_grad_(False)
+        rows, columns = config.template_grid_hw
+        others = 1 + REFERENCES * rows * columns
+        self.register_buffer("others", torch.randn(1, others, self.trunk.embed_dim))
+
+    def forward(self, search: Tensor, *_: Tensor) -> Tensor:
+        tokens = self.trunk.patch_embed(search) + self.trunk.pos_embed  # (B, Nx, C)
+        tokens = torch.cat((self.others.expand(len(search), -1, -1), tokens), 1)  # (B, T, C)
+        for block in self.trunk.blocks:
+            tokens = block(tokens)
+        return self.trunk.norm(tokens)
+
+
+def example(config: ModelConfig, batch: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Search, references, masks and state token of ``batch`` targets."""
+    with torch.device("meta"):
+        width = build_trunk(config).embed_dim
+    random = torch.Generator().manual_seed(0)
+    shapes = ((3, *config.search_hw), (REFERENCES, 3, *config.template_hw))
+    images = [torch.randn(batch, *shape, generator=random).to(device) for shape in shapes]
+    masks = torch.ones(batch, REFERENCES, *config.template_grid_hw, device=device)
+    return *images, masks, torch.zeros(batch, 1, width, device=device)
+
+
+def flop(config: ModelConfig) -> int:
+    """Floating-point operations of one pass of the plain layout; a multiply-add is two."""
+    with torch.device("meta"):
+        model = build_spmtrack(config).eval()
+        inputs = example(config, 1, torch.device("meta"))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*inputs)
+    return int(counter.get_total_flops())
+
+
+def best_rate(device: torch.device, precision: str, seconds: float) -> float:
+    """Floating-point operations per second of a plain product of matrices of 4096 (CPU: 2048)."""
+    side = 4096 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device).to(PRECISIONS[precision]) for _ in range(2))
+    return 2 * side**3 / timed(lambda: a @ b, device, seconds)["median_ms"] * 1000
+
+
+@torch.inference_mode()
+def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
+    """Median and 95th percentile, ms, of as many runs as fit into ``seconds``, at least three."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    for _ in range(3 if device.type == "cuda" else 1):
+        run()
+    wait()
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < until:
+        started = time.perf_counter()
+        run()
+        wait()
+        times.append(1000 * (time.perf_counter() - started))
+    return {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
+
+
+def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
+    """A whole frame of 640x480, from image to box, and the parts of it."""
+    frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
+    turn = iter(int(index) % len(frames) for index in range(10**9))
+    config, model_config = tracker.config, tracker.model_config
+    tracker.warm_up()
+    tracker.init(frames[0], (300, 200, 60, 80))
+    target = tracker.target
+    assert target is not None
+    device = tracker.device
+    row = timed(lambda: tracker.update(frames[next(turn)]), device, seconds)
+    crop = timed(
+        lambda: search_crop(frames[next(turn)], (300, 200, 360, 280), config.search_area_factor,
+                            model_config.search_hw, config.min_side, target.background),
+        device, seconds / 4,
+    )  # fmt: skip
+    search = example(model_config, 1, device)[0]
+    kept = target.references.gather(config.reference_rule)
+    network: Any = tracker.model
+    inside = timed(lambda: network(search, *kept, target.state_token), device, seconds / 2)
+    return row | {"crop_ms": crop["median_ms"], "network_ms": inside["median_ms"]}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> Table:
+    """Rows for the terminal; ``rates`` is ``best_rate`` by precision."""
+    shown = Table()
+    for title in ("model", "layout", "precision", "batch", "ms", "95 %", "fps", "TFLOP/s",
+                  "of best"):  # fmt: skip
+        shown.add_column(title, justify="left" if title in ("model", "layout") else "right")
+    for row in rows:
+        fps = 1000 * row["batch"] / row["median_ms"]
+        rate = row["flop"] / row["median_ms"] * 1000 if row.get("flop") else None
+        shown.add_row(
+            row["model"], row["layout"], row["precision"], str(row["batch"]),
+            f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}", f"{fps:.1f}",
+            f"{rate / 1e12:.2f}" if rate else "",
+            f"{rate / rates[row['precision']]:.0%}" if rate else "",
+        )  # fmt: skip
+    return shown
+
+
+def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Frames per second of every row with one target, as a PNG."""
+    single = [row for row in rows if row["batch"] == 1]
+    figure = Figure(figsize=(9, 0.6 + 0.28 * len(single)), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{row['model']}, {row['layout']}, {row['precision']}" for row in single]
+    colours = ["C0" if row["layout"] in ("fused", "tracker") else "0.7" for row in single]
+    bars = axes.barh(labels[::-1], [1000 / r["median_ms"] for r in single[::-1]],
+                     color=colours[::-1])  # fmt: skip
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set(xlabel="frames per second", xscale="log", title=title)
+    write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

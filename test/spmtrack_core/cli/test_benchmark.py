@@ -1,0 +1,84 @@
+"""``spmtrack benchmark`` and ``soak``: every layout is measured, and growth is noticed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import cv2
+import pytest
+import torch
+from golden_model import golden_config, golden_model
+from torch.testing import assert_close
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.evaluation.benchmark import example, flop, layouts
+
+CPU = torch.device("cpu")
+
+
+def test_every_layout_is_a_row(spmtrack, tiny_checkpoint, tmp_path):
+    code, out, err = spmtrack(
+        "benchmark", "--model", tiny_checkpoint, "--seconds", "0.01", "--device", "cpu",
+        "--batch", "1", "--batch", "3", "-o", tmp_path / "b.json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "a product of matrices in bfloat16" in out
+    report = json.loads((tmp_path / "b.json").read_text())
+    rows = [(row["layout"], row["precision"], row["batch"]) for row in report["rows"]]
+    for precision in ("float32", "bfloat16"):
+        assert ("fused", precision, 3) in rows
+        for layout in ("fused", "plain", "published", "vit", "tracker"):
+            assert (layout, precision, 1) in rows
+    assert all(0 < row["median_ms"] <= row["p95_ms"] for row in report["rows"])
+    assert report["torch"] == torch.__version__
+    assert cv2.imread(str(tmp_path / "b.png")) is not None
+
+
+@pytest.mark.parametrize("variant", ["default", "shared_expert", "route_compression"])
+@torch.no_grad()
+def test_the_layouts_compared_compute_the_same(variant):
+    name = f"model_{variant}_params"
+    model, config = golden_model(name), golden_config(name)
+    search, references, masks, state = example(config, 1, CPU)
+    # the fused layout is measured on the first of sixteen targets, which are other images
+    references = example(config, 16, CPU)[1][:1]
+    results = {}
+    for layout, run in layouts(model, config, torch.float32, CPU):
+        results[layout] = run(search, references, masks, state)
+    for layout in ("fused", "published"):
+        for ours, plain in zip(results[layout], results["plain"], strict=True):
+            assert_close(ours, plain, atol=1e-5, rtol=0, msg=layout)
+    assert results["vit"].shape[1] == 1 + 3 * 16 + 49
+
+
+def test_the_count_of_operations_is_that_of_the_paper():
+    """363 GFLOP a frame for B, and hardly any of them outside of products."""
+    assert flop(ModelConfig()) == pytest.approx(363e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--precision", "int4"], "precision must be one of"),
+        (["--batch", "17"], "batch must be 1 to 16"),
+        (["--model", "nothing"], "no weights 'nothing'"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(spmtrack, arguments, match):
+    code, _, err = spmtrack("benchmark", "--device", "cpu", "--seconds", "0.01", *arguments)
+    assert (code, match in err) == (2, True)
+
+
+def test_a_short_soak_is_flat(spmtrack, tiny_checkpoint):
+    code, out, err = spmtrack("soak", "--frames", "200", "--weights", tiny_checkpoint)
+    assert code == 0, err
+    assert "flat:" in out
+
+
+def test_growth_is_noticed(spmtrack, tiny_checkpoint, monkeypatch):
+    sizes = iter(range(2**30, 2**40, 2**24))
+    module = importlib.import_module("spmtrack_core.cli.benchmark")  # the command has its name
+    monkeypatch.setattr(module, "_resident", lambda now=False: next(sizes))
+    code, _, err = spmtrack("soak", "--frames", "20", "--weights", tiny_checkpoint)
+    assert (code, "memory grew by" in err) == (2, True)
