@@ -198,7 +198,8 @@ def train(
             os.replace(beside, output / "checkpoint.pt")
 
     # -- the loop
-    meter, clock = Meter(), minutes()
+    now = torch.tensor(minutes(), device=fabric.device)
+    meter, clock = Meter(), float(reduced(fabric, now, "mean"))
     with progress_bar(console) as bar:
         task = bar.add_task("training", total=1.0, note="")
         while step < steps and clock < limit:
