@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from golden_model import golden_config, golden_model, golden_tensors
+from published_layout import published_layout
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.fused import fuse
@@ -118,6 +119,14 @@ def test_every_kind_of_network_keeps_its_numbers(changes, batch):
     for name, expected, actual in zip(plain._fields, plain, fused, strict=True):
         torch.testing.assert_close(actual, expected, atol=2e-5, rtol=2e-5, msg=name)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{}, {"shared_expert": True}, {"expert_compressors": True}])
+@torch.inference_mode()
+def test_the_layout_speed_is_compared_with_has_the_same_numbers(changes):
+    model, given = filled(**changes), inputs(2)
+    for expected, actual in zip(model(*given), published_layout(model)(*given), strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=2e-5)
 
 
 @torch.inference_mode()
