@@ -269,7 +269,7 @@ class Folded(NamedTuple):
 
 def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
     """``part`` times ``scale``, equal but for rounding."""
-    weight = part.weight.detach().float().clone()
+    weight = part.weight.detach().float()
     bias = weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach().float()
     down = router = weight[:0]
     experts = weight.new_zeros(len(weight), 0, 1)
@@ -281,7 +281,7 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
             experts = experts[:, 1:] - experts[:, :1]
             if part.shared is not None:
                 always = always + part.scaling * part.shared.detach().float()
-            weight += always @ down[0]
+            weight = torch.addmm(weight, always, down[0])
         down = down.flatten(0, 1)
     if scale is not None:
         weight, bias, experts = (
@@ -298,4 +298,5 @@ def activate(x: Tensor, act: nn.Module | None = None) -> Tensor:
 
 
 def _frozen(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(tensor.detach().to(dtype, copy=True).contiguous(), requires_grad=False)
+    """``tensor``, which is no other module's, as what is neither trained nor changed."""
+    return nn.Parameter(tensor.detach().to(dtype).contiguous(), requires_grad=False)

@@ -121,6 +121,14 @@ def test_every_kind_of_network_keeps_its_numbers(changes, batch):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_no_memory_is_shared_with_the_model():
+    """It may go on learning."""
+    model = filled(adapted=("q", "fc1"))
+    starts = [{t.untyped_storage().data_ptr() for t in m.state_dict().values() if t.numel()}
+              for m in (model, fuse(model))]  # fmt: skip
+    assert not starts[0] & starts[1]
+
+
 @pytest.mark.parametrize("changes", [{}, {"shared_expert": True}, {"expert_compressors": True}])
 @torch.inference_mode()
 def test_the_layout_speed_is_compared_with_has_the_same_numbers(changes):
