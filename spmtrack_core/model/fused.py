@@ -142,7 +142,7 @@ class FusedBlock(nn.Module):
             gate, x = x.chunk(2, -1)
             x = self.act(gate).mul_(x)  # (B * read, hidden / 2)
         else:
-            x = self.act(x)
+            x = activate(x, self.act)
         tokens += self.fc2(x).unflatten(0, (batch, read))
         return tokens  # (B, read, C)
 
@@ -169,9 +169,9 @@ class FusedHead(nn.Module):
         """As ``Head``; ``search_tokens`` are overwritten."""
         batch, dtype = len(search_tokens), self.hidden.dtype
         search_tokens *= search_tokens @ state_token.transpose(1, 2)  # (B, HW, C)
-        x = F.gelu(self.first(search_tokens.to(dtype).flatten(0, 1)))  # (B * HW, 2 * C)
+        x = activate(self.first(search_tokens.to(dtype).flatten(0, 1)))  # (B * HW, 2 * C)
         x = x.unflatten(1, (2, -1)).transpose(0, 1)  # (2, B * HW, C)
-        score, box = F.gelu(torch.baddbmm(self.hidden_bias, x, self.hidden))
+        score, box = activate(torch.baddbmm(self.hidden_bias, x, self.hidden))
         score_map = self.score(score).float().view(batch, *self.grid_hw)  # (B, H, W)
         sides = self.box(box).float().sigmoid().view(batch, *self.grid_hw, 4)  # (B, H, W, 4)
         boxes = torch.cat((self.centre - sides[..., :2], self.centre + sides[..., 2:]), -1)
@@ -192,6 +192,7 @@ class FusedSPMTrack(nn.Module):
         for module in self.patch_embed.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(dtype)
+        self.patch_embed.to(memory_format=torch.channels_last)
         table = trunk.pos_embed.float()
         corner = table.unflatten(1, model.search_grid_hw)[:, :rows, :columns].flatten(1, 2)
         self.search_table = _frozen(table + model.token_types[2], torch.float32)  # (1, Nx, C)
@@ -282,7 +283,7 @@ class Folded(NamedTuple):
 
 def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
     """``part`` times ``scale``, equal but for rounding."""
-    weight = part.weight.detach().float().clone()
+    weight = part.weight.detach().float()
     bias = weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach().float()
     down = router = weight[:0]
     experts = weight.new_zeros(len(weight), 0, 1)
@@ -294,7 +295,7 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
             experts = experts[:, 1:] - experts[:, :1]
             if part.shared is not None:
                 always = always + part.scaling * part.shared.detach().float()
-            weight += always @ down[0]
+            weight = torch.addmm(weight, always, down[0])
         down = down.flatten(0, 1)
     if scale is not None:
         weight, bias, experts = (
@@ -303,5 +304,13 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
     return Folded(weight, bias.clone(), down, router, experts)
 
 
+def activate(x: Tensor, act: nn.Module | None = None) -> Tensor:
+    """``act(x)``, by default GELU, which overwrites ``x``: the tensor is too large for a cache."""
+    if act is None or (isinstance(act, nn.GELU) and act.approximate == "none"):
+        return torch.ops.aten.gelu_(x)
+    return act(x)
+
+
 def _frozen(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(tensor.detach().to(dtype, copy=True).contiguous(), requires_grad=False)
+    """``tensor``, which is no other module's, as what is neither trained nor changed."""
+    return nn.Parameter(tensor.detach().to(dtype).contiguous(), requires_grad=False)

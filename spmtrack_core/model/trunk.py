@@ -87,7 +87,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
         if not isinstance(trunk, VisionTransformer):
             raise ValueError(f"trunk {config.trunk} is not a plain ViT of timm")
         plain = (
-            all(type(block) is Block for block in trunk.blocks)
+            all(map(is_plain, trunk.blocks))
             and isinstance(trunk.norm_pre, nn.Identity)
             and trunk.reg_token is None
             and trunk.pos_embed is not None
@@ -104,6 +104,16 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             block.drop_path1 = DropPath(config.drop_path)
             block.drop_path2 = DropPath(config.drop_path)
     return trunk
+
+
+def is_plain(block: nn.Module) -> bool:
+    """Whether a block has nothing between its maps but attention and an activation."""
+    if type(block) is not Block:
+        return False
+    between = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
+    between.append(getattr(block.mlp, "norm", None))
+    plain = all(part is None or isinstance(part, nn.Identity) for part in between)
+    return plain and not getattr(block.mlp, "gate_last", False)
 
 
 def resample_positions(

@@ -8,10 +8,12 @@ import pytest
 import torch
 from golden_model import GOLDEN, golden_tensors
 from safetensors import safe_open
+from timm.layers import GluMlp, SwiGLUPacked
+from timm.models.vision_transformer import Block
 from torch.testing import assert_close
 
 from spmtrack_core.config import ModelConfig
-from spmtrack_core.model.trunk import build_trunk, resample_positions
+from spmtrack_core.model.trunk import build_trunk, is_plain, resample_positions
 
 
 @pytest.mark.golden
@@ -63,3 +65,19 @@ def test_the_ffn_has_exactly_the_width_asked_for(ffn):
     with torch.device("meta"):
         trunk = build_trunk(ModelConfig(trunk="explicit", ffn=ffn, **sizes))
     assert trunk.blocks[0].mlp.fc2.in_features == 244
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({}, True),
+        ({"init_values": 1.0, "mlp_layer": SwiGLUPacked}, True),
+        ({"qk_norm": True}, False),
+        ({"scale_attn_norm": True}, False),
+        ({"scale_mlp_norm": True}, False),
+        ({"mlp_layer": GluMlp}, False),
+    ],
+    ids=str,
+)
+def test_a_block_with_more_than_maps_is_not_plain(options, plain):
+    assert is_plain(Block(8, 2, **options)) is plain
