@@ -126,7 +126,8 @@ def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
     assert code == 0, err
     assert "mean IoU" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "a.txt", "a_time.txt", "b.txt", "b_time.txt", "results.json", "success.png",
+        "a.txt", "a_time.txt", "a_confidence.txt", "b.txt", "b_time.txt", "b_confidence.txt",
+        "results.json", "success.png",
     }  # fmt: skip
 
 
