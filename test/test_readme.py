@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_pages_are_finished_and_their_links_lead_somewhere(page):
 
 
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
-    story = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors")[3]
-    assert story["command"] == "spmtrack train config/train_nano.yaml"
+    story = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").story
+    assert story["command"] == "spmtrack train config/train_nano_2.yaml"
+    assert json.loads(story["before"])["command"] == "spmtrack train config/train_nano.yaml"
     assert not re.search(r"/(tmp|home|root|work)/", " ".join(story.values()))
