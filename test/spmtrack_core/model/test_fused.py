@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from golden_model import golden_config, golden_model, golden_tensors
-from published_layout import published_layout
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.fused import fuse
@@ -126,14 +125,6 @@ def test_no_memory_is_shared_with_the_model():
     starts = [{t.untyped_storage().data_ptr() for t in m.state_dict().values() if t.numel()}
               for m in (model, fuse(model))]  # fmt: skip
     assert not starts[0] & starts[1]
-
-
-@pytest.mark.parametrize("changes", [{}, {"shared_expert": True}, {"expert_compressors": True}])
-@torch.inference_mode()
-def test_the_layout_speed_is_compared_with_has_the_same_numbers(changes):
-    model, given = filled(**changes), inputs(2)
-    for expected, actual in zip(model(*given), published_layout(model)(*given), strict=True):
-        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=2e-5)
 
 
 @torch.inference_mode()
