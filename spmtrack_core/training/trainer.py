@@ -49,7 +49,6 @@ from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.weights import (
     PRECISIONS,
-    Checkpoint,
     in_precision,
     load_checkpoint,
     read_trunk,
@@ -61,7 +60,7 @@ from spmtrack_core.training.dataset import VideoTracks, loader
 from spmtrack_core.training.optim import Mean, adamw, learning_rate
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
 from spmtrack_core.training.step import TrackingStep, positive_cells
-from spmtrack_core.training.stills import read_stills
+from spmtrack_core.training.stills import Stills, read_stills
 from spmtrack_core.training.synthetic import SyntheticTracks
 from spmtrack_core.training.validate import validate_batches, validate_sequences
 
@@ -150,10 +149,11 @@ def train(
     first_step, steps = step, step + 2 if dry_run else config.steps
 
     # batch number k is a function of seed, k and rank alone
-    batches = training_batches(config, datasets, fabric, step, steps)
+    stills = read_stills(config.synthetic, fabric.device) if config.data == "synthetic" else None
+    batches = training_batches(config, stills or datasets, fabric, step, steps)
     held_out: HeldOut = sequences
-    if held_out is None and config.data == "synthetic":
-        held_out = synthetic_tracks(config, fabric, VALIDATION_BATCH, VALIDATION_SEED)
+    if held_out is None and stills is not None:
+        held_out = synthetic_tracks(config, stills, VALIDATION_BATCH, VALIDATION_SEED)
 
     # -- files, all of the first process
     log = Log(None if dry_run or not leader else output, keep_until=step)
@@ -367,13 +367,6 @@ def shard(network: nn.Module, mesh: Any) -> nn.Module:
     return network
 
 
-def load_first(start_from: str, trunk: str | None) -> Checkpoint:
-    """The weights a run starts from, on ``trunk`` where they have none of their own."""
-    return load_checkpoint(
-        find_weights(start_from), None if trunk in (None, "pretrained") else trunk
-    )
-
-
 def read_settings(path: str | Path, overrides: Collection[str], resume: bool) -> TrainConfig:
     """The settings of a run; network and tracker that they do not name are those of start_from.
 
@@ -386,8 +379,8 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
             output = str(tree.get("output", TrainConfig.output))
             stored = read_state(Path(output, "checkpoint.pt"))["config"]
         else:
-            trunk = tree.get("trunk")
-            loaded = load_first(str(tree["start_from"]), trunk)
+            # settings alone: a trunk under them is not read twice
+            loaded = load_checkpoint(find_weights(str(tree["start_from"])), frozen=False)
             stored = {"model": to_dict(loaded.model_config),
                       "tracker": to_dict(loaded.tracker_config)}  # fmt: skip
         for part in ("model", "tracker"):
@@ -403,7 +396,8 @@ def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, 
     round them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
-        loaded = load_first(config.start_from, config.trunk)
+        trunk = None if config.trunk == "pretrained" else config.trunk
+        loaded = load_checkpoint(find_weights(config.start_from), trunk)
         if replace(loaded.model_config, drop_path=0.0) != replace(config.model, drop_path=0.0):
             raise ValueError(
                 f"start_from {config.start_from}: its network is {loaded.model_config}, not the "
@@ -446,22 +440,21 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
 
 
-def synthetic_tracks(config: TrainConfig, fabric: Fabric, size: int, seed: int) -> SyntheticTracks:
-    """Batches of ``size`` synthetic tracks on the device of this process."""
-    stills = read_stills(config.synthetic, fabric.device)
+def synthetic_tracks(config: TrainConfig, stills: Stills, size: int, seed: int) -> SyntheticTracks:
+    """Batches of ``size`` synthetic tracks on the device of ``stills``."""
     return SyntheticTracks(config.synthetic, config.model, config.tracker, stills, size, seed)
 
 
 def training_batches(
-    config: TrainConfig, datasets: list[Tracks], fabric: Fabric, step: int, steps: int
+    config: TrainConfig, source: Stills | list[Tracks], fabric: Fabric, step: int, steps: int
 ) -> Iterator[Batch]:
     """The batches of this process from optimiser step ``step`` on, on its device."""
     rank, world = fabric.global_rank, fabric.world_size
     share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
-    if config.data == "synthetic":
-        tracks = synthetic_tracks(config, fabric, share, config.seed)
+    if isinstance(source, Stills):
+        tracks = synthetic_tracks(config, source, share, config.seed)
         return (tracks.batch(k * world + rank) for k in itertools.count(start))
-    videos = VideoTracks(config.videos, config.model, config.tracker, datasets, config.seed)
+    videos = VideoTracks(config.videos, config.model, config.tracker, source, config.seed)
     pinned = fabric.device.type == "cuda"
     stop = steps * config.accumulate
     read = loader(
@@ -474,8 +467,10 @@ def first_batch(config: TrainConfig) -> Batch:
     """The first twelve tracks of a run, to be looked at."""
     config = replace(config, batch_size=12, accumulate=1, devices=1, nodes=1, workers=0)
     fabric = Fabric(accelerator="cpu", devices=1)
-    datasets = open_datasets(config, Console(stderr=True))
-    return next_batch(training_batches(config, datasets, fabric, 0, 1))
+    source: Stills | list[Tracks] = open_datasets(config, Console(stderr=True))
+    if config.data == "synthetic":
+        source = read_stills(config.synthetic, fabric.device)
+    return next_batch(training_batches(config, source, fabric, 0, 1))
 
 
 def validation_sequences(config: TrainConfig) -> list[Sequence] | None:
