@@ -28,7 +28,9 @@ from spmtrack_core.config import (
     to_dict,
 )
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
+from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.tracking.tracker import load_tracker
 from spmtrack_core.training import trainer
 from spmtrack_core.training.optim import decays, learning_rate
 from spmtrack_core.training.trainer import TrainingDiverged, train
@@ -201,6 +203,20 @@ def test_a_run_that_starts_from_weights(config, tmp_path):
         train(replace(second, model=other, output=str(tmp_path / "third")))
     with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
         train(replace(second, start_from="nothing", output=str(tmp_path / "fourth")))
+
+
+def test_a_run_that_starts_from_weights_of_other_crops(config, tmp_path):
+    first = train(config)
+    larger = replace(config.model, template_hw=(48, 48), search_hw=(96, 96))
+    second = train(replace(config, model=larger, start_from=str(first), lr=1e-9, steps=2,
+                           output=str(tmp_path / "second")))  # fmt: skip
+    before, after = (load_checkpoint(path).model for path in (first, second))
+    table = resample_positions(before.trunk.pos_embed, (4, 4), (6, 6))
+    torch.testing.assert_close(after.trunk.pos_embed, table, rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.target_token, before.target_token, rtol=0, atol=1e-4)
+    tracker = load_tracker(second, device="cpu")
+    tracker.init(np.zeros((60, 80, 3), np.uint8), (20, 20, 20, 20))
+    tracker.update(np.zeros((60, 80, 3), np.uint8))
 
 
 def test_a_run_with_absent_targets_judges_its_confidence(config):
