@@ -35,6 +35,7 @@ from spmtrack_core.tracking.references import REFERENCES
 try:
     import onnx
     import onnxscript
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError:  # the extra "onnx" of this package
     onnx = onnxscript = None
 try:
@@ -88,15 +89,17 @@ def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -
 def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
     """Write the network step for ONNX Runtime and others; settings and story are metadata.
 
-    ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps. Tensors
-    of more than 2 GB go into a second file, ``<path>.data``, that must stay beside the first.
-    Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError`` without the extra
-    ``onnx``.
+    ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps; or int8
+    for a checkpoint in float32, whose maps are then rounded, and what they are applied to while
+    it runs. Tensors of more than 2 GB go into a second file, ``<path>.data``, that must stay
+    beside the first. Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError``
+    without the extra ``onnx``.
     """
     check_installed("onnx")
     path = Path(path)
+    int8 = dtype is torch.int8
     made = torch.onnx.export(
-        _trace(checkpoint, dtype),
+        _trace(checkpoint, torch.float32 if int8 else dtype),
         input_names=INPUTS,
         output_names=OUTPUTS,
         dynamic_shapes={name: {0: "batch"} if name == "search" else None for name in INPUTS},
@@ -110,7 +113,13 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     # two files, whose names one tells the other: made aside under their own names
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        program.save(Path(folder) / path.name, external_data=size > LARGEST_FILE)
+        made_in = Path(folder) / path.name
+        program.save(made_in, external_data=size > LARGEST_FILE)
+        if int8:
+            quantize_dynamic(
+                made_in, made_in, op_types_to_quantize=["MatMul", "Gemm"],
+                weight_type=QuantType.QInt8, use_external_data_format=size > LARGEST_FILE,
+            )  # fmt: skip
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the one with tensors first
             os.replace(file, path.with_name(file.name))
 

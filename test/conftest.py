@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spmtrack-test-")
 sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib import mode
 
 pytest_plugins = ["parity"]
+hypothesis.settings.register_profile("busy machines", deadline=None)
+hypothesis.settings.load_profile("busy machines")
 
 from spmtrack_core.cli import main
 from spmtrack_core.config import ModelConfig, TrackerConfig

@@ -7,6 +7,7 @@ the numbers. Times are medians over repetitions, after a warm-up, everything wai
 from __future__ import annotations
 
 import copy
+import itertools
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -24,13 +25,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.crop import context_crop
+from spmtrack_core.geometry.image import Image, crop_image, normalise
 from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
-from spmtrack_core.tracking.preprocess import search_crop
+from spmtrack_core.tracking.graph import Recording
+from spmtrack_core.tracking.preprocess import crop_numbers
 from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.tracking.step import HostStep
 from spmtrack_core.tracking.tracker import Tracker, find_weights
 
 SIZES = {
@@ -51,24 +56,23 @@ def measure(
     """Rows for one network: a size of ``SIZES``, or bundled weights or a checkpoint's path.
 
     Each row has ``model``, ``layout``, ``precision``, ``batch``, ``median_ms`` and ``p95_ms`` of a
-    pass. Layouts: ``fused``, as the tracker runs it; ``plain``, as training does; ``published``,
-    expert by expert; ``vit``, the trunk alone on as many tokens; ``tracker``, a whole frame of
-    640x480, with ``crop_ms`` and ``network_ms`` of it. ``seconds`` is spent on each. Raises
-    ``ValueError`` and ``FileNotFoundError`` as ``load_checkpoint`` does.
+    pass. Layouts: ``fused``, as the tracker runs it, and on CUDA also recorded as a ``graph``;
+    ``plain``, as training does; ``published``, expert by expert; ``vit``, the trunk alone on as
+    many tokens; ``tracker``, a whole frame of 640x480, with ``crop_ms``, ``network_ms`` and on
+    CUDA ``upload_ms`` of it. Rows measured on CUDA have ``memory_bytes``, weights and all.
+    ``seconds`` is spent on each. Raises ``ValueError`` and ``FileNotFoundError`` as
+    ``load_checkpoint`` does.
     """
     model, config, tracker_config = network(name)
     for precision in precisions:
-        dtype = PRECISIONS[precision]
-        for layout, run in layouts(model, config, dtype, device):
-            for batch in batches if layout == "fused" else (1,):
-                inputs = example(config, batch, device)
-                row = {"model": name, "layout": layout, "precision": precision, "batch": batch}
-                row |= timed(partial(run, *inputs), device, seconds)
-                row["flop"] = batch * flop(config) if layout != "vit" else None
-                yield row
+        about = {"model": name, "precision": precision}
+        for layout, run in layouts(model, config, PRECISIONS[precision], device):
+            for batch in batches if layout in ("fused", "graph") else (1,):
+                times = timed(partial(run, *example(config, batch, device)), device, seconds)
+                flops = batch * flop(config) if layout != "vit" else None
+                yield about | {"layout": layout, "batch": batch, "flop": flops} | times
         tracker = Tracker(model, config, tracker_config, device, precision)
-        row = {"model": name, "layout": "tracker", "precision": precision, "batch": 1}
-        yield row | frame_times(tracker, seconds)
+        yield about | {"layout": "tracker", "batch": 1} | frame_times(tracker, seconds)
 
 
 def network(name: str) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
@@ -102,6 +106,10 @@ def layouts(
     tokens = tokens.unflatten(0, (16, REFERENCES))  # (16, R, Nz, C): embedded when they enter
     del references, masks
     yield "fused", partial(_fused_pass, fused, tokens)
+    if device.type == "cuda":
+        recorded: dict[int, Recording] = {}
+        yield "graph", partial(_recorded_pass, recorded, fused, tokens)
+        del recorded
     del fused, tokens
     plain = copy.deepcopy(model).to(device)
     yield "plain", partial(under_autocast, plain)
@@ -115,6 +123,18 @@ def layouts(
 
 def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Tensor) -> Any:
     return network(search, tokens[: len(search)], others[-1])
+
+
+def _recorded_pass(
+    recorded: dict[int, Recording], network: nn.Module, tokens: Tensor, *inputs: Tensor
+) -> Any:
+    """As ``_fused_pass``, recorded at the first pass of a batch size; all inputs are copied."""
+    batch, device = len(inputs[0]), tokens.device
+    given = np.zeros(1), inputs[0], tokens[:batch], inputs[-1]
+    if batch not in recorded:
+        recorded[batch] = Recording(lambda _, *rest: tuple(network(*rest)), *given[:1], given[1:],
+                                    device)  # fmt: skip
+    return recorded[batch](*given)
 
 
 def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
@@ -181,8 +201,11 @@ def best_rate(device: torch.device, precision: str, seconds: float) -> float:
 @torch.inference_mode()
 def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
     """Median and 95th percentile, ms, of as many runs as fit into ``seconds``, at least three."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    for _ in range(3 if device.type == "cuda" else 1):
+    cuda = device.type == "cuda"
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(3 if cuda else 1):
         run()
     wait()
     times: list[float] = []
@@ -192,30 +215,53 @@ def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[
         run()
         wait()
         times.append(1000 * (time.perf_counter() - started))
-    return {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
+    found = {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
+    return found | ({"memory_bytes": torch.cuda.max_memory_allocated(device)} if cuda else {})
 
 
 def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
-    """A whole frame of 640x480, from image to box, and the parts of it."""
+    """A whole frame of 640x480, from image to box, and the stages of it, each by itself."""
     frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
-    turn = iter(int(index) % len(frames) for index in range(10**9))
-    config, model_config = tracker.config, tracker.model_config
+    turn = itertools.cycle(frames)
     tracker.warm_up()
     tracker.init(frames[0], (300, 200, 60, 80))
-    target = tracker.target
+    row = timed(lambda: tracker.update(next(turn)), tracker.device, seconds)
+    with tracker.step.place():
+        for name, stage in stages(tracker, frames[0]).items():
+            row[f"{name}_ms"] = timed(stage, tracker.device, seconds / 4)["median_ms"]
+    return row
+
+
+@torch.inference_mode()
+def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
+    """Upload, search crop and network for one target, as the tracker's step computes them."""
+    target, step, search_hw = tracker.target, tracker.step, tracker.model_config.search_hw
     assert target is not None
-    device = tracker.device
-    row = timed(lambda: tracker.update(frames[next(turn)]), device, seconds)
-    crop = timed(
-        lambda: search_crop(frames[next(turn)], (300, 200, 360, 280), config.search_area_factor,
-                            model_config.search_hw, config.min_side, target.background),
-        device, seconds / 4,
-    )  # fmt: skip
-    search = example(model_config, 1, device)[0]
-    kept = target.references.gather(config.reference_rule)
+    crop = context_crop(
+        (300, 200, 360, 280), tracker.config.search_area_factor, FRAME_HW, search_hw
+    )
+    search = example(tracker.model_config, 1, tracker.device)[0]
     network: Any = tracker.model
-    inside = timed(lambda: network(search, *kept, target.state_token), device, seconds / 2)
-    return row | {"crop_ms": crop["median_ms"], "network_ms": inside["median_ms"]}
+    inputs = search, *target.references.gather(tracker.config.reference_rule), target.state_token
+    if isinstance(step, HostStep):
+        return {
+            "crop": lambda: normalise(crop_image(frame, crop, search_hw, target.background)),
+            "network": lambda: network(*inputs),
+        }
+    numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
+    parts = (
+        ("crop", lambda numbers: (step.crops(numbers, search_hw),), ()),
+        ("network", lambda _, *inputs: tuple(network(*inputs)), inputs),
+    )
+    found: dict[str, Callable[[], Any]] = {"upload": lambda: step.show(frame)}
+    for name, function, others in parts:
+        if step.may_record:
+            function = Recording(function, numbers, others, tracker.device)
+            found[name] = partial(function, numbers, *others)
+        else:
+            sent = torch.from_numpy(numbers).to(tracker.device)
+            found[name] = partial(function, sent, *others)
+    return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -258,7 +304,7 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 0.6 + 0.28 * len(single)), layout="constrained")
     axes = figure.subplots()
     labels = [f"{row['model']}, {row['layout']}, {row['precision']}" for row in single]
-    colours = ["C0" if row["layout"] in ("fused", "tracker") else "0.7" for row in single]
+    colours = ["C0" if row["layout"] in ("fused", "graph", "tracker") else "0.7" for row in single]
     bars = axes.barh(labels[::-1], [1000 / r["median_ms"] for r in single[::-1]],
                      color=colours[::-1])  # fmt: skip
     axes.bar_label(bars, fmt="%.1f", padding=3)

@@ -48,6 +48,10 @@ class AlignedCrop:
     target_xyxy: Cells
     """(4,) integer rectangle of the crop."""
 
+    def fills(self, output_hw: tuple[int, int]) -> bool:
+        """Whether nothing of the crop lies beyond the frame."""
+        return self.target_xyxy.tolist() == [0, 0, output_hw[1], output_hw[0]]
+
 
 def crop_transform(
     box_xyxy: ArrayLike,
@@ -72,6 +76,17 @@ def crop_transform(
     scale = np.full(2, np.sqrt(output_hw[0] * output_hw[1] / area))
     centre = (box[:2] + box[2:]) / 2
     return CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * centre)
+
+
+def context_crop(
+    box_xyxy: ArrayLike,
+    area_factor: float,
+    frame_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    min_side: float = 0.0,
+) -> AlignedCrop:
+    """The crop of a frame around a box with context, on whole pixels: see ``crop_transform``."""
+    return align(crop_transform(box_xyxy, area_factor, output_hw, min_side), frame_hw, output_hw)
 
 
 def rasterise(boxes_xyxy: ArrayLike) -> Cells:

@@ -14,6 +14,8 @@ Image = NDArray[np.uint8]
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+SCALE, SHIFT = 1 / (255 * IMAGENET_STD), IMAGENET_MEAN / IMAGENET_STD
+"""(3,) each: ``image * SCALE - SHIFT`` takes 0..255 to ImageNet mean 0 and deviation 1."""
 
 
 def read_image(path: str | Path) -> Image:
@@ -58,7 +60,7 @@ def crop_image(
     output = np.empty((*output_hw, 3), np.float32)
     left, top, right, bottom = crop.target_xyxy.tolist()
     x1, y1, x2, y2 = crop.source_xyxy.tolist()
-    if (left, top, right, bottom) != (0, 0, output_hw[1], output_hw[0]):
+    if not crop.fills(output_hw):
         output[:] = mean_colour(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
         # float32 because OpenCV rounds uint8 results to whole grey levels
@@ -70,7 +72,14 @@ def crop_image(
     return output
 
 
-def normalise(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W, 3) in 0..255 to contiguous (3, H, W) with ImageNet mean 0 and deviation 1."""
-    scaled = image * (1 / (255 * IMAGENET_STD)) - IMAGENET_MEAN / IMAGENET_STD  # (H, W, 3)
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)  # (3, H, W)
+def normalise(
+    image: NDArray[np.float32], output: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(H, W, 3) in 0..255 to contiguous (3, H, W) with ImageNet mean 0 and deviation 1.
+
+    Written into ``output`` (3, H, W) where it is given.
+    """
+    scaled = (image * SCALE - SHIFT).transpose(2, 0, 1)  # (3, H, W)
+    output = np.empty(scaled.shape, np.float32) if output is None else output
+    np.copyto(output, scaled)
+    return output

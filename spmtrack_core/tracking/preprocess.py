@@ -1,37 +1,58 @@
-"""From a frame and a box to what the network takes: crops, masks, normalised images."""
+"""From a frame and boxes to what the network takes: crops on a device, masks."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from spmtrack_core.geometry.crop import CropTransform, align, crop_transform, rasterise
-from spmtrack_core.geometry.image import Image, crop_image, normalise
+from spmtrack_core.geometry.crop import AlignedCrop, rasterise
+
+CROP_NUMBERS = 12
 
 
-def template_crop(
-    frame: Image, box_xyxy: ArrayLike, area_factor: float, output_hw: tuple[int, int]
-) -> tuple[NDArray[np.float32], CropTransform]:
-    """A reference frame: normalised (3, h, w) around the box, and its transform.
+def crop_numbers(
+    frame_hw: tuple[int, int], crop: AlignedCrop, background: ArrayLike
+) -> NDArray[np.float64]:
+    """(12,) for ``crop_tensor``: rectangles of frame and crop, background, width of the frame."""
+    return np.hstack((crop.source_xyxy, crop.target_xyxy, background, frame_hw[1]))
 
-    What lies beyond the frame has the frame's mean colour.
+
+def crop_tensor(
+    pixels: Tensor, numbers: Tensor, output_hw: tuple[int, int], scale: Tensor, shift: Tensor
+) -> Tensor:
+    """As ``normalise(crop_image(...))``, on any device: (B, 3, h, w) out of one frame.
+
+    ``pixels`` (H * W or more, 3) uint8 begin with those of the frame, row by row; ``numbers``
+    (B, 12) float64 are those of ``crop_numbers``; ``scale`` and ``shift`` (3,) are ``SCALE`` and
+    ``SHIFT``. Waits for nothing, and has the same sizes whatever the numbers: a CUDA graph can
+    hold it.
     """
-    crop = align(crop_transform(box_xyxy, area_factor, output_hw), frame.shape[:2], output_hw)
-    return normalise(crop_image(frame, crop, output_hw)), crop.transform
+    source, target, background, width = numbers.split((4, 4, 3, 1), 1)
+    axes = []
+    for axis, size in ((1, output_hw[0]), (0, output_hw[1])):  # rows, columns
+        start, stop = target[:, axis, None], target[:, axis + 2, None]  # (B, 1)
+        first, last = source[:, axis, None], source[:, axis + 2, None] - 1
+        pixel = torch.arange(size, device=pixels.device) + 0.5
+        step = (last + 1 - first) / (stop - start).clamp_min(1)
+        place = torch.minimum(((pixel - start) * step - 0.5).clamp_min(0) + first, last)
+        low = place.floor()  # (B, size)
+        high = torch.minimum(low + 1, last)
+        within = (start < pixel) & (pixel < stop) & (last >= first)
+        axes.append((low.long(), high.long(), (place - low).float(), within))
+    (top, bottom, down, rows), (left, right, across, columns) = axes
 
+    def look_up(y: Tensor, x: Tensor) -> Tensor:
+        return pixels[(y * width.long()).unsqueeze(2) + x.unsqueeze(1)].float()  # (B, h, w, 3)
 
-def search_crop(
-    frame: Image,
-    box_xyxy: ArrayLike,
-    area_factor: float,
-    output_hw: tuple[int, int],
-    min_side: float,
-    background: ArrayLike,
-) -> tuple[NDArray[np.float32], CropTransform]:
-    """The search region: normalised (3, H, W) around the last box, and its transform."""
-    wanted = crop_transform(box_xyxy, area_factor, output_hw, min_side)
-    crop = align(wanted, frame.shape[:2], output_hw)
-    return normalise(crop_image(frame, crop, output_hw, background)), crop.transform
+    across, down = across[:, None, :, None], down[:, :, None, None]  # (B, 1, w, 1), (B, h, 1, 1)
+    upper = torch.lerp(look_up(top, left), look_up(top, right), across)  # (B, h, w, 3)
+    lower = torch.lerp(look_up(bottom, left), look_up(bottom, right), across)
+    crops = torch.lerp(upper, lower, down)
+    inside = rows[:, :, None, None] & columns[:, None, :, None]  # (B, h, w, 1)
+    crops = torch.where(inside, crops, background[:, None, None].float())
+    return (crops * scale - shift).permute(0, 3, 1, 2)  # (B, 3, h, w)
 
 
 def foreground_mask(

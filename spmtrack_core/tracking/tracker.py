@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,35 +12,28 @@ import torch
 from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
-from spmtrack_core.geometry.boxes import (
-    Boxes,
-    check_box_xywh,
-    clip_xyxy,
-    xywh_to_xyxy,
-    xyxy_to_xywh,
-)
+from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
+from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
 from spmtrack_core.model.fused import FusedSPMTrack, fuse
 from spmtrack_core.model.onnx_model import OnnxSPMTrack
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
-from spmtrack_core.tracking.graph import GraphedStep
-from spmtrack_core.tracking.postprocess import (
-    box_in_frame,
-    hann_window,
-    is_good_box,
-    select_box,
-)
-from spmtrack_core.tracking.preprocess import foreground_mask, search_crop, template_crop
+from spmtrack_core.tracking.graph import DeviceStep
+from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
+from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.state import Target, TrackResult, TrackState
+from spmtrack_core.tracking.step import HostStep
 
-LOG = logging.getLogger(__name__)
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Tracker:
-    """Follows one target. Not thread-safe: one caller at a time.
+    """Follows targets through a video. Not thread-safe: one caller at a time.
+
+    ``init`` and ``update`` are all that one target needs. For several, ``start`` names each of
+    them and ``follow`` finds them all in one pass of the network.
 
     Tracks with the inference layout of ``model``, which it leaves alone. ``precision`` is that of
     the network's products, as under autocast in the published evaluation; what lies around the
@@ -58,118 +50,119 @@ class Tracker:
     ) -> None:
         self.device = torch.device(device)
         dtype = choose_precision(precision)
-        self.model: FusedSPMTrack | OnnxSPMTrack
-        if isinstance(model, SPMTrack):
-            self.model = fuse(model, dtype).to(self.device)
-        else:
-            self.model = model
         self.model_config = model_config
         self.config = config
-        self.window = hann_window(model_config.search_grid_hw).to(self.device)
         self.target: Target | None = None
-        self._graph: GraphedStep | None = None
-        self._may_graph = self.device.type == "cuda"
+        self.model: FusedSPMTrack | OnnxSPMTrack
+        self.step: HostStep | DeviceStep
+        if isinstance(model, OnnxSPMTrack):
+            self.model = model
+        else:
+            self.model = fuse(model, dtype).to(self.device)
+        if self.device.type == "cuda" and isinstance(self.model, FusedSPMTrack):
+            self.step = DeviceStep(self.model, model_config, config, self.device)
+        else:
+            self.step = HostStep(self.model, model_config, config)
 
-    @torch.inference_mode()
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
         """Name the target: ``frame`` RGB uint8 (H, W, 3), ``box_xywh`` in its pixels.
 
         Forgets the previous target, unless ``ValueError`` is raised for a frame of another kind
         or a box that is not finite, has no area or misses the image.
         """
-        frame = check_frame(frame)
-        box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
-        shapes = self.model.reference_shapes
-        references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
-        target = Target(box_xyxy, mean_colour(frame), references, self.model.no_state)
-        self._remember(target, frame, box_xyxy)
-        self.target = target
+        self.target = self.start(frame, box_xywh)
 
-    @torch.inference_mode()
     def update(self, frame: Image) -> TrackResult:
         """Find the target in the next frame, RGB uint8 (H, W, 3).
 
         A prediction that is not a box leaves the target where it was, LOST. Raises
         ``RuntimeError`` before ``init`` and ``ValueError`` for a frame of another kind.
         """
-        target = self.target
-        if target is None:
+        if self.target is None:
             raise RuntimeError("update needs a target: call init first")
+        return self.follow(frame, [self.target])[0]
+
+    @torch.inference_mode()
+    def start(self, frame: Image, box_xywh: Sequence[float]) -> Target:
+        """A target of its own, for ``follow``; raises as ``init`` does."""
         frame = check_frame(frame)
-        config, search_hw = self.config, self.model_config.search_hw
-        search, transform = search_crop(
-            frame, target.box_xyxy, config.search_area_factor, search_hw, config.min_side,
-            target.background,
-        )  # fmt: skip
-        answer, state_token = self._step(
-            torch.from_numpy(search).unsqueeze(0),  # (1, 3, H, W)
-            *target.references.gather(config.reference_rule),
-            target.state_token,
-        )
-        *box_in_crop, confidence = answer.tolist()  # the only read-back
-        box_xyxy = box_in_frame(box_in_crop, transform, frame.shape[:2])
-        good = is_good_box(box_xyxy)
-        if math.isfinite(confidence):
-            target.state_token = state_token
-        else:  # keep what is not a number out of the frames to come
-            confidence, good = 0.0, False
-        if good:
-            target.box_xyxy = box_xyxy
-        self._remember(target, frame, target.box_xyxy)
-        lost = not good or confidence < config.lost_threshold
-        # the given box may reach beyond the frame, and so may a frame of another size
-        x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame.shape[:2])).tolist()
-        return TrackResult(
-            (x, y, w, h), confidence, TrackState.LOST if lost else TrackState.TRACKING
-        )
+        box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
+        with self.step.place():
+            shapes = self.model.reference_shapes
+            references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
+            target = Target(box_xyxy, mean_colour(frame), references, self.model.no_state)
+            self.step.show(frame)
+            self._remember(target, frame.shape[:2])
+        return target
 
-    def warm_up(self) -> None:
-        """Follow a blank image for one frame, so that the first real one takes no longer.
+    @torch.inference_mode()
+    def follow(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
+        """Find each of ``targets``, made by ``start``, in the next frame, as ``update`` does."""
+        frame = check_frame(frame)
+        if not targets:
+            return []
+        config, frame_hw = self.config, frame.shape[:2]
+        crops = [
+            context_crop(
+                target.box_xyxy, config.search_area_factor, frame_hw, self.model_config.search_hw,
+                config.min_side,
+            )
+            for target in targets
+        ]  # fmt: skip
+        with self.step.place():
+            self.step.show(frame)
+            kept = zip(*(t.references.gather(config.reference_rule) for t in targets), strict=True)
+            found, states = self.step.find(
+                crops,
+                [target.background for target in targets],
+                [join(parts) for parts in kept],
+                join([target.state_token for target in targets]),
+            )
+            results = []
+            for index, (target, crop) in enumerate(zip(targets, crops, strict=True)):
+                *box_in_crop, confidence = found[index]
+                box_xyxy = box_in_frame(box_in_crop, crop.transform, frame_hw)
+                good = is_good_box(box_xyxy)
+                if math.isfinite(confidence):
+                    target.state_token = states[index : index + 1]
+                else:  # keep what is not a number out of the frames to come
+                    confidence, good = 0.0, False
+                if good:
+                    target.box_xyxy = box_xyxy
+                self._remember(target, frame_hw)
+                lost = not good or confidence < config.lost_threshold
+                # the given box may reach beyond the frame, and so may a frame of another size
+                x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
+                state = TrackState.LOST if lost else TrackState.TRACKING
+                results.append(TrackResult((x, y, w, h), confidence, state))
+        return results
 
-        Memory is taken, kernels are chosen, on CUDA the network is recorded. The target stays.
+    def warm_up(self, targets: int = 1) -> None:
+        """Follow so many targets on a blank frame, so that the first real one takes no longer.
+
+        Memory is taken, kernels are chosen, on CUDA the step is recorded. What is tracked stays.
         """
-        target, blank = self.target, np.zeros((120, 160, 3), np.uint8)
-        try:
-            self.init(blank, (60.0, 40.0, 40.0, 40.0))
-            self.update(blank)
-        finally:
-            self.target = target
+        blank = np.zeros((120, 160, 3), np.uint8)
+        self.follow(blank, [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)])
 
-    def _step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """``_predict`` for a search region on the host; replayed on CUDA, if it can be."""
-        if self._may_graph and self._graph is None:
-            try:
-                self._graph = GraphedStep(self._predict, inputs, self.device)
-            except RuntimeError as error:
-                self._may_graph = False
-                reason = str(error).partition("\n")[0]
-                LOG.warning("tracking without a CUDA graph, which is slower: %s", reason)
-        if self._graph is not None:
-            return self._graph(*inputs)
-        return self._predict(inputs[0].to(self.device), *inputs[1:])
-
-    def _predict(self, search: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        """What one frame needs: box in the crop and confidence (5,), and state token (1, 1, C)."""
-        prediction = self.model(search, *others)
-        boxes, scores, _ = select_box(
-            prediction, self.window, self.config.window_weight, self.model_config.search_hw
-        )
-        return torch.cat((boxes[0], scores)), prediction.state_token
-
-    def _remember(self, target: Target, frame: Image, box_xyxy: Boxes) -> None:
-        """Hand the frame to the target's reference buffer."""
+    def _remember(self, target: Target, frame_hw: tuple[int, int]) -> None:
+        """Hand the frame that is shown to the target's reference buffer."""
         if not target.references.keeps_next:
             target.references.skip()
             return
         template_hw = self.model_config.template_hw
-        crop, transform = template_crop(
-            frame, box_xyxy, self.config.template_area_factor, template_hw
-        )
+        factor = self.config.template_area_factor
+        crop = context_crop(target.box_xyxy, factor, frame_hw, template_hw)
         mask = foreground_mask(
-            transform.to_crop(box_xyxy), template_hw, self.model_config.template_grid_hw
-        )
-        crops, masks = (torch.from_numpy(part)[None].to(self.device) for part in (crop, mask))
-        target.references.append(*(part[0] for part in self.model.remember(crops, masks)))
+            crop.transform.to_crop(target.box_xyxy), template_hw,
+            self.model_config.template_grid_hw,
+        )  # fmt: skip
+        target.references.append(*(part[0] for part in self.step.remember(crop, mask)))
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """(B, ...) of B tensors (1, ...); a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
 def load_tracker(

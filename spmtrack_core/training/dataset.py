@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import normalize
 from spmtrack_core.config import ModelConfig, TrackerConfig, VideoConfig
 from spmtrack_core.data.tracks import Tracks
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
-from spmtrack_core.geometry.crop import CropTransform, align, crop_transform
+from spmtrack_core.geometry.crop import CropTransform, align, context_crop
 from spmtrack_core.geometry.image import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -148,8 +148,8 @@ class VideoTracks(Dataset[Batch]):
     def _template(self, frame: Image, box_xyxy: Boxes) -> tuple[Crop, CropTransform]:
         """A reference frame as the tracker crops it, before normalisation."""
         output_hw = self.model.template_hw
-        wanted = crop_transform(box_xyxy, self.tracker.template_area_factor, output_hw)
-        crop = align(wanted, frame.shape[:2], output_hw)
+        factor = self.tracker.template_area_factor
+        crop = context_crop(box_xyxy, factor, frame.shape[:2], output_hw)
         return crop_image(frame, crop, output_hw), crop.transform
 
     def _search(

@@ -113,12 +113,15 @@ def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
-def test_nano_tracks_as_well_in_float16(tmp_path):
-    export_onnx(load_checkpoint(NANO, dtype=FLOAT16), tmp_path / "half.onnx", FLOAT16)
-    assert (tmp_path / "half.onnx").stat().st_size < 1.3 * NANO.stat().st_size
-    half, full = (mean_iou(*follow(load_tracker(weights, "cpu"), 40))
-                  for weights in (tmp_path / "half.onnx", "nano"))  # fmt: skip
-    assert abs(half - full) < 0.05
+@pytest.mark.parametrize(
+    ("maps", "products", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
+)
+def test_nano_tracks_as_well_in_less(tmp_path, maps, products, size):
+    export_onnx(load_checkpoint(NANO, dtype=maps), tmp_path / "less.onnx", products)
+    assert (tmp_path / "less.onnx").stat().st_size < size * NANO.stat().st_size
+    less, full = (mean_iou(*follow(load_tracker(weights, "cpu"), 40))
+                  for weights in (tmp_path / "less.onnx", "nano"))  # fmt: skip
+    assert abs(less - full) < 0.05
 
 
 @pytest.mark.parametrize("targets", [1, 3])

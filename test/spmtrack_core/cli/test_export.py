@@ -41,8 +41,8 @@ def test_the_torch_format_is_written(tiny_checkpoint, tmp_path, spmtrack):
     [
         (["--weights", "absent"], "neither a file nor bundled"),
         (["--format", "caffe"], "format must be one of onnx, torch, tensorrt"),
-        (["--precision", "bfloat16"], "float32 or float16"),
-        (["--precision", "int8"], "float32 or float16"),
+        (["--precision", "bfloat16"], "float32 or float16 or int8; got 'bfloat16'"),
+        (["--precision", "int8", "--format", "torch"], "to torch is float32 or float16; got"),
         (["--trunk", "nano"], "has a trunk of its own"),
         (["--weights", "published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete"),
     ],

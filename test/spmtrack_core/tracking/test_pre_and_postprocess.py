@@ -10,7 +10,8 @@ import torch
 from golden_model import GOLDEN
 
 from spmtrack_core.geometry.boxes import clip_xyxy
-from spmtrack_core.geometry.crop import CropTransform, crop_transform
+from spmtrack_core.geometry.crop import CropTransform, context_crop, crop_transform
+from spmtrack_core.geometry.image import SCALE, SHIFT, crop_image, normalise
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.tracking.postprocess import (
     box_in_frame,
@@ -18,7 +19,7 @@ from spmtrack_core.tracking.postprocess import (
     is_good_box,
     select_box,
 )
-from spmtrack_core.tracking.preprocess import foreground_mask
+from spmtrack_core.tracking.preprocess import crop_numbers, crop_tensor, foreground_mask
 
 pytestmark = pytest.mark.golden
 CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
@@ -33,6 +34,37 @@ def test_masks_of_inference_and_training(case, parity):
         mask = foreground_mask(box, (196, 196), (14, 14), clip)
         parity.equal("crop_cases", f"masks of {when}", mask, case["template"][rows],
                      case["name"])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["template", "search", "nonsquare"])
+def test_crops_of_tensors_have_the_pixels_of_those_by_opencv(kind, parity):
+    """And those are the published ones; all boxes in one call, of a frame in a larger memory."""
+    frame = np.load(GOLDEN / "crop_image.npz")["image"]
+    output_hw = tuple(np.broadcast_to(CASES[0][kind]["output_size"], 2)[::-1].tolist())
+    expected, numbers = [], []
+    for case in CASES:
+        settings = case[kind]
+        crop = context_crop(case["box"], settings["area_factor"], frame.shape[:2], output_hw,
+                            settings.get("min_object_size") or 0)  # fmt: skip
+        background = settings.get("background", settings.get("image_mean", frame.mean((0, 1))))
+        expected.append(normalise(crop_image(frame, crop, output_hw, background)))
+        numbers.append(crop_numbers(frame.shape[:2], crop, background))
+    pixels = np.concatenate((frame.reshape(-1, 3), np.full((999, 3), 255, np.uint8)))
+    made = crop_tensor(
+        *map(torch.from_numpy, (pixels, np.stack(numbers))), output_hw,
+        *map(torch.from_numpy, (SCALE, SHIFT)),
+    )  # fmt: skip
+    for case, one, other in zip(CASES, made, expected, strict=True):
+        parity.close("crop_cases", "normalised pixels of tensors", one, other, atol=2e-4,
+                     about=f"{case['name']}, {kind}")  # fmt: skip
+
+
+def test_a_crop_of_tensors_that_misses_the_frame_is_background():
+    crop = context_crop([900.0, 900.0, 940.0, 930.0], 2.0, (60, 80), (32, 32))
+    numbers = torch.from_numpy(crop_numbers((60, 80), crop, (10.0, 20.0, 30.0)))[None]
+    frame = torch.full((60 * 80, 3), 255, dtype=torch.uint8)
+    made = crop_tensor(frame, numbers, (32, 32), torch.ones(3), torch.zeros(3))
+    assert made.unique().tolist() == [10, 20, 30]
 
 
 def test_a_box_that_is_not_a_number_covers_no_cell():

@@ -20,7 +20,9 @@ from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_tensors
+from spmtrack_core.tracking import step as step_module
 from spmtrack_core.tracking import tracker as module
+from spmtrack_core.tracking.graph import DeviceStep
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.state import TrackState
 from spmtrack_core.tracking.tracker import Tracker, choose_device, load_tracker
@@ -60,12 +62,22 @@ E2E_QUANTITIES = {
 }
 
 
+def on_device(tracker):
+    """``tracker`` with the step that CUDA devices have, here on the CPU and not recorded."""
+    parts = tracker.model, tracker.model_config, tracker.config, tracker.device
+    tracker.step = DeviceStep(*parts)
+    return tracker
+
+
 @pytest.mark.golden
+@pytest.mark.parametrize("place", ["host", "device"])
 @pytest.mark.parametrize("rule", ["half_segments", "thirds"])
-def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch, parity):
+def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
     tracker = e2e_tracker(rule)
+    if place == "device":
+        on_device(tracker)
     seen = {}
-    forward, select, crop = tracker.model.forward, module.select_box, module.search_crop
+    forward, select, crop = tracker.model.forward, step_module.select_box, module.context_crop
     cover = module.foreground_mask
 
     def spy_forward(search, references, *others):
@@ -87,12 +99,13 @@ def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch, parity):
         seen.update(best_margin=best - second, crop_box=boxes[0], best_cell=cells[0])
         return boxes, scores, cells
 
-    def spy_crop(frame, box_xyxy, factor, output_hw, min_side, background):
-        wanted = crop_transform(box_xyxy, factor, output_hw, min_side)
-        pixels, made = crop(frame, box_xyxy, factor, output_hw, min_side, background)
-        seen["requested_params"] = [wanted.scale, wanted.offset]
-        seen["adjusted_params"] = [made.scale, made.offset]
-        return pixels, made
+    def spy_crop(box_xyxy, factor, frame_hw, output_hw, *min_side):
+        aligned = crop(box_xyxy, factor, frame_hw, output_hw, *min_side)
+        if min_side:  # a search region
+            wanted = crop_transform(box_xyxy, factor, output_hw, *min_side)
+            seen["requested_params"] = [wanted.scale, wanted.offset]
+            seen["adjusted_params"] = [aligned.transform.scale, aligned.transform.offset]
+        return aligned
 
     def spy_mask(*arguments):
         mask = cover(*arguments)
@@ -101,8 +114,8 @@ def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch, parity):
 
     monkeypatch.setattr(tracker.model, "forward", spy_forward)
     monkeypatch.setattr(module, "foreground_mask", spy_mask)
-    monkeypatch.setattr(module, "select_box", spy_select)
-    monkeypatch.setattr(module, "search_crop", spy_crop)
+    monkeypatch.setattr(step_module, "select_box", spy_select)
+    monkeypatch.setattr(module, "context_crop", spy_crop)
     tracker.init(FRAMES[0], xyxy_to_xywh(E2E["initial_box"]))
     target = tracker.target
     parity.close("e2e_tracking", "background colour", target.background,
@@ -121,7 +134,7 @@ def test_a_whole_clip_is_tracked_as_published(rule, monkeypatch, parity):
             quantity, tolerance = E2E_QUANTITIES[name]
             compare = parity.close if tolerance else parity.equal
             compare("e2e_tracking", quantity, actual, record[name], **tolerance,
-                    about=f"{rule}, frame {step}")  # fmt: skip
+                    about=f"{rule}, {place}, frame {step}")  # fmt: skip
 
 
 def follow_e2e(tracker, moved_px=0.0):
@@ -140,7 +153,7 @@ def follow_e2e(tracker, moved_px=0.0):
 
 
 def best_cell(tracker, prediction):
-    return select_box(prediction, tracker.window, tracker.config.window_weight,
+    return select_box(prediction, tracker.step.window, tracker.config.window_weight,
                       tracker.model_config.search_hw)[2].item()  # fmt: skip
 
 
@@ -352,28 +365,73 @@ def test_the_model_handed_in_is_left_alone():
 
 def test_where_nothing_can_be_recorded_tracking_goes_on(tracker, caplog):
     """As on a CUDA device that refuses: there is none here, which is refusal enough."""
-    tracker.init(FRAMES[0], (60, 40, 30, 20))
+    on_device(tracker).init(FRAMES[0], (60, 40, 30, 20))
     expected = [tracker.update(frame) for frame in FRAMES[1:4]]
-    tracker._may_graph = True
+    on_device(tracker).step.may_record = True
     tracker.init(FRAMES[0], (60, 40, 30, 20))
     assert [tracker.update(frame) for frame in FRAMES[1:4]] == expected
     assert len(caplog.messages) == 1 and "without a CUDA graph" in caplog.messages[0]
 
 
+def rows_of(results):
+    return np.array([(*result.box_xywh, result.confidence) for result in results])
+
+
+def test_crops_of_a_device_track_as_those_of_the_host(tiny_checkpoint):
+    """Frames of several sizes, larger than the memory at first, a view, a target at the border."""
+    large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
+    frames = [*FRAMES[1:4], large, FRAMES[4][:, ::-1], FRAMES[5][10:90, 20:99]]
+    host, device = (load_tracker(tiny_checkpoint, "cpu") for _ in range(2))
+    on_device(device)
+    for box in ((60, 40, 30, 20), (-10, -5, 30, 40), (1, 1, 4, 3)):
+        runs = []
+        for tracker in (host, device):
+            tracker.init(FRAMES[0], box)
+            runs.append(rows_of(map(tracker.update, frames)))
+        np.testing.assert_allclose(*runs, atol=2e-3)
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
+    boxes = [(60, 40, 30, 20), (20, 30, 25, 40), (90, 10, 12, 18)]
+    alone, together = (load_tracker(tiny_checkpoint, "cpu") for _ in range(2))
+    if place == "device":
+        on_device(alone), on_device(together)
+    expected = []
+    for start, box in enumerate(boxes):  # one more target with every frame
+        alone.init(FRAMES[start], box)
+        expected.append(rows_of(map(alone.update, FRAMES[start + 1 : 9])))
+    targets, found = [], [[], [], []]
+    for index, frame in enumerate(FRAMES[:9]):
+        for rows, result in zip(found, together.follow(frame, targets), strict=False):
+            rows.append(result)
+        if index < len(boxes):
+            targets.append(together.start(frame, boxes[index]))
+    for rows, expectation in zip(found, expected, strict=True):
+        np.testing.assert_allclose(rows_of(rows), expectation, atol=2e-3)
+    assert together.target is None
+    assert together.follow(FRAMES[0], []) == []
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_recorded_network_tracks_as_the_eager_one(tiny_checkpoint, precision):
+def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, caplog):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
     runs = []
-    for may_graph in (True, False):
+    for may_record in (True, False):
         tracker = load_tracker(tiny_checkpoint, "cuda", precision=precision)
-        tracker._may_graph = may_graph
+        tracker.step.may_record = may_record
         tracker.warm_up()
-        assert (tracker._graph is not None) is may_graph
-        tracker.init(FRAMES[0], (60, 40, 30, 20))
-        runs.append([(*r.box_xywh, r.confidence) for r in map(tracker.update, FRAMES[1:])])
+        assert bool(tracker.step.recordings) is may_record
+        targets = [tracker.start(FRAMES[0], box) for box in ((60, 40, 30, 20), (20, 30, 25, 40))]
+        results = []
+        for frame in [*FRAMES[1:5], large, *FRAMES[5:]]:
+            results += tracker.follow(frame, targets) + tracker.follow(frame, targets[:1])
+        runs.append(rows_of(results))
     np.testing.assert_allclose(*runs, atol=1e-3)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

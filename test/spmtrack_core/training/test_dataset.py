@@ -19,8 +19,9 @@ from spmtrack_core.config import (
 )
 from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.geometry.boxes import clip_xyxy, xywh_to_xyxy
-from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD, mean_colour
-from spmtrack_core.tracking.preprocess import foreground_mask, search_crop, template_crop
+from spmtrack_core.geometry.crop import context_crop
+from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD, crop_image, normalise
+from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.training.batch import Batch, contact_sheet
 from spmtrack_core.training.dataset import Steps, VideoTracks, collate, last_seen, loader
 from spmtrack_core.training.targets import cells_of
@@ -183,16 +184,17 @@ def test_crops_are_those_of_the_tracker():
         frames = [source.read(0, time) for time in times]
         boxes = [xywh_to_xyxy(MOVING[time]) for time in times]
         for i in range(3):
-            crop, transform = template_crop(frames[i], boxes[i], 2.0, (48, 64))
-            np.testing.assert_allclose(sample.references[i], crop, atol=1e-5)
-            mask = foreground_mask(transform.to_crop(boxes[i]), (48, 64), (3, 4), clip=True)
+            crop = context_crop(boxes[i], 2.0, frames[i].shape[:2], (48, 64))
+            pixels = normalise(crop_image(frames[i], crop, (48, 64)))
+            np.testing.assert_allclose(sample.references[i], pixels, atol=1e-5)
+            box = crop.transform.to_crop(boxes[i])
+            mask = foreground_mask(box, (48, 64), (3, 4), clip=True)
             np.testing.assert_array_equal(sample.masks[i], mask)
         for i in range(2):
-            crop, transform = search_crop(
-                frames[3 + i], boxes[3 + i], 5.0, (96, 128), 0.0, mean_colour(frames[3 + i])
-            )
-            np.testing.assert_allclose(sample.searches[i], crop, atol=1e-5)
-            box = clip_xyxy(transform.to_crop(boxes[3 + i]), (96, 128))
+            crop = context_crop(boxes[3 + i], 5.0, frames[3 + i].shape[:2], (96, 128))
+            pixels = normalise(crop_image(frames[3 + i], crop, (96, 128)))
+            np.testing.assert_allclose(sample.searches[i], pixels, atol=1e-5)
+            box = clip_xyxy(crop.transform.to_crop(boxes[3 + i]), (96, 128))
             np.testing.assert_allclose(sample.boxes_xyxy[i], box, rtol=1e-6)
     assert checked >= 3
 
