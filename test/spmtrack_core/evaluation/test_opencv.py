@@ -15,16 +15,17 @@ from spmtrack_core.evaluation.opencv import OpenCVTracker, opencv_trackers
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 
 
-def test_mil_follows_the_built_in_scene():
+@pytest.mark.parametrize("name", ["CSRT", "KCF", "MIL"])
+def test_each_follows_the_built_in_scene(name):
     sequence = scene()
     frames = list(itertools.islice(sequence, 6))
-    tracker = opencv_trackers()[0]["MIL"]
+    tracker = opencv_trackers()[0][name]
     tracker.init(frames[0], sequence.boxes_xywh[0])
     for index, frame in enumerate(frames[1:], 1):
         found = tracker.update(frame)
         pair = xywh_to_xyxy(found.box_xywh), xywh_to_xyxy(sequence.boxes_xywh[index])
         assert iou_xyxy(*pair) > 0.4
-        assert np.isnan(found.confidence)  # it has the method, and no meaning in it
+        assert np.isnan(found.confidence)  # MIL has the method, and no meaning in it
 
 
 def test_it_sees_bgr_and_keeps_its_box_when_it_finds_none():
