@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.cli.evaluate import label_of, open_dataset
+from spmtrack_core.evaluation.ablation import ablations
 from spmtrack_core.evaluation.opencv import opencv_trackers
 from spmtrack_core.evaluation.runner import comparison, plot_comparison, run
 from spmtrack_core.files import write_beside
@@ -31,6 +32,9 @@ def compare(
         typer.Option(metavar="BACKBONE HEAD", help="ONNX files of OpenCV's NanoTrack."),
     ] = None,
     vit: Annotated[Path | None, typer.Option(help="ONNX file of OpenCV's VitTrack.")] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="The weights less one part each as well.")
+    ] = False,
 ) -> None:
     """One pass over every sequence for each tracker, all by the same protocol."""
     sequences = open_dataset(dataset, root)
@@ -43,8 +47,11 @@ def compare(
         reports.append(
             run(load_tracker(path, device), sequences, output / path.stem, label_of(path))
         )
-    for name, tracker in others.items():
-        reports.append(run(tracker, sequences, output / name, f"OpenCV {name}"))
+        for part, tracker in ablations(path, device).items() if ablate else ():
+            folder = output / f"{path.stem}, {part}"
+            reports.append(run(tracker, sequences, folder, f"{label_of(path)}, {part}"))
+    for name, other in others.items():
+        reports.append(run(other, sequences, output / name, f"OpenCV {name}"))
     text = json.dumps(reports, indent=1) + "\n"
     write_beside(output / "comparison.json", lambda path: path.write_text(text))
     plot_comparison(output / "comparison.png", reports)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -126,24 +126,25 @@ def table(report: dict[str, Any]) -> Table:
     return shown
 
 
-def comparison(reports: Several[dict[str, Any]]) -> Table:
-    """Several reports on the same sequences as one table: mean IoU by sequence, then the means."""
-    shown = Table(title=f"mean IoU; {reports[0]['protocol']}")
-    shown.add_column("sequence")
-    for report in reports:
-        shown.add_column(report["tracker"], justify="right")
+def comparison(reports: Several[dict[str, Any]]) -> Group:
+    """Several reports on the same sequences: a line for each, then mean IoU by sequence."""
+    means = Table(title=reports[0]["protocol"])
+    for title in ("", "tracker", "mean IoU", "success AUC", "AUC of confidence", "frames/s"):
+        means.add_column(title, justify="left" if title == "tracker" else "right")
+    for number, report in enumerate(reports, 1):
+        mean, auc = report["mean"], report["confidence_auc"]
+        means.add_row(
+            str(number), report["tracker"], f"{mean['mean_iou']:.3f}",
+            f"{mean['success_auc']:.3f}", "-" if auc is None else f"{auc:.3f}",
+            f"{1000 / max(mean['median_ms'], 1e-6):.0f}",
+        )  # fmt: skip
+    each = Table(title="mean IoU by sequence")
+    each.add_column("sequence")
+    for number in range(1, len(reports) + 1):
+        each.add_column(str(number), justify="right")
     for rows in zip(*(report["sequences"] for report in reports), strict=True):
-        shown.add_row(rows[0]["sequence"], *(f"{row['mean_iou']:.3f}" for row in rows))
-    shown.add_section()
-    for title, digits, value in (
-        ("mean IoU", 3, lambda report: report["mean"]["mean_iou"]),
-        ("success AUC", 3, lambda report: report["mean"]["success_auc"]),
-        ("AUC of the confidence", 3, lambda report: report["confidence_auc"]),
-        ("frames per second", 0, lambda report: 1000 / max(report["mean"]["median_ms"], 1e-6)),
-    ):
-        numbers = [value(report) for report in reports]
-        shown.add_row(title, *("-" if n is None else f"{n:.{digits}f}" for n in numbers))
-    return shown
+        each.add_row(rows[0]["sequence"], *(f"{row['mean_iou']:.3f}" for row in rows))
+    return Group(means, each)
 
 
 def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:

@@ -66,11 +66,14 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
 
     code, out, err = spmtrack(
         "compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint,
-        "--output", tmp_path / "out",
+        "--output", tmp_path / "out", "--ablate",
     )  # fmt: skip
     assert code == 0, err
-    assert "OpenCV MIL" in out
+    assert "OpenCV CSRT" in out
     reports = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    parts = {report["tracker"].partition(", ")[2] for report in reports}
+    assert parts == {"", "template alone", "no state token", "no routing"}
+    assert sum(report["tracker"].startswith("OpenCV") for report in reports) == 3
     assert [len(report["sequences"]) for report in reports] == [1] * len(reports)
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
     assert (tmp_path / "out" / "MIL" / "a.txt").is_file()
