@@ -44,10 +44,12 @@ def test_the_python_lines_track(capsys):
     frames = iter(sequence)
     x, y, w, h = sequence.boxes_xywh[0]
     names = {"frame": next(frames), "next_frame": next(frames), "x": x, "y": y, "w": w, "h": h}
+    names["boxes"] = [(x, y, w, h), (10, 20, 60, 40)]
     exec(code, names)
-    result = names["result"]
-    assert np.isfinite(result.box_xywh).all()
-    assert 0 <= result.confidence <= 1
+    for result in (names["result"], *names["results"]):
+        assert np.isfinite(result.box_xywh).all()
+        assert 0 <= result.confidence <= 1
+    assert len(names["results"]) == 2
 
 
 @pytest.mark.parametrize("command", commands("spmtrack"))
