@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import resource
@@ -47,17 +48,20 @@ def benchmark(
     if not all(1 <= each <= 16 for each in batches):
         raise ValueError(f"batch must be 1 to 16; got {min(batches)} to {max(batches)}")
     console = Console()
-    rates = {each: best_rate(place, each, 1.0) for each in precisions}
+    names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
+    seconds = seconds or (2.0 if cuda else 5.0)
     rows: list[dict[str, Any]] = []
-    for name in model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]:
-        with console.status(f"measuring {name}"):
-            rows += measure(name, place, precisions, batches, seconds or (2.0 if cuda else 5.0))
+    with torch.cuda.device(place) if cuda else contextlib.nullcontext():
+        rates = {each: best_rate(place, each, 1.0) for each in precisions}
+        for name in names:
+            with console.status(f"measuring {name}"):
+                rows += measure(name, place, precisions, batches, seconds)
     about = machine(place)
     for each, rate in rates.items():
         console.print(f"a product of matrices in {each}: {rate / 1e12:.2f} TFLOP/s")
     console.print(table(rows, rates))
     if output:
-        peak = torch.cuda.max_memory_allocated(place) if cuda else _resident()
+        peak = max(row["memory_bytes"] for row in rows) if cuda else _resident()
         report = about | {"best_flop_per_s": rates, "peak_memory_bytes": peak, "rows": rows}
         text = json.dumps(report, indent=1) + "\n"
         write_beside(output, lambda path: path.write_text(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.tracking.step import HostStep
 from spmtrack_core.tracking.tracker import Tracker, find_weights
 
+LOG = logging.getLogger(__name__)
 SIZES = {
     "spmtrack_b": "vit_base_patch14_dinov2",
     "spmtrack_l": "vit_large_patch14_dinov2",
@@ -68,11 +70,16 @@ def measure(
         about = {"model": name, "precision": precision}
         for layout, run in layouts(model, config, PRECISIONS[precision], device):
             for batch in batches if layout in ("fused", "graph") else (1,):
-                times = timed(partial(run, *example(config, batch, device)), device, seconds)
+                try:
+                    times = timed(partial(run, *example(config, batch, device)), device, seconds)
+                except RuntimeError as error:  # memory, or a graph that cannot be recorded
+                    LOG.warning("%s, %s, %s of %d: %s", name, layout, precision, batch, error)
+                    continue
                 flops = batch * flop(config) if layout != "vit" else None
                 yield about | {"layout": layout, "batch": batch, "flop": flops} | times
-        tracker = Tracker(model, config, tracker_config, device, precision)
-        yield about | {"layout": "tracker", "batch": 1} | frame_times(tracker, seconds)
+        del run
+        row = frame_times(Tracker(model, config, tracker_config, device, precision), seconds)
+        yield about | {"layout": "tracker", "batch": 1} | row
 
 
 def network(name: str) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
@@ -132,6 +139,7 @@ def _recorded_pass(
     batch, device = len(inputs[0]), tokens.device
     given = np.zeros(1), inputs[0], tokens[:batch], inputs[-1]
     if batch not in recorded:
+        recorded.clear()
         recorded[batch] = Recording(lambda _, *rest: tuple(network(*rest)), *given[:1], given[1:],
                                     device)  # fmt: skip
     return recorded[batch](*given)
@@ -202,7 +210,7 @@ def best_rate(device: torch.device, precision: str, seconds: float) -> float:
 def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
     """Median and 95th percentile, ms, of as many runs as fit into ``seconds``, at least three."""
     cuda = device.type == "cuda"
-    wait = torch.cuda.synchronize if cuda else lambda: None
+    wait = partial(torch.cuda.synchronize, device) if cuda else lambda: None
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(3 if cuda else 1):
@@ -222,10 +230,14 @@ def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[
 def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
     """A whole frame of 640x480, from image to box, and the stages of it, each by itself."""
     frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
-    turn = itertools.cycle(frames)
+    turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(tracker.device)
     tracker.warm_up()
+    # a recorded step takes all its memory when it is recorded
+    memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
     tracker.init(frames[0], (300, 200, 60, 80))
-    row = timed(lambda: tracker.update(next(turn)), tracker.device, seconds)
+    row = timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
     with tracker.step.place():
         for name, stage in stages(tracker, frames[0]).items():
             row[f"{name}_ms"] = timed(stage, tracker.device, seconds / 4)["median_ms"]

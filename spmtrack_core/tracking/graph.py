@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ FRAME_BYTES = 1920 * 1080 * 3
 """Memory for a frame, to begin with."""
 WARM_UP_RUNS = 3
 """Runs before the recording; libraries choose kernels and take memory in the first ones."""
+ONE_AT_A_TIME = threading.Lock()
+"""Held while recording: CUDA allows one at a time, and no waiting for the device meanwhile."""
 
 
 class DeviceStep:
@@ -58,16 +60,20 @@ class DeviceStep:
         self.may_record = cuda
         self.recordings: dict[tuple[str, int], Recording] = {}
         self.shown: Image = np.empty((0, 0, 3), np.uint8)
-        self.frame = Upload(FRAME_BYTES, torch.uint8, device)
         self.stream = torch.cuda.Stream(device) if cuda else None
         if self.stream is not None:  # the weights are still on their way
             self.stream.wait_stream(torch.cuda.current_stream(device))
+        with self.place():
+            self.frame = Upload(FRAME_BYTES, torch.uint8, device)
 
-    def place(self) -> AbstractContextManager[object]:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
         """Where everything has to happen that touches tensors of the device."""
         if self.stream is None:
-            return contextlib.nullcontext()
-        return torch.cuda.stream(self.stream)
+            yield
+        else:
+            with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+                yield
 
     def show(self, frame: Image) -> None:
         """See ``HostStep``."""
@@ -122,7 +128,8 @@ class DeviceStep:
         key = name, len(numbers)
         if self.may_record and key not in self.recordings:
             try:
-                self.recordings[key] = Recording(function, numbers, others, self.device)
+                with self.place():  # also after a failure within
+                    self.recordings[key] = Recording(function, numbers, others, self.device)
             except RuntimeError as error:
                 self.may_record = False
                 reason = str(error).partition("\n")[0]
@@ -152,11 +159,12 @@ class Recording:
         self.inputs = [other.clone() for other in others]
         for _ in range(WARM_UP_RUNS):
             function(received, *self.inputs)
-        torch.cuda.synchronize(device)
         self.graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
-        # other threads may use the device meanwhile
-        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-            self.outputs = function(received, *self.inputs)
+        with ONE_AT_A_TIME:
+            torch.cuda.synchronize(device)
+            # other threads may use the device meanwhile
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self.outputs = function(received, *self.inputs)
 
     def __call__(self, numbers: NDArray, *others: Tensor) -> tuple[Tensor, ...]:
         """What ``function`` returns, in tensors of the caller's own."""
@@ -184,4 +192,4 @@ class Upload:
         np.copyto(self.pinned[: array.size].view(array.shape).numpy(), array)
         if self.sent is not None:
             self.tensor[: array.size].copy_(self.pinned[: array.size], non_blocking=True)
-            self.sent.record()
+            self.sent.record(torch.cuda.current_stream(self.tensor.device))

@@ -97,10 +97,15 @@ class Tracker:
 
     @torch.inference_mode()
     def follow(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
-        """Find each of ``targets``, made by ``start``, in the next frame, as ``update`` does."""
+        """Find each of ``targets`` in the next frame, as ``update`` does for one.
+
+        They are this tracker's own, made by ``start``. Raises ``ValueError`` for one listed twice.
+        """
         frame = check_frame(frame)
         if not targets:
             return []
+        if len({id(target) for target in targets}) < len(targets):
+            raise ValueError(f"one of the {len(targets)} targets is listed twice")
         config, frame_hw = self.config, frame.shape[:2]
         crops = [
             context_crop(

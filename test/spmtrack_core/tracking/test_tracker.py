@@ -363,14 +363,18 @@ def test_the_model_handed_in_is_left_alone():
     assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_where_nothing_can_be_recorded_tracking_goes_on(tracker, caplog):
-    """As on a CUDA device that refuses: there is none here, which is refusal enough."""
+def test_where_nothing_can_be_recorded_tracking_goes_on(tracker, caplog, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr("spmtrack_core.tracking.graph.Recording", refuse)
     on_device(tracker).init(FRAMES[0], (60, 40, 30, 20))
     expected = [tracker.update(frame) for frame in FRAMES[1:4]]
     on_device(tracker).step.may_record = True
     tracker.init(FRAMES[0], (60, 40, 30, 20))
     assert [tracker.update(frame) for frame in FRAMES[1:4]] == expected
-    assert len(caplog.messages) == 1 and "without a CUDA graph" in caplog.messages[0]
+    (message,) = caplog.messages
+    assert "without a CUDA graph" in message and message.endswith("is capturing")
 
 
 def rows_of(results):
@@ -411,6 +415,8 @@ def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
         np.testing.assert_allclose(rows_of(rows), expectation, atol=2e-3)
     assert together.target is None
     assert together.follow(FRAMES[0], []) == []
+    with pytest.raises(ValueError, match="one of the 3 targets is listed twice"):
+        together.follow(FRAMES[0], [*targets[:2], targets[0]])
 
 
 @pytest.mark.gpu
