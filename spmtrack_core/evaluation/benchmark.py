@@ -136,13 +136,14 @@ def _recorded_pass(
     recorded: dict[int, Recording], network: nn.Module, tokens: Tensor, *inputs: Tensor
 ) -> Any:
     """As ``_fused_pass``, recorded at the first pass of a batch size; all inputs are copied."""
-    batch, device = len(inputs[0]), tokens.device
-    given = np.zeros(1), inputs[0], tokens[:batch], inputs[-1]
+    batch, nothing = len(inputs[0]), np.zeros(1)
+    others = inputs[0], tokens[:batch], inputs[-1]
     if batch not in recorded:
         recorded.clear()
-        recorded[batch] = Recording(lambda _, *rest: tuple(network(*rest)), *given[:1], given[1:],
-                                    device)  # fmt: skip
-    return recorded[batch](*given)
+        recorded[batch] = Recording(
+            lambda _, *given: tuple(network(*given)), nothing, others, tokens.device
+        )
+    return recorded[batch](nothing, *others)
 
 
 def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
