@@ -114,6 +114,9 @@ class ModelConfig:
         return self.alpha / (self.rank**0.5 if self.rs_scaling else self.rank)
 
 
+REFERENCE_RULES = ("half_segments", "thirds", "template_twice")
+
+
 @dataclass(frozen=True)
 class TrackerConfig:
     """How the tracker uses the network. The defaults are the published ones."""
@@ -127,7 +130,8 @@ class TrackerConfig:
     window_weight: float = 0.45
     """Share of the Hann window in the choice of the cell."""
     reference_rule: str = "half_segments"
-    """``half_segments``, or ``thirds`` (published for the LaSOT test set at 378 px)."""
+    """``half_segments``, ``thirds`` (published for the LaSOT test set at 378 px) or
+    ``template_twice``, for networks too weak to trust their own predictions."""
     buffer_frames: int = 128
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = 0.2
@@ -143,9 +147,10 @@ class TrackerConfig:
             raise ValueError(f"window_weight must be in [0, 1]; got {self.window_weight}")
         if not 0 <= self.lost_threshold <= 1:
             raise ValueError(f"lost_threshold must be in [0, 1]; got {self.lost_threshold}")
-        if self.reference_rule not in ("half_segments", "thirds"):
+        if self.reference_rule not in REFERENCE_RULES:
             raise ValueError(
-                f"reference_rule must be half_segments or thirds; got {self.reference_rule!r}"
+                f"reference_rule must be one of {', '.join(REFERENCE_RULES)}; "
+                f"got {self.reference_rule!r}"
             )
         if self.buffer_frames < 8:
             raise ValueError(f"buffer_frames must be at least 8; got {self.buffer_frames}")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -295,7 +296,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> Table:
     """Rows for the terminal; ``rates`` is ``best_rate`` by precision."""
-    shown = Table()
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for title in ("model", "layout", "precision", "batch", "ms", "95 %", "fps", "TFLOP/s",
                   "of best"):  # fmt: skip
         shown.add_column(title, justify="left" if title in ("model", "layout") else "right")

@@ -149,19 +149,20 @@ def comparison(reports: Several[dict[str, Any]]) -> Group:
 
 def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
     """Success curves of several trackers, and their mean IoU over their speed, as a PNG."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for report in sorted(reports, key=lambda report: -report["mean"]["mean_iou"]):
+    numbered = sorted(enumerate(reports, 1), key=lambda pair: -pair[1]["mean"]["mean_iou"])
+    for number, report in numbered:  # by which the table names them as well
         mean = report["mean"]
-        left.plot(SUCCESS_THRESHOLDS, report["success_curve"],
-                  label=f"{report['tracker']} {mean['success_auc']:.3f}")  # fmt: skip
+        label = f"{number}  {report['tracker']}: {mean['mean_iou']:.3f}, {mean['success_auc']:.3f}"
+        (curve,) = left.plot(SUCCESS_THRESHOLDS, report["success_curve"], label=label)
         speed = 1000 / max(mean["median_ms"], 1e-6)
-        right.plot(speed, mean["mean_iou"], "o")
-        right.annotate(report["tracker"], (speed, mean["mean_iou"]),
+        right.plot(speed, mean["mean_iou"], "o", color=curve.get_color())
+        right.annotate(str(number), (speed, mean["mean_iou"]),
                        xytext=(5, 5), textcoords="offset points")  # fmt: skip
     left.set(xlabel="IoU threshold", ylabel="share of frames above", xlim=(0, 1), ylim=(0, 1))
-    right.set(xlabel="frames per second", ylabel="mean IoU", xscale="log", ylim=(0, 1))
-    left.legend(title="success AUC")
+    right.set(xlabel="frames per second", ylabel="mean IoU", xlim=(0, None), ylim=(0, 1))
+    figure.legend(title="mean IoU, success AUC", loc="outside right upper")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

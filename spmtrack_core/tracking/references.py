@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spmtrack_core.config import REFERENCE_RULES
+
 REFERENCES = 3
 """Reference frames R of SPMTrack, the template among them."""
 
@@ -18,17 +20,21 @@ REFERENCES = 3
 def select_references(stored: int, rule: str) -> tuple[int, int, int]:
     """Frame indices of the three reference frames when frames 0 .. ``stored`` - 1 are known.
 
-    ``half_segments`` takes the ends of the first two quarters, ``thirds`` those of the first two
-    thirds (SPMTrack, section 3.3; both always keep the template, index 0). Raises ``ValueError``
-    for ``stored`` below 1 and for another rule.
+    ``half_segments`` takes the middles of both halves, ``thirds`` the ends of the first two
+    thirds (SPMTrack, section 3.3; both always keep the template, index 0). ``template_twice``
+    takes the template, the template and the middle: what a weak network has made of the target
+    since is outvoted by what it was given. Raises ``ValueError`` for ``stored`` below 1 and for
+    another rule.
 
-    >>> select_references(13, "half_segments"), select_references(13, "thirds")
-    ((0, 3, 9), (0, 4, 8))
+    >>> [select_references(13, rule) for rule in REFERENCE_RULES]
+    [(0, 3, 9), (0, 4, 8), (0, 0, 6)]
     """
-    if rule not in ("half_segments", "thirds"):
-        raise ValueError(f"rule must be half_segments or thirds; got {rule!r}")
+    if rule not in REFERENCE_RULES:
+        raise ValueError(f"rule must be one of {', '.join(REFERENCE_RULES)}; got {rule!r}")
     if stored < 1:
         raise ValueError(f"reference frames are chosen from at least one frame; got {stored}")
+    if rule == "template_twice":
+        return 0, 0, stored // 2
     if stored <= REFERENCES:
         return 0, min(1, stored - 1), stored - 1
     if rule == "half_segments":

@@ -10,6 +10,7 @@ from golden_model import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spmtrack_core.config import REFERENCE_RULES
 from spmtrack_core.tracking.references import ReferenceBuffer, select_references
 
 RULES = json.loads((GOLDEN / "memory_selection.json").read_text())
@@ -47,13 +48,18 @@ def test_the_first_frames_fill_the_slots_in_order():
     assert [select_references(n, "thirds") for n in (1, 2, 3)] == [(0, 0, 0), (0, 1, 1), (0, 1, 2)]
 
 
-@pytest.mark.parametrize("rule", ["half_segments", "thirds"])
+def test_the_template_twice_and_the_middle():
+    found = [select_references(n, "template_twice") for n in (1, 2, 3, 100)]
+    assert found == [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 50)]
+
+
+@pytest.mark.parametrize("rule", REFERENCE_RULES)
 def test_a_video_shorter_than_the_buffer_uses_exactly_the_selected_frames(rule):
     for frames in range(1, 33):
         assert gathered(filled(frames, 32), rule) == list(select_references(frames, rule))
 
 
-@given(st.integers(1, 700), st.integers(8, 40), st.sampled_from(["half_segments", "thirds"]))
+@given(st.integers(1, 700), st.integers(8, 40), st.sampled_from(REFERENCE_RULES))
 @settings(max_examples=60, deadline=None)
 def test_longer_videos_use_the_nearest_stored_frames(frames, capacity, rule):
     buffer = filled(frames, capacity)
