@@ -30,11 +30,12 @@ from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, crop_image, normalise
 from spmtrack_core.model.fused import fuse
-from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
+from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
 from spmtrack_core.tracking.graph import Recording
+from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.preprocess import crop_numbers
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.tracking.step import HostStep
@@ -61,10 +62,10 @@ def measure(
     Each row has ``model``, ``layout``, ``precision``, ``batch``, ``median_ms`` and ``p95_ms`` of a
     pass. Layouts: ``fused``, as the tracker runs it, and on CUDA also recorded as a ``graph``;
     ``plain``, as training does; ``published``, expert by expert; ``vit``, the trunk alone on as
-    many tokens; ``tracker``, a whole frame of 640x480, with ``crop_ms``, ``network_ms`` and on
-    CUDA ``upload_ms`` of it. Rows measured on CUDA have ``memory_bytes``, weights and all.
-    ``seconds`` is spent on each. Raises ``ValueError`` and ``FileNotFoundError`` as
-    ``load_checkpoint`` does.
+    many tokens; ``tracker``, a whole frame of 640x480, with ``crop_ms``, ``network_ms``,
+    ``choice_ms`` and on CUDA ``upload_ms`` of it. Rows measured on CUDA have ``memory_bytes``,
+    weights and all. ``seconds`` is spent on each. Raises ``ValueError`` and ``FileNotFoundError``
+    as ``load_checkpoint`` does.
     """
     model, config, tracker_config = network(name)
     for precision in precisions:
@@ -248,7 +249,7 @@ def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
 
 @torch.inference_mode()
 def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
-    """Upload, search crop and network for one target, as the tracker's step computes them."""
+    """Upload, search crop, network and choice of the box for one target, as the step has them."""
     target, step, search_hw = tracker.target, tracker.step, tracker.model_config.search_hw
     assert target is not None
     crop = context_crop(
@@ -257,15 +258,20 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
     search = example(tracker.model_config, 1, tracker.device)[0]
     network: Any = tracker.model
     inputs = search, *target.references.gather(tracker.config.reference_rule), target.state_token
+    prediction = network(*inputs)
+    choose = partial(select_box, window=step.window, search_hw=search_hw,
+                     window_weight=tracker.config.window_weight)  # fmt: skip
     if isinstance(step, HostStep):
         return {
             "crop": lambda: normalise(crop_image(frame, crop, search_hw, target.background)),
             "network": lambda: network(*inputs),
+            "choice": lambda: choose(prediction),
         }
     numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
     parts = (
         ("crop", lambda numbers: (step.crops(numbers, search_hw),), ()),
-        ("network", lambda _, *inputs: tuple(network(*inputs)), inputs),
+        ("network", lambda _, *given: tuple(network(*given)), inputs),
+        ("choice", lambda _, *given: choose(Prediction(*given)), tuple(prediction)),
     )
     found: dict[str, Callable[[], Any]] = {"upload": lambda: step.show(frame)}
     for name, function, others in parts:

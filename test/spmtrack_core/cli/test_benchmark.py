@@ -6,13 +6,16 @@ import importlib
 import json
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from golden_model import golden_config, golden_model
 from torch.testing import assert_close
 
 from spmtrack_core.config import ModelConfig
-from spmtrack_core.evaluation.benchmark import example, flop, layouts
+from spmtrack_core.evaluation.benchmark import example, flop, layouts, stages
+from spmtrack_core.tracking.graph import DeviceStep
+from spmtrack_core.tracking.tracker import load_tracker
 
 CPU = torch.device("cpu")
 
@@ -50,6 +53,23 @@ def test_the_layouts_compared_compute_the_same(variant):
         for ours, plain in zip(results[layout], results["plain"], strict=True):
             assert_close(ours, plain, atol=1e-5, rtol=0, msg=layout)
     assert results["vit"].shape[1] == 1 + 3 * 16 + 49
+
+
+@torch.inference_mode()
+def test_the_stages_of_a_device_are_those_of_the_host(tiny_checkpoint):
+    frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    found = []
+    for place in ("host", "device"):
+        tracker = load_tracker(tiny_checkpoint, "cpu")
+        if place == "device":  # not recorded
+            tracker.step = DeviceStep(tracker.model, tracker.model_config, tracker.config, CPU)
+        tracker.init(frame, (300, 200, 60, 80))
+        found.append({name: stage() for name, stage in stages(tracker, frame).items()})
+    host, device = found
+    assert list(device) == ["upload", *host] == ["upload", "crop", "network", "choice"]
+    assert_close(device["crop"][0][0], torch.from_numpy(host["crop"]), atol=1e-3, rtol=0)
+    for name in ("network", "choice"):
+        assert_close(tuple(device[name]), tuple(host[name]), atol=1e-3, rtol=0)
 
 
 def test_the_count_of_operations_is_that_of_the_paper():
