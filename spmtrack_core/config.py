@@ -194,6 +194,9 @@ class SyntheticConfig:
     """Standard deviation of the error of the later references' boxes, in target sides."""
     astray_share: float = 0.0
     """Share of later references that are off by ten times as much, as after a mistake."""
+    repeat_share: float = 0.0
+    """Share of tracks whose second reference is the template again, as where nothing else has
+    been seen yet, or under the reference rule ``template_twice``."""
     distractor_share: float = 0.7
     """Share of tracks with a second object near the target."""
     likeness_share: float = 0.0
@@ -217,8 +220,8 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         for name in ("segment_share", "in_place_share", "absent_share", "astray_share",
-                     "distractor_share", "likeness_share", "occluder_share", "blur_share",
-                     "coarse_share", "grey_share", "flicker_share"):
+                     "repeat_share", "distractor_share", "likeness_share", "occluder_share",
+                     "blur_share", "coarse_share", "grey_share", "flicker_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         for name in ("motion", "scale_jitter", "translation_jitter", "reference_jitter",
@@ -350,6 +353,8 @@ class TrainConfig:
     workers: int = 2
     """Processes per training process that read and crop videos; 0: itself does."""
 
+    optimizer: str = "adamw"
+    """``adamw`` (published), or ``muon`` for the maps of the blocks and AdamW for the rest."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     min_lr: float = 1e-6
@@ -398,7 +403,8 @@ class TrainConfig:
         choices = {"data": ("synthetic", "videos"), "strategy": ("ddp", "fsdp"),
                    "precision": ("float32", "bfloat16", "float16"),
                    "weights_precision": ("float32", "bfloat16", "float16"),
-                   "anneal": ("steps", "time"), "trained": ("all", "adapters")}
+                   "optimizer": ("adamw", "muon"), "anneal": ("steps", "time"),
+                   "trained": ("all", "adapters")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
@@ -433,6 +439,8 @@ class TrainConfig:
             raise ValueError(f"ema_decay must be in 0..1 (1 excluded), got {self.ema_decay}")
         if self.time_limit_min is not None and not self.time_limit_min > 0.0:
             raise ValueError(f"time_limit_min must be > 0, got {self.time_limit_min}")
+        if self.optimizer == "muon" and self.strategy == "fsdp":
+            raise ValueError("optimizer: muon needs whole matrices; strategy: fsdp parts them")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
 

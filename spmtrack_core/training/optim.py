@@ -27,6 +27,47 @@ def adamw(learning: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> t
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
+def muon(learning: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> Together:
+    """Muon over the linear maps of the blocks, AdamW over all else that learns.
+
+    Muon (Jordan 2024) makes the step of a whole matrix orthogonal; with the scale of Liu et al.
+    (2025, section 2.2) it takes AdamW's learning rate and weight decay. Raises ValueError where
+    PyTorch does not have it, or nothing that learns is a map of a block.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"optimizer muon needs PyTorch 2.9 or newer, this is {torch.__version__}")
+    maps = {n: p for n, p in learning.items() if ".blocks." in n and p.ndim == 2 and decays(n, p)}
+    if not maps:
+        raise ValueError("optimizer muon: no map of a block learns; use adamw")
+    first = torch.optim.Muon(
+        list(maps.values()), lr=config.lr, weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    rest = {name: p for name, p in learning.items() if name not in maps}
+    return Together(first, adamw(rest, config, fused))
+
+
+class Together(torch.optim.Optimizer):
+    """Optimisers of different parameters that step, are saved and are clipped as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, kept in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(kept)
+        # loading replaces the groups of a part, and ours are to be the same ones
+        self.param_groups[:] = [group for part in self.parts for group in part.param_groups]
+
+
 def learning_rate(config: TrainConfig, step: int, done: float | None = None) -> float:
     """Linear warm-up, then a cosine over the rest of the run (``done``: its share, 0..1)."""
     if step < config.warmup_steps:

@@ -118,6 +118,9 @@ class SyntheticTracks:
         searches = self.finish(searches, draw, [v[:, r:] for v in light], grey)
 
         z_px = to_crop(z_boxes, z_window, z_hw)
+        repeats = draw.chance(b, config.repeat_share)
+        references[repeats, 1] = references[repeats, 0]
+        z_px[repeats, 1] = z_px[repeats, 0]
         return Batch(
             references=references,
             masks=cells_of(z_px, z_hw, self.model.template_grid_hw).float(),

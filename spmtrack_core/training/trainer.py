@@ -58,7 +58,7 @@ from spmtrack_core.model.weights import (
 from spmtrack_core.tracking.tracker import Tracker, choose_device, find_weights
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.dataset import VideoTracks, loader
-from spmtrack_core.training.optim import Mean, adamw, learning_rate
+from spmtrack_core.training.optim import Mean, adamw, learning_rate, muon
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
 from spmtrack_core.training.step import TrackingStep, positive_cells
 from spmtrack_core.training.stills import Stills, read_stills
@@ -135,8 +135,9 @@ def train(
         module = torch.compile(module)
     network = fabric.setup_module(module)
     learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    rule: Any = muon if config.optimizer == "muon" else adamw
     fused = fabric.device.type == "cuda"
-    optimizer: Any = fabric.setup_optimizers(adamw(learning, config, fused))
+    optimizer: Any = fabric.setup_optimizers(rule(learning, config, fused))
     mean = Mean(learning, config.ema_decay)
 
     # -- where to start
