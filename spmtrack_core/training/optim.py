@@ -32,13 +32,11 @@ def muon(learning: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> To
 
     Muon (Jordan 2024) makes the step of a whole matrix orthogonal; with the scale of Liu et al.
     (2025, section 2.2) it takes AdamW's learning rate and weight decay. Raises ValueError where
-    PyTorch does not have it, or nothing that learns is a map of a block.
+    PyTorch does not have it.
     """
     if not hasattr(torch.optim, "Muon"):
         raise ValueError(f"optimizer muon needs PyTorch 2.9 or newer, this is {torch.__version__}")
     maps = {n: p for n, p in learning.items() if ".blocks." in n and p.ndim == 2 and decays(n, p)}
-    if not maps:
-        raise ValueError("optimizer muon: no map of a block learns; use adamw")
     first = torch.optim.Muon(
         list(maps.values()), lr=config.lr, weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",

@@ -156,6 +156,17 @@ def test_harder_tracks_keep_their_boxes(config):
         assert cells_of(batch.boxes_xyxy, (96, 128), (6, 8)).flatten(2).any(-1).all()
 
 
+def test_a_repeated_reference_is_the_template_to_the_pixel(config):
+    jittery = replace(config, reference_jitter=0.2)
+    once, twice = make(jittery).batch(5), make(replace(jittery, repeat_share=1.0)).batch(5)
+    assert torch.equal(twice.references[:, 1], once.references[:, 0])
+    assert torch.equal(twice.masks[:, 1], once.masks[:, 0])
+    assert (once.references[:, 1] != once.references[:, 0]).flatten(1).any(1).all()
+    for same, other in zip(once[2:], twice[2:], strict=True):  # nothing else has changed
+        assert torch.equal(same, other)
+    assert torch.equal(twice.references[:, ::2], once.references[:, ::2])
+
+
 def test_coarse_tracks_have_lost_their_detail(config):
     noise = torch.rand(6, 2, 3, 96, 128)
     tracks = make(replace(config, coarse_share=1.0))

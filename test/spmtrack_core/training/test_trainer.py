@@ -32,7 +32,7 @@ from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.tracker import load_tracker
 from spmtrack_core.training import trainer
-from spmtrack_core.training.optim import decays, learning_rate
+from spmtrack_core.training.optim import decays, learning_rate, muon
 from spmtrack_core.training.trainer import TrainingDiverged, train
 
 REPOSITORY = Path(__file__).parents[3]
@@ -84,7 +84,9 @@ def test_a_run_leaves_its_files(config):
     assert load_yaml(Path(config.output, "config.yaml"), TrainConfig) == config
 
 
-def test_resuming_gives_the_same_losses(config, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resuming_gives_the_same_losses(config, tmp_path, optimizer):
+    config = replace(config, optimizer=optimizer)
     train(config)
     whole = rows(config)
     half = replace(config, output=str(tmp_path / "half"))
@@ -312,6 +314,37 @@ def test_schedule():
     assert learning_rate(config, 50, done=1.0) == pytest.approx(0.1)
 
 
+def test_muon_steps_are_orthogonal_and_adamw_has_the_rest(config):
+    model = build_spmtrack(config.model)
+    learning = dict(model.named_parameters())
+    before = {name: p.detach().clone() for name, p in learning.items()}
+    optimizer = muon(learning, config, fused=False)
+    torch.manual_seed(0)
+    for parameter in learning.values():
+        parameter.grad = torch.randn_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = 0.1, 0.0
+    optimizer.step()
+    turned = 0
+    for name, parameter in learning.items():
+        step = (parameter.detach() - before[name]).double()
+        if ".blocks." in name and parameter.ndim == 2:
+            sizes = torch.linalg.svdvals(step) / (0.1 * 0.2 * max(step.shape) ** 0.5)
+            assert 0.6 < sizes.median() and sizes.max() < 1.3, name
+            assert (sizes > 0.6).double().mean() > 0.9, name  # the smallest are left behind
+            turned += 1
+        else:  # AdamW's first step is the sign of the gradient
+            expected = torch.full_like(step, 0.1)
+            torch.testing.assert_close(step.abs(), expected, rtol=1e-3, atol=1e-6)
+    assert turned == 12 * len(model.trunk.blocks)  # six maps and their routers
+
+
+def test_muon_needs_a_pytorch_that_has_it(config, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match=r"needs PyTorch 2\.9 or newer, this is 2"):
+        train(replace(config, optimizer="muon"))
+
+
 def test_decay_is_for_matrices():
     model = build_spmtrack(ModelConfig(
         trunk="explicit", embed_dim=32, depth=1, num_heads=2, mlp_hidden=32, patch_size=16,
@@ -331,6 +364,8 @@ def test_decay_is_for_matrices():
         ({"patience": 0}, "patience must be >= 1"),
         ({"batch_size": 4, "devices": 3}, "batch_size 4 must be a multiple of 3: devices 3"),
         ({"trained": "adapters"}, "adapters needs trunk or start_from"),
+        ({"optimizer": "sgd"}, "optimizer must be one of"),
+        ({"optimizer": "muon", "strategy": "fsdp"}, "needs whole matrices"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": float("nan")}, "lr must be finite"),
