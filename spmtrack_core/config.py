@@ -184,6 +184,8 @@ class SyntheticConfig:
     """Share of targets left where they are in their photograph (camera motion only)."""
     motion: float = 1.0
     """Factor on all motion between the time points: place, scale, aspect, turn, deformation."""
+    turn_share: float = 0.0
+    """Share of targets of which another side comes into view over time."""
     scale_jitter: float = 0.25
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = 1.5
@@ -215,13 +217,16 @@ class SyntheticConfig:
     """Range of random gain and offset of light and colour, per track; a third of it per frame."""
     flicker_share: float = 0.0
     """Share of tracks whose light changes as much from frame to frame as from track to track."""
+    switch_share: float = 0.0
+    """Share of tracks with a lamp that is on in some frames and off in others."""
     noise: float = 0.04
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
 
     def __post_init__(self) -> None:
-        for name in ("segment_share", "in_place_share", "absent_share", "astray_share",
-                     "repeat_share", "distractor_share", "likeness_share", "occluder_share",
-                     "blur_share", "coarse_share", "grey_share", "flicker_share"):
+        for name in ("segment_share", "in_place_share", "turn_share", "absent_share",
+                     "astray_share", "repeat_share", "distractor_share", "likeness_share",
+                     "occluder_share", "blur_share", "coarse_share", "grey_share",
+                     "flicker_share", "switch_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         for name in ("motion", "scale_jitter", "translation_jitter", "reference_jitter",

@@ -105,6 +105,15 @@ class Draw:
         # contrast changes about the middle grey
         return gain, 0.5 * (1 - gain) + 0.3 * amount * offset.clamp(-2, 2)
 
+    def exposure(self, b: int, t: int, share: float) -> Tensor:
+        """Factors (B, T, 1, 1, 1) on light: a share of the tracks has a lamp switched."""
+        if not share:
+            return torch.ones(b, t, 1, 1, 1, device=self.device)
+        dim, lit = self.uniform((2, b, 1), -2.2, 0).exp()  # down to a ninth
+        seen = torch.where(self.uniform((b, t), 0, 1) < 0.5, dim, lit)
+        seen = torch.where(self.chance(b, share)[:, None], seen, 1.0)
+        return seen.view(b, t, 1, 1, 1)
+
     def blur_kernels(self, n: int, longest: float) -> Tensor:
         """Long and narrow Gaussian kernels (n, 1, k, k) in random directions."""
         side = 2 * math.ceil(1.2 * longest) + 1

@@ -73,6 +73,7 @@ class SyntheticTracks:
         pose = draw.poses(clock, objects.shape, config.motion)  # (B, T, 2, 3)
         warped = self.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
         boxes = alpha_boxes(warped[:, :, 3], pose)  # (B, T, 4) frame units
+        warped = self.turn(warped, objects.image, draw, clock)
         in_place = draw.chance(b, config.in_place_share)
         warped = warped * (~in_place).float().view(b, 1, 1, 1, 1)
         behind_image = torch.where(in_place, objects.image, alike.image)
@@ -112,7 +113,10 @@ class SyntheticTracks:
         references = render(layers, poses, filling, z_window, slice(0, r), z_hw)
         searches = render(layers, poses, filling, x_window, slice(r, times), x_hw)
         references, searches = self.coarsen(references, searches, draw)
-        light = draw.light(b, times, config.colour_jitter, config.flicker_share)
+        light = (
+            *draw.light(b, times, config.colour_jitter, config.flicker_share),
+            draw.exposure(b, times, config.switch_share),
+        )
         grey = draw.chance(b, config.grey_share)
         references = self.finish(references, draw, [v[:, :r] for v in light], grey)
         searches = self.finish(searches, draw, [v[:, r:] for v in light], grey)
@@ -183,6 +187,34 @@ class SyntheticTracks:
         grid = torch.stack(torch.broadcast_tensors(x, y), -1)  # (B, T, P, P, 2)
         bent = F.grid_sample(rgba, grid.view(b, t * side, side, 2), align_corners=True)
         return bent.view(b, 4, t, side, side).transpose(1, 2)
+
+    def turn(self, warped: Tensor, image: Tensor, draw: Draw, clock: Tensor) -> Tensor:
+        """Show another side of some targets (B, T, 4, P, P): new surface moves in over time.
+
+        It comes from the target's own photograph (B,) or from any other, and its border crosses
+        the target in one direction. The outline stays, so that the box has to be found by more
+        than what the template shows.
+        """
+        if not self.config.turn_share:
+            return warped
+        b, side = len(warped), warped.shape[-1]
+        turning = draw.chance(b, self.config.turn_share)
+        own = draw.chance(b, 0.5)
+        other = draw.integers(b, len(self.stills.images))
+        surface = self.stills.images[torch.where(own, image, other)]
+        place, size = draw.uniform((b, 2), -0.6, 0.6), draw.uniform((b, 1), 0.1, 0.4).expand(b, 2)
+        grid = F.affine_grid(diagonal(size, place), [b, 1, side, side], align_corners=False)
+        surface = F.grid_sample(surface.float() / 255.0, grid, align_corners=False)  # (B, 3, P, P)
+
+        angle = draw.uniform((b, 1, 1, 1), 0, 2 * math.pi)
+        line = torch.linspace(-1, 1, side, device=warped.device)
+        across = angle.cos() * line + angle.sin() * line[:, None]  # (B, 1, P, P)
+        way = (clock - clock[:, :1]).abs() * draw.uniform((b, 1), 0, 1.2)  # (B, T) since template
+        front = (8 * (across + way[..., None, None] - 1)).sigmoid()  # (B, T, P, P)
+        front = (front * turning.view(b, 1, 1, 1))[:, :, None]  # (B, T, 1, P, P)
+        alpha = warped[:, :, 3:]
+        colour = warped[:, :, :3] * (1 - front) + surface[:, None] * alpha * front
+        return torch.cat([colour, alpha], 2)
 
     def background_pose(
         self,
@@ -267,13 +299,13 @@ class SyntheticTracks:
             flat = crops[blurred].reshape(1, -1, h, w)
             soft = F.conv2d(flat, kernels, padding="same", groups=kernels.shape[0])
             crops[blurred] = soft.view(-1, 3, h, w)
-        gain, offset = light
+        gain, offset, exposure = light
         crops = crops.view(b, t, 3, h, w) * gain[..., None, None] + offset[..., None, None]
         if grey.any():
             crops[grey] = crops[grey].mean(2, keepdim=True)
         level = draw.uniform((b, 1, 1, 1, 1), 0, 1) ** 2 * self.config.noise
         crops = (crops + level * draw.noise(t * 3, h, w).view(1, t, 3, h, w)).clamp(0, 1)
-        return (crops - self.mean) / self.std
+        return (crops * exposure - self.mean) / self.std
 
 
 @dataclass(frozen=True)

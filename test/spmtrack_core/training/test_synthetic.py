@@ -167,6 +167,34 @@ def test_a_repeated_reference_is_the_template_to_the_pixel(config):
     assert torch.equal(twice.references[:, ::2], once.references[:, ::2])
 
 
+def test_a_target_that_turns_keeps_box_and_first_look(config):
+    """Another surface comes in after the template, inside of the outline and of nothing else."""
+    still = make(config)
+    turning = make(replace(config, turn_share=1.0))
+    warped = torch.rand(6, 5, 4, 32, 32)
+    warped[:, :, :3] *= warped[:, :, 3:]
+    clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(6, 5)
+    image = torch.zeros(6, dtype=torch.long)
+    assert still.turn(warped, image, Draw(0, CPU), clock) is warped
+    seen = turning.turn(warped, image, Draw(0, CPU), clock)
+    assert torch.equal(seen[:, :, 3], warped[:, :, 3])
+    assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colours stay multiplied by alpha
+    change = (seen - warped).abs().mean((0, 2, 3, 4))
+    assert change[0] < 0.1 * change[-1] and (change.diff() > 0).all(), change
+
+
+def test_a_lamp_that_is_switched_has_two_levels(config):
+    factors = Draw(0, CPU).exposure(400, 5, 0.5).view(400, 5)
+    assert 0.1 < factors.min() < 0.15 and factors.max() == 1.0
+    levels = torch.tensor([len(row.unique()) for row in factors])
+    assert levels.max() == 2  # on and off
+    assert 0.4 < (factors == 1).all(1).double().mean() < 0.6  # the others have no lamp
+    assert (Draw(0, CPU).exposure(4, 5, 0.0) == 1).all()
+    mean = torch.tensor([make(replace(config, switch_share=share)).batch(0).searches.mean()
+                         for share in (0.0, 1.0)])  # fmt: skip
+    assert mean[1] < mean[0] - 0.2
+
+
 def test_coarse_tracks_have_lost_their_detail(config):
     noise = torch.rand(6, 2, 3, 96, 128)
     tracks = make(replace(config, coarse_share=1.0))
