@@ -184,6 +184,8 @@ class SyntheticConfig:
     """Share of targets left where they are in their photograph (camera motion only)."""
     motion: float = 1.0
     """Factor on all motion between the time points: place, scale, aspect, turn, deformation."""
+    limb_share: float = 0.0
+    """Share of targets with two limbs that swing about their joints."""
     turn_share: float = 0.0
     """Share of targets of which another side comes into view over time."""
     scale_jitter: float = 0.25
@@ -223,7 +225,7 @@ class SyntheticConfig:
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
 
     def __post_init__(self) -> None:
-        for name in ("segment_share", "in_place_share", "turn_share", "absent_share",
+        for name in ("segment_share", "in_place_share", "limb_share", "turn_share", "absent_share",
                      "astray_share", "repeat_share", "distractor_share", "likeness_share",
                      "occluder_share", "blur_share", "coarse_share", "grey_share",
                      "flicker_share", "switch_share"):
@@ -275,7 +277,7 @@ class VideoConfig:
     reference_gap: int = 200
     """Largest distance, in frames, of two references from the base frame."""
     search_gap: int = 400
-    """Largest distance, in frames, of the two searches from the references."""
+    """Largest distance, in frames, of the searches from the references."""
     reverse: float = 0.5
     """Share of samples with the time reversed."""
     scale_jitter: float = 0.25
@@ -291,7 +293,7 @@ class VideoConfig:
     shared: bool = True
     """One of grey, solarise and blur for all crops of a sample together."""
     absent_share: float = 0.0
-    """Share of samples with the target absent from the second search, where their track has such
+    """Share of samples with the target absent from the last search, where their track has such
     frames (published: none)."""
 
     def __post_init__(self) -> None:
@@ -352,7 +354,9 @@ class TrainConfig:
     steps: int = 10_000
     """Optimiser steps of the whole run."""
     batch_size: int = 32
-    """Tracks per step, over all processes; a track is three references and two searches."""
+    """Tracks per step, over all processes; a track is three references and its searches."""
+    searches: int = 2
+    """Search regions of a track; the state token goes from each to the next (published: 2)."""
     accumulate: int = 1
     """Passes that a step is cut into, for a batch larger than the memory."""
     workers: int = 2
@@ -413,8 +417,8 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("devices", "nodes", "steps", "batch_size", "accumulate", "log_every",
-                     "validation_every", "validation_samples", "checkpoint_every"):
+        for name in ("devices", "nodes", "steps", "batch_size", "searches", "accumulate",
+                     "log_every", "validation_every", "validation_samples", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.validation_frames < 2:

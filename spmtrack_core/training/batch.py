@@ -11,20 +11,18 @@ from torch import Tensor
 
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 
-SEARCHES = 2  # search regions per track
-
 
 class Batch(NamedTuple):
-    """R references and two searches of each of B tracks; images are normalised."""
+    """R references and S searches of each of B tracks; images are normalised."""
 
     references: Tensor
     """(B, R, 3, h, w) float32."""
     masks: Tensor
     """(B, R, Hz, Wz) float32, 1 where the target covers the cell."""
     searches: Tensor
-    """(B, 2, 3, H, W) float32."""
+    """(B, S, 3, H, W) float32, in the order of use."""
     boxes_xyxy: Tensor
-    """(B, 2, 4) float32, px of the search region, clipped to it; NaN for an absent target."""
+    """(B, S, 4) float32, px of the search region, clipped to it; NaN for an absent target."""
 
 
 def contact_sheet(batch: Batch, rows: int = 12) -> np.ndarray:

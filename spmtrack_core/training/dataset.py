@@ -57,6 +57,7 @@ class VideoTracks(Dataset[Batch]):
         tracker: TrackerConfig,
         tracks: Sequence[Tracks],
         seed: int = 0,
+        searches: int = 2,
     ) -> None:
         if len(tracks) != len(config.datasets) or not tracks:
             raise ValueError(
@@ -69,7 +70,7 @@ class VideoTracks(Dataset[Batch]):
         if empty:
             raise ValueError(f"dataset {empty[0]} holds no tracks")
         self.config, self.model, self.tracker = config, model, tracker
-        self.tracks, self.seed = tuple(tracks), seed
+        self.tracks, self.seed, self.searches = tuple(tracks), seed, searches
         weights = np.array([dataset.weight for dataset in config.datasets])
         self.shares = weights / weights.sum()
         self.broken: set[str] = set()
@@ -104,7 +105,7 @@ class VideoTracks(Dataset[Batch]):
         track = tracks.draw(random)
         boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))  # (N, 4)
         visible = np.asarray(np.isfinite(boxes_xyxy).all(1))
-        references, searches = sample_frames(visible, random, config)
+        references, searches = sample_frames(visible, random, config, self.searches)
         times = np.append(references, searches)
         frames = {time: self._read(tracks, track, time) for time in sorted(set(times.tolist()))}
 
@@ -132,7 +133,7 @@ class VideoTracks(Dataset[Batch]):
             [foreground_mask(box, z_hw, self.model.template_grid_hw, clip=True)
              for box in boxes_in_crops[:REFERENCES]]
         )  # fmt: skip
-        truth = torch.from_numpy(clip_xyxy(boxes_in_crops[REFERENCES:], x_hw)).float()  # (2, 4)
+        truth = torch.from_numpy(clip_xyxy(boxes_in_crops[REFERENCES:], x_hw)).float()  # (S, 4)
         covered = cells_of(truth, x_hw, self.model.search_grid_hw).flatten(1).any(1)
         there = torch.from_numpy(visible[searches])
         if not masks.any((1, 2)).all() or not covered[there].all():

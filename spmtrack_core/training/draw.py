@@ -33,7 +33,7 @@ class Draw:
         return torch.rand(n, generator=self.generator, device=self.device) < share
 
     def clock(self, b: int, references: int, times: int) -> Tensor:
-        """Times in -1..1, (B, T): references first, sorted; both searches on one side of them."""
+        """Times in -1..1, (B, T): references first, sorted; the searches on one side of them."""
         earlier = self.uniform((b, references), -1, 0.2).sort(1).values
         later = self.uniform((b, times - references), 0.2, 1).sort(1).values
         clock = torch.cat([earlier, later], 1)

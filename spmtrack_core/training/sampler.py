@@ -1,4 +1,4 @@
-"""Which five frames of a track make a sample: three references and two searches."""
+"""Which frames of a track make a sample: three references and the searches after them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from numpy.typing import NDArray
 
 from spmtrack_core.config import VideoConfig
 from spmtrack_core.tracking.references import REFERENCES
-from spmtrack_core.training.batch import SEARCHES
 
 ATTEMPTS = 20
-TIMES = REFERENCES + SEARCHES
 
 Frames = NDArray[np.int64]
 
 
 def sample_frames(
-    visible: NDArray[np.bool_], random: np.random.Generator, config: VideoConfig
+    visible: NDArray[np.bool_],
+    random: np.random.Generator,
+    config: VideoConfig,
+    searches: int = 2,
 ) -> tuple[Frames, Frames]:
-    """Frame indices of the references (3,) and of the searches (2,), in the order of use.
+    """Frame indices of the references (3,) and of the searches (S,), in the order of use.
 
-    Five frames with a visible target: a base frame, two others within ``reference_gap`` of it, and
-    two more within ``search_gap`` of these three, both before the first or both after the last. In
-    order of time, or reversed; the first three are the references, so that the searches always
-    follow them, as in tracking. Two of the frames may be the same.
+    Frames with a visible target: a base frame, two others within ``reference_gap`` of it, and
+    the searches within ``search_gap`` of these three, all before the first or all after the last.
+    In order of time, or reversed; the first three are the references, so that the searches always
+    follow them, as in tracking. Some of the frames may be the same.
 
-    A track with too few frames for that, or too far apart, gives five visible frames that are
-    neighbours there, whatever their distance; fewer than five are repeated evenly.
+    A track with too few frames for that, or too far apart, gives visible frames that are
+    neighbours there, whatever their distance; fewer than needed are repeated evenly.
 
-    With ``absent_share``, the second search is a frame without the target (``visible`` is False),
-    and the other four are visible frames within ``search_gap`` on one side of it. A track that has
+    With ``absent_share``, the last search is a frame without the target (``visible`` is False),
+    and the others are visible frames within ``search_gap`` on one side of it. A track that has
     none, or drew one too far from any visible frame, gives visible frames all the same.
 
     Args:
         visible: (N,) whether the target is in the frame.
         random: the only source of chance.
         config: gaps and shares.
+        searches: how many, S; 2 as published.
 
     Raises:
         ValueError: no frame is visible.
@@ -47,18 +49,20 @@ def sample_frames(
     reverse = random.random() < config.reverse
     frames = None
     if config.absent_share and random.random() < config.absent_share:
-        frames = _up_to_an_absence(visible, shown, reverse, random, config)
+        frames = _up_to_an_absence(visible, shown, reverse, random, config, searches)
     if frames is None:
-        frames = _one_sided(shown, random, config)
+        frames = _one_sided(shown, random, config, searches)
         if frames is None:
-            frames = _neighbours(shown, random)
+            frames = _neighbours(shown, random, REFERENCES + searches)
         if reverse:
             frames = frames[::-1]
     return frames[:REFERENCES], frames[REFERENCES:]
 
 
-def _one_sided(shown: Frames, random: np.random.Generator, config: VideoConfig) -> Frames | None:
-    """(5,) sorted frames by the published rule; None if no attempt finds enough of them."""
+def _one_sided(
+    shown: Frames, random: np.random.Generator, config: VideoConfig, searches: int
+) -> Frames | None:
+    """(R + S,) sorted frames by the published rule; None if no attempt finds enough of them."""
     for _ in range(ATTEMPTS):
         base = int(random.integers(len(shown)))  # a place in ``shown``, as all below
         start, stop = _within(shown, shown[base] - config.reference_gap,
@@ -73,19 +77,19 @@ def _one_sided(shown: Frames, random: np.random.Generator, config: VideoConfig) 
         _, after = _within(shown, shown[last], shown[last] + config.search_gap)
         # a side is used where it has as many frames as searches, though one may be drawn twice
         sides = [
-            side for side in ((before, first), (last + 1, after)) if side[1] - side[0] >= SEARCHES
+            side for side in ((before, first), (last + 1, after)) if side[1] - side[0] >= searches
         ]
         if sides:
             side = sides[int(random.integers(len(sides)))]
-            places = np.append(places, random.integers(*side, SEARCHES))
+            places = np.append(places, random.integers(*side, searches))
             return shown[np.sort(places)]
     return None
 
 
-def _neighbours(shown: Frames, random: np.random.Generator) -> Frames:
-    """(5,) sorted frames that follow each other in ``shown``; a shorter one is spread evenly."""
-    start = int(random.integers(max(1, len(shown) - TIMES + 1)))
-    steps = np.linspace(0, min(len(shown), TIMES) - 1, TIMES)
+def _neighbours(shown: Frames, random: np.random.Generator, times: int) -> Frames:
+    """(T,) sorted frames that follow each other in ``shown``; a shorter one is spread evenly."""
+    start = int(random.integers(max(1, len(shown) - times + 1)))
+    steps = np.linspace(0, min(len(shown), times) - 1, times)
     return shown[start + np.rint(steps).astype(np.int64)]
 
 
@@ -95,8 +99,9 @@ def _up_to_an_absence(
     reverse: bool,
     random: np.random.Generator,
     config: VideoConfig,
+    searches: int,
 ) -> Frames | None:
-    """(5,) frames in order, the last without the target; None if none is near a visible one."""
+    """(R + S,) frames in order, the last without the target; None if there is no such track."""
     absent = np.flatnonzero(~visible)
     if not len(absent):
         return None
@@ -107,7 +112,7 @@ def _up_to_an_absence(
     side = sides[reverse] if len(sides[reverse]) else sides[not reverse]
     if not len(side):
         return None
-    places = np.sort(random.integers(len(side), size=TIMES - 1))
+    places = np.sort(random.integers(len(side), size=REFERENCES + searches - 1))
     return np.append(side[places], last)
 
 

@@ -1,4 +1,4 @@
-"""The loss of a training step: two searches after three references, as published."""
+"""The loss of a training step: searches after three references, as published."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from spmtrack_core.model.spmtrack import Prediction, SPMTrack
-from spmtrack_core.training.batch import SEARCHES, Batch
+from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.losses import tracking_loss
 from spmtrack_core.training.targets import cells_of
 
 
 def positive_cells(batch: Batch, grid_hw: tuple[int, int]) -> Tensor:
-    """(2,) how many cells of each search the targets cover: what the losses are divided by."""
+    """(S,) how many cells of each search the targets cover: what the losses are divided by."""
     search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])
-    cells = cells_of(batch.boxes_xyxy, search_hw, grid_hw)  # (B, 2, H, W)
+    cells = cells_of(batch.boxes_xyxy, search_hw, grid_hw)  # (B, S, H, W)
     return cells.sum((0, 2, 3)).float()
 
 
 def look(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
-    """Predictions in float32 for both searches of a batch, each with its true boxes.
+    """Predictions in float32 for each search of a batch, with its true boxes.
 
-    The target state token goes from the first to the second, detached.
+    The target state token goes from each to the next, detached.
     """
     state = None
-    for index in range(SEARCHES):
+    for index in range(batch.searches.shape[1]):
         seen = model(batch.searches[:, index], batch.references, batch.masks, state)
         state = seen.state_token.detach()
         yield Prediction(seen.score_map.float(), seen.boxes.float(), state), batch.boxes_xyxy[
@@ -51,7 +51,7 @@ class TrackingStep(nn.Module):
     ) -> dict[str, Tensor]:
         """The loss, summed over the searches, its two terms, and the mean IoU of positive cells.
 
-        ``counts`` (2,) divides the sums over each search in place of the positive cells of this
+        ``counts`` (S,) divides the sums over each search in place of the positive cells of this
         batch alone, for a batch that is one part of a larger one. Only ``loss`` has a gradient.
         """
         search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])

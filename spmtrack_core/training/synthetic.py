@@ -1,10 +1,10 @@
 """Synthetic tracks, made in batches on the training device from still photographs.
 
 An object is cut out of one photograph (a segment of its label map, or a random closed shape) and
-pasted on another; object, background, a distractor and an occluder move smoothly over five time
-points. Some targets stay in their own photograph, so that only the camera moves; some are not
-there when they are searched. No frame is ever drawn: every pixel of a crop is sampled straight
-from the layers that it shows.
+pasted on another; object, background, a distractor and an occluder move smoothly over the time
+points of a track. Some targets stay in their own photograph, so that only the camera moves; some
+are not there when they are searched. No frame is ever drawn: every pixel of a crop is sampled
+straight from the layers that it shows.
 
 Frame coordinates are in units of the target's size at the first time point; the crops make them
 pixels. A pose is an affine map (2, 3) from layer coordinates ([-1, 1] on both axes) to the frame.
@@ -22,7 +22,7 @@ from torch import Tensor
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 from spmtrack_core.tracking.references import REFERENCES
-from spmtrack_core.training.batch import SEARCHES, Batch
+from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
 from spmtrack_core.training.targets import cells_of
@@ -43,9 +43,10 @@ class SyntheticTracks:
         stills: Stills,
         batch_size: int,
         seed: int = 0,
+        searches: int = 2,
     ) -> None:
         self.config, self.model, self.tracker, self.stills = config, model, tracker, stills
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.searches = batch_size, seed, searches
         self.device = stills.images.device
         self.mean = torch.tensor(IMAGENET_MEAN, device=self.device).float().view(3, 1, 1)
         self.std = torch.tensor(IMAGENET_STD, device=self.device).float().view(3, 1, 1)
@@ -54,7 +55,7 @@ class SyntheticTracks:
         """Batch number ``index`` (>= 0)."""
         draw = Draw(self.seed * 1_000_003 + index, self.device)
         config, stills, b, r = self.config, self.stills, self.batch_size, REFERENCES
-        times = r + SEARCHES
+        times = r + self.searches
 
         objects, alike = self.cutouts(draw), self.cutouts(draw)
         # half of the distractors come from the target's own photograph, the others from anywhere
@@ -72,9 +73,10 @@ class SyntheticTracks:
         # poses in units of the target's size: place, log size, log aspect, angle over time
         pose = draw.poses(clock, objects.shape, config.motion)  # (B, T, 2, 3)
         warped = self.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
+        warped, limbed = self.with_limbs(warped, objects.image, draw, clock)
         boxes = alpha_boxes(warped[:, :, 3], pose)  # (B, T, 4) frame units
         warped = self.turn(warped, objects.image, draw, clock)
-        in_place = draw.chance(b, config.in_place_share)
+        in_place = draw.chance(b, config.in_place_share) & ~limbed
         warped = warped * (~in_place).float().view(b, 1, 1, 1, 1)
         behind_image = torch.where(in_place, objects.image, alike.image)
         background = self.background_pose(draw, clock, pose, objects, in_place, behind_image)
@@ -82,7 +84,7 @@ class SyntheticTracks:
         sizes = (boxes[..., 2:] - boxes[..., :2]).mean(-1, keepdim=True)
 
         # a target that is absent was taken away, or is looked for elsewhere
-        absent = draw.chance(b * SEARCHES, config.absent_share).view(b, SEARCHES)
+        absent = draw.chance(b * self.searches, config.absent_share).view(b, self.searches)
         elsewhere = absent & (in_place | draw.chance(b, 0.3))[:, None]
         gone = F.pad(absent & ~elsewhere, (r, 0))  # (B, T)
         covered = gone & draw.chance(b, 0.5)[:, None]
@@ -96,6 +98,7 @@ class SyntheticTracks:
         free = ~draw.chance(b, config.occluder_share)
         front[..., 2] = centres + sizes * away + 1e3 * free.view(b, 1, 1)
         front[..., 2] = torch.where(covered[..., None], centres, front[..., 2])
+        front[:, 0, :, 2] += 1e3  # a target is chosen where nothing hides it
         pose[..., 2] += 1e3 * gone[..., None]
 
         photographs = stills.images[behind_image].float() / 255.0
@@ -188,6 +191,52 @@ class SyntheticTracks:
         bent = F.grid_sample(rgba, grid.view(b, t * side, side, 2), align_corners=True)
         return bent.view(b, 4, t, side, side).transpose(1, 2)
 
+    def with_limbs(
+        self, warped: Tensor, image: Tensor, draw: Draw, clock: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give some targets (B, T, 4, P, P) two limbs, and say which (B,).
+
+        A limb is an oblong of the target's own photograph (B,). It swings about a joint on the
+        body, in front of it or behind, so that the box grows and shrinks with it.
+        """
+        (b, t), side = clock.shape, warped.shape[-1]
+        if not self.config.limb_share:
+            return warped, torch.zeros(b, dtype=torch.bool, device=warped.device)
+        limbed = draw.chance(b, self.config.limb_share)
+        if not limbed.any():
+            return warped, limbed
+        body = F.pad(warped[limbed], (side // 4,) * 4).flatten(0, 1)
+        body = F.interpolate(body, (side, side), mode="bilinear", antialias=True)
+        n = int(limbed.sum())
+        whole = body.view(n, t, 4, side, side)  # in the middle two thirds of its patch
+        for behind in (False, True):
+            alpha = draw.closed_shapes(n, side)
+            place, size = draw.uniform((n, 2), -0.8, 0.8), draw.uniform((n, 2), 0.05, 0.2)
+            grid = F.affine_grid(diagonal(size, place), [n, 1, side, side], align_corners=False)
+            surface = self.stills.images[image[limbed]].float() / 255.0
+            surface = F.grid_sample(surface, grid, align_corners=False)
+            limb = torch.cat([surface * alpha, alpha], 1)  # (N, 4, P, P)
+
+            # the joint is at (-1, 0) of the limb, and somewhere on the body
+            joint = draw.uniform((n, 1, 2), -0.45, 0.45)
+            rest = torch.atan2(joint[..., 1], joint[..., 0])  # it points outwards, more or less
+            angle = rest + 0.5 * draw.normal((n, 1)) + draw.drift(clock[limbed], 0.7, 1)[..., 0]
+            length, width = draw.uniform((n, 1), 0.2, 0.42), draw.uniform((n, 1), 0.06, 0.16)
+            cos, sin = angle.cos(), angle.sin()  # (N, T)
+            middle = joint + length[..., None] * torch.stack([cos, sin], -1)
+            # from the patch to the limb: back by its middle, back by its angle, by its size
+            view = torch.stack([cos / length, sin / length, -sin / width, cos / width], -1)
+            view = view.view(n, t, 2, 2)
+            theta = torch.cat([view, -view @ middle[..., None]], -1).view(n * t, 2, 3)
+            grid = F.affine_grid(theta, [n * t, 1, side, side], align_corners=False)
+            seen = F.grid_sample(limb, grid.view(n, t * side, side, 2), align_corners=False)
+            seen = seen.view(n, 4, t, side, side).transpose(1, 2)
+            back, front = (seen, whole) if behind else (whole, seen)
+            whole = front + back * (1 - front[:, :, 3:])
+        warped = warped.clone()
+        warped[limbed] = whole
+        return warped, limbed
+
     def turn(self, warped: Tensor, image: Tensor, draw: Draw, clock: Tensor) -> Tensor:
         """Show another side of some targets (B, T, 4, P, P): new surface moves in over time.
 
@@ -251,7 +300,7 @@ class SyntheticTracks:
         return boxes + error
 
     def jitter(self, window: Tensor, boxes: Tensor, draw: Draw) -> Tensor:
-        """Move and stretch search windows (B, 2, 4) much as the published sampler does.
+        """Move and stretch search windows (B, S, 4) much as the published sampler does.
 
         In place of its retries, the shift is limited to what leaves a good part of the target in.
         """
@@ -266,7 +315,7 @@ class SyntheticTracks:
         return torch.cat([window[..., :2] + torch.clamp(shift, -limit, limit), half], -1)
 
     def beside(self, window: Tensor, boxes: Tensor, draw: Draw) -> Tensor:
-        """Windows (B, 2, 4) moved so far that ``boxes`` are just out of them, or farther."""
+        """Windows (B, S, 4) moved so far that ``boxes`` are just out of them, or farther."""
         way = draw.uniform((*window.shape[:2], 2), -1, 1)
         way = way / way.abs().amax(-1, keepdim=True)  # on the outline of a square
         far = draw.uniform((*window.shape[:2], 1), 1, 1.5)

@@ -220,7 +220,7 @@ def train(
             made_s = time.monotonic() - asked
             grid_hw = config.model.search_grid_hw
             positives = torch.stack([positive_cells(part, grid_hw) for part in parts_of_batch])
-            counts = reduced(fabric, positives.sum(0), "mean").clamp_min(1)  # (2,)
+            counts = reduced(fabric, positives.sum(0), "mean").clamp_min(1)  # (S,)
             early = step < config.early_steps
             sums: dict[str, Tensor] = {}
             for index, part in enumerate(parts_of_batch):
@@ -455,7 +455,9 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
 
 def synthetic_tracks(config: TrainConfig, stills: Stills, size: int, seed: int) -> SyntheticTracks:
     """Batches of ``size`` synthetic tracks on the device of ``stills``."""
-    return SyntheticTracks(config.synthetic, config.model, config.tracker, stills, size, seed)
+    return SyntheticTracks(
+        config.synthetic, config.model, config.tracker, stills, size, seed, config.searches
+    )
 
 
 def training_batches(
@@ -467,7 +469,9 @@ def training_batches(
     if isinstance(source, Stills):
         tracks = synthetic_tracks(config, source, share, config.seed)
         return (tracks.batch(k * world + rank) for k in itertools.count(start))
-    videos = VideoTracks(config.videos, config.model, config.tracker, source, config.seed)
+    videos = VideoTracks(
+        config.videos, config.model, config.tracker, source, config.seed, config.searches
+    )
     pinned = fabric.device.type == "cuda"
     stop = steps * config.accumulate
     read = loader(
@@ -591,7 +595,8 @@ def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> d
     return {
         "revision": revision(),
         "steps": f"{rows[-1]['step']:.0f}" if rows else "0",
-        "samples": f"{rows[-1]['samples'] if rows else 0:.0f} {config.data} tracks, two searches",
+        "samples": f"{rows[-1]['samples'] if rows else 0:.0f} {config.data} tracks",
+        "searches": f"{config.searches} a track",
         "wall_time_min": f"{minutes:.1f}",
         "device": f"{config.devices} x {config.nodes} {config.device}, {config.precision}",
         "validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
