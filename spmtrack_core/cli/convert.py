@@ -8,10 +8,6 @@ from typing import Annotated
 
 import typer
 
-from spmtrack_core.model.spmtrack import trainable_names
-from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
-from spmtrack_core.tracking.tracker import choose_precision, find_weights
-
 
 def convert(
     source: Annotated[
@@ -40,6 +36,10 @@ def convert(
     ] = "float32",
 ) -> None:
     """Bring weights into one file with their settings, checked tensor by tensor."""
+    from spmtrack_core.model.spmtrack import trainable_names
+    from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
+    from spmtrack_core.tracking.tracker import choose_precision, find_weights
+
     dtype = choose_precision(precision)
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
     if output.is_dir() or not output.name:

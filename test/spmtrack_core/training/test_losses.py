@@ -10,10 +10,10 @@ import torch
 from golden_model import GOLDEN, golden_model, golden_tensors
 
 from spmtrack_core.model.published import from_published
-from spmtrack_core.model.spmtrack import trainable_names
+from spmtrack_core.model.spmtrack import Prediction, trainable_names
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.losses import iou_and_giou, tracking_loss
-from spmtrack_core.training.step import TrackingStep
+from spmtrack_core.training.step import TrackingStep, look
 from spmtrack_core.training.targets import cells_of
 
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())
@@ -97,6 +97,22 @@ def test_loss_terms(case, frame, parity):
     for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
         parity.close("losses", "gradients", tensor.grad, stored[name], rtol=1e-4, atol=2e-5,
                      about=f"{about}, {name}")  # fmt: skip
+
+
+def test_the_state_token_goes_from_each_search_to_the_next():
+    given = []
+
+    def model(search, references, masks, state):
+        given.append(state)
+        token = torch.full((2, 1, 4), float(len(given)), requires_grad=True)
+        return Prediction(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, 4), token)
+
+    batch = Batch(torch.zeros(2, 3, 3, 8, 8), torch.zeros(2, 3, 1, 1),
+                  torch.zeros(2, 4, 3, 16, 16), torch.zeros(2, 4, 4))  # fmt: skip
+    assert len(list(look(model, batch))) == 4
+    assert given[0] is None
+    assert [float(state.mean()) for state in given[1:]] == [1.0, 2.0, 3.0]
+    assert not any(state.requires_grad for state in given[1:])
 
 
 @pytest.mark.golden

@@ -33,10 +33,10 @@ def shown_at(*frames, length=None):
     return visible
 
 
-@given(MASKS, SEEDS, CONFIGS)
-def test_five_visible_frames_in_one_direction_of_time(visible, seed, config):
-    references, searches = sample_frames(visible, np.random.default_rng(seed), config)
-    assert references.shape == (3,) and searches.shape == (2,)
+@given(MASKS, SEEDS, CONFIGS, st.integers(1, 5))
+def test_visible_frames_in_one_direction_of_time(visible, seed, config, count):
+    references, searches = sample_frames(visible, np.random.default_rng(seed), config, count)
+    assert references.shape == (3,) and searches.shape == (count,)
     frames = np.concatenate([references, searches])
     assert visible[frames].all()
     steps = np.diff(frames)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
@@ -181,6 +182,46 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
     assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colours stay multiplied by alpha
     change = (seen - warped).abs().mean((0, 2, 3, 4))
     assert change[0] < 0.2 * change[-1] and (change.diff() > 0).all(), change
+
+
+def test_limbs_swing_about_a_body_that_stays(config):
+    tracks = make(replace(config, limb_share=1.0), batch_size=16)
+    line = torch.linspace(-1, 1, 32)
+    disc = (line**2 + line[:, None] ** 2 < 0.9).float().expand(16, 5, 4, 32, 32)
+    image, clock = torch.arange(16) % 6, torch.linspace(-1, 1, 5).expand(16, 5)
+    whole, limbed = tracks.with_limbs(disc, image, Draw(0, CPU), clock)
+    colour, alpha = whole[:, :, :3], whole[:, :, 3]
+    assert limbed.all() and whole.shape == disc.shape
+    assert alpha.min() >= 0 and alpha.max() <= 1 + 1e-6
+    assert (colour <= alpha[:, :, None] + 1e-6).all()  # multiplied by alpha, as all layers are
+    assert (alpha[..., 12:20, 12:20] > 0.99).all()
+    body = F.interpolate(F.pad(disc[:1, 0], (8,) * 4), (32, 32), mode="area")[0, 3] > 0.01
+    beyond = alpha * ~body
+    assert (beyond.amax((1, 2, 3)) > 0.5).sum() >= 12  # most of them reach out of the body
+    assert ((beyond[:, 0] - beyond[:, 4]).abs().amax((1, 2)) > 0.5).sum() >= 12
+
+    still, _ = tracks.with_limbs(disc, image, Draw(0, CPU), torch.zeros(16, 5))
+    torch.testing.assert_close(still, still[:, :1].expand_as(still))
+    none = make(replace(config, limb_share=0.0), batch_size=16)
+    same, limbed = none.with_limbs(disc, image, Draw(0, CPU), clock)
+    assert same is disc and not limbed.any()
+
+
+def test_a_track_has_as_many_searches_as_asked_for(config):
+    still = replace(config, limb_share=0.5, turn_share=0.5, switch_share=0.5, absent_share=0.3)
+    tracks = SyntheticTracks(still, MODEL, TRACKER, read_stills(still, CPU), 6, searches=4)
+    batch = tracks.batch(0)
+    assert batch.references.shape == (6, 3, 3, 48, 64)
+    assert batch.searches.shape == (6, 4, 3, 96, 128) and batch.searches.isfinite().all()
+    assert batch.boxes_xyxy.shape == (6, 4, 4)
+
+
+def test_nothing_hides_a_target_in_its_template(config):
+    plain = replace(config, **PLAIN, in_place_share=0.0)
+    bare = make(plain, batch_size=16).batch(0)
+    hidden = make(replace(plain, occluder_share=1.0), batch_size=16).batch(0)
+    assert torch.equal(bare.references[:, 0], hidden.references[:, 0])
+    assert not torch.equal(bare.searches, hidden.searches)
 
 
 def test_a_lamp_that_is_switched_has_two_levels(config):
