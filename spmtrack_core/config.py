@@ -201,6 +201,8 @@ class SyntheticConfig:
     repeat_share: float = 0.0
     """Share of tracks whose second reference is the template again, as where nothing else has
     been seen yet, or under the reference rule ``template_twice``."""
+    endless_share: float = 0.0
+    """Share of pasted targets whose background goes on, mirrored, beyond its photograph."""
     distractor_share: float = 0.7
     """Share of tracks with a second object near the target."""
     likeness_share: float = 0.0
@@ -226,7 +228,8 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         for name in ("segment_share", "in_place_share", "limb_share", "turn_share", "absent_share",
-                     "astray_share", "repeat_share", "distractor_share", "likeness_share",
+                     "astray_share", "repeat_share", "endless_share", "distractor_share",
+                     "likeness_share",
                      "occluder_share", "blur_share", "coarse_share", "grey_share",
                      "flicker_share", "switch_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:

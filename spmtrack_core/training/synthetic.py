@@ -75,9 +75,8 @@ class SyntheticTracks:
         warped = self.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
         warped, limbed = self.with_limbs(warped, objects.image, draw, clock)
         boxes = alpha_boxes(warped[:, :, 3], pose)  # (B, T, 4) frame units
-        warped = self.turn(warped, objects.image, draw, clock)
         in_place = draw.chance(b, config.in_place_share) & ~limbed
-        warped = warped * (~in_place).float().view(b, 1, 1, 1, 1)
+        warped = self.turn(warped, objects, in_place, draw, clock)
         behind_image = torch.where(in_place, objects.image, alike.image)
         background = self.background_pose(draw, clock, pose, objects, in_place, behind_image)
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -113,8 +112,9 @@ class SyntheticTracks:
         x_window = self.jitter(x_window, boxes[:, r:], draw)
         beside = self.beside(x_window, boxes[:, r:], draw)
         x_window = torch.where(elsewhere[..., None], beside, x_window)
-        references = render(layers, poses, filling, z_window, slice(0, r), z_hw)
-        searches = render(layers, poses, filling, x_window, slice(r, times), x_hw)
+        endless = ~in_place & draw.chance(b, config.endless_share)
+        references = render(layers, poses, filling, endless, z_window, slice(0, r), z_hw)
+        searches = render(layers, poses, filling, endless, x_window, slice(r, times), x_hw)
         references, searches = self.coarsen(references, searches, draw)
         light = (
             *draw.light(b, times, config.colour_jitter, config.flicker_share),
@@ -171,6 +171,7 @@ class SyntheticTracks:
         return Cutouts(
             rgba=torch.cat([rgb * alpha, alpha], 1),
             image=image,
+            is_segment=is_segment,
             window=torch.cat([window[:, :2], window[:, 2:] * margin], 1),
             shape=torch.stack([aspect.sqrt(), aspect.rsqrt()], 1) / 2,
         )
@@ -237,20 +238,27 @@ class SyntheticTracks:
         warped[limbed] = whole
         return warped, limbed
 
-    def turn(self, warped: Tensor, image: Tensor, draw: Draw, clock: Tensor) -> Tensor:
+    def turn(
+        self, warped: Tensor, objects: Cutouts, in_place: Tensor, draw: Draw, clock: Tensor
+    ) -> Tensor:
         """Show another side of some targets (B, T, 4, P, P): new surface moves in over time.
 
-        It comes from the target's own photograph (B,) or from any other, and its border crosses
+        It comes from the target's own photograph or from any other, and its border crosses
         the target in one direction. The outline stays, so that the box has to be found by more
         than what the template shows.
+
+        Of a target ``in_place`` (B,) nothing is drawn but that surface, and where it has an
+        outline of its own, the other way round: it covers a part of the target in the template,
+        and moves out. What is searched for is then a whole object in its photograph.
         """
+        pasted = ~in_place.view(-1, 1, 1, 1, 1)
         if not self.config.turn_share:
-            return warped
+            return warped * pasted
         b, side = len(warped), warped.shape[-1]
         turning = draw.chance(b, self.config.turn_share)
         own = draw.chance(b, 0.5)
         other = draw.integers(b, len(self.stills.images))
-        surface = self.stills.images[torch.where(own, image, other)]
+        surface = self.stills.images[torch.where(own, objects.image, other)]
         place, size = draw.uniform((b, 2), -0.6, 0.6), draw.uniform((b, 1), 0.1, 0.4).expand(b, 2)
         grid = F.affine_grid(diagonal(size, place), [b, 1, side, side], align_corners=False)
         surface = F.grid_sample(surface.float() / 255.0, grid, align_corners=False)  # (B, 3, P, P)
@@ -258,12 +266,16 @@ class SyntheticTracks:
         angle = draw.uniform((b, 1, 1, 1), 0, 2 * math.pi)
         line = torch.linspace(-1, 1, side, device=warped.device)
         across = angle.cos() * line + angle.sin() * line[:, None]  # (B, 1, P, P)
-        way = (clock - clock[:, :1]).abs() * draw.uniform((b, 1), 0, 1.2)  # (B, T) since template
+        speed = draw.uniform((b, 1), 0, 1.2)
+        since_template = (clock - clock[:, :1]).abs() * speed  # (B, T)
+        until_last = ((clock - clock[:, -1:]).abs() * speed).clamp_max(1)  # half of it, at most
+        way = torch.where(in_place[:, None], until_last, since_template)
+        turning = turning & (~in_place | objects.is_segment)
         front = (8 * (across + way[..., None, None] - 1)).sigmoid()  # (B, T, P, P)
         front = (front * turning.view(b, 1, 1, 1))[:, :, None]  # (B, T, 1, P, P)
         alpha = warped[:, :, 3:]
-        colour = warped[:, :, :3] * (1 - front) + surface[:, None] * alpha * front
-        return torch.cat([colour, alpha], 2)
+        turned = torch.cat([surface[:, None] * alpha, alpha], 2) * front
+        return turned + warped * (1 - front) * pasted
 
     def background_pose(
         self,
@@ -363,6 +375,7 @@ class Cutouts:
 
     rgba: Tensor  # (B, 4, P, P), colours multiplied by alpha
     image: Tensor  # (B,) the photograph it was cut from
+    is_segment: Tensor  # (B,) whether its outline is one of a label map
     window: Tensor  # (B, 4) centre x, y and half width, height in that photograph
     shape: Tensor  # (B, 2) half width and height, for a target of area 1
 
@@ -409,6 +422,7 @@ def render(
     layers: tuple[Tensor, ...],
     poses: tuple[Tensor, ...],
     filling: Tensor,
+    endless: Tensor,
     window: Tensor,
     when: slice,
     output_hw: tuple[int, int],
@@ -417,7 +431,8 @@ def render(
 
     ``layers``: the background less its mean colour ``filling`` (B, 3, S, S), then layers
     (B, 4, P, P), or (B, T, 4, P, P) where a layer changes; colours are multiplied by alpha.
-    ``poses`` (B, T, 2, 3) each; ``window`` (B, t, 4) of the times ``when``.
+    ``poses`` (B, T, 2, 3) each; ``window`` (B, t, 4) of the times ``when``. An ``endless`` (B,)
+    background goes on, mirrored, beyond its photograph.
     """
     b, t = window.shape[:2]
     h, w = output_hw
@@ -432,6 +447,9 @@ def render(
             seen = seen.view(b, t, -1, h, w).transpose(1, 2)
         else:  # times stacked as rows, so that one layer serves all of them
             grid = grid.view(b, t * h, w, 2)
+            if layer is layers[0]:
+                mirrored = 1 - (2 - (grid + 1) % 4).abs()
+                grid = torch.where(endless.view(b, 1, 1, 1), mirrored, grid)
             seen = F.grid_sample(layer, grid, align_corners=False).view(b, -1, t, h, w)
         # (B, 3 or 4, t, H, W)
         crops = seen[:, :3] + (crops if seen.shape[1] == 3 else crops * (1 - seen[:, 3:]))

@@ -20,6 +20,7 @@ from spmtrack_core.training.synthetic import (
     SyntheticTracks,
     alpha_boxes,
     crop_windows,
+    render,
     to_crop,
 )
 from spmtrack_core.training.targets import cells_of
@@ -175,13 +176,47 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
     warped = Draw(1, CPU).uniform((6, 5, 4, 32, 32), 0, 1)
     warped[:, :, :3] *= warped[:, :, 3:]
     clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(6, 5)
-    image = torch.zeros(6, dtype=torch.long)
-    assert still.turn(warped, image, Draw(0, CPU), clock) is warped
-    seen = turning.turn(warped, image, Draw(0, CPU), clock)
-    assert torch.equal(seen[:, :, 3], warped[:, :, 3])
+    objects = turning.cutouts(Draw(2, CPU))
+    pasted = torch.zeros(6, dtype=torch.bool)
+    assert torch.equal(still.turn(warped, objects, pasted, Draw(0, CPU), clock), warped)
+    assert not still.turn(warped, objects, ~pasted, Draw(0, CPU), clock).any()
+    seen = turning.turn(warped, objects, pasted, Draw(0, CPU), clock)
+    torch.testing.assert_close(seen[:, :, 3], warped[:, :, 3])
     assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colours stay multiplied by alpha
     change = (seen - warped).abs().mean((0, 2, 3, 4))
     assert change[0] < 0.2 * change[-1] and (change.diff() > 0).all(), change
+
+
+def test_a_target_in_its_photograph_is_covered_in_the_template_and_not_at_last(config):
+    turning = make(replace(config, turn_share=1.0), batch_size=16)
+    whole = torch.ones(16, 5, 4, 32, 32)
+    clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(16, 5)
+    objects = turning.cutouts(Draw(2, CPU))
+    assert 0 < objects.is_segment.sum() < 16
+    seen = turning.turn(whole, objects, torch.ones(16, dtype=torch.bool), Draw(0, CPU), clock)
+    covered = seen[:, :, 3].mean((2, 3))  # (B, T)
+    assert not covered[~objects.is_segment].any()  # they have no outline to be found by
+    covered = covered[objects.is_segment]
+    assert (covered.diff(dim=1) < 1e-6).all()
+    assert (covered <= 0.55).all() and (covered[:, 0] > 0.2).any() and (covered[:, -1] < 0.2).all()
+
+
+def test_an_endless_background_is_mirrored(config):
+    """Seen through a window twice as large as the photograph."""
+    photograph = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    pose, window = torch.eye(2, 3)[None, None], torch.tensor([[[0.0, 0.0, 2.0, 2.0]]])
+    for endless in (False, True):
+        seen = render(
+            (photograph,), (pose,), torch.zeros(1, 3, 1, 1), torch.tensor([endless]), window,
+            slice(0, 1), (16, 16),
+        )[0, 0]  # fmt: skip
+        torch.testing.assert_close(seen[:, 4:12, 4:12], photograph[0])
+        left, top = seen[:, 4:12, :4], seen[:, :4, 4:12]
+        if endless:
+            torch.testing.assert_close(left, photograph[0, :, :, :4].flip(2))
+            torch.testing.assert_close(top, photograph[0, :, :4].flip(1))
+        else:
+            assert left.amax() < 1e-5 and top.amax() < 1e-5
 
 
 def test_limbs_swing_about_a_body_that_stays(config):
