@@ -229,9 +229,8 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         for name in ("segment_share", "in_place_share", "limb_share", "turn_share", "absent_share",
                      "astray_share", "repeat_share", "endless_share", "distractor_share",
-                     "likeness_share",
-                     "occluder_share", "blur_share", "coarse_share", "grey_share",
-                     "flicker_share", "switch_share"):
+                     "likeness_share", "occluder_share", "blur_share", "coarse_share",
+                     "grey_share", "flicker_share", "switch_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         for name in ("motion", "scale_jitter", "translation_jitter", "reference_jitter",

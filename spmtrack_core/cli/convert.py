@@ -31,26 +31,35 @@ def convert(
     adapters_only: Annotated[
         bool, typer.Option("--adapters-only", help="Leave the frozen tensors out.")
     ] = False,
+    mean_with: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights of the same network to take the mean with; may be repeated."),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="Of the stored maps: float32, bfloat16 or float16.")
     ] = "float32",
 ) -> None:
     """Bring weights into one file with their settings, checked tensor by tensor."""
     from spmtrack_core.model.spmtrack import trainable_names
-    from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
+    from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
     from spmtrack_core.tracking.tracker import choose_precision, find_weights
 
     dtype = choose_precision(precision)
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
+    others = [find_weights(other) for other in mean_with or ()]
     if output.is_dir() or not output.name:
         raise ValueError(f"--output {str(output)!r} is a folder: name a file")
-    for each in filter(None, (path, frozen)):
+    for each in filter(None, (path, frozen, *others)):
         if output.exists() and output.samefile(each):
             raise ValueError(f"--output {output} is what is to be read: name another file")
     output.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(output.parent, os.W_OK):
         raise ValueError(f"--output {output}: its folder cannot be written to")
-    checkpoint = load_checkpoint(path, frozen, dtype, overrides or (), frozen=not adapters_only)
+    loaded = [
+        load_checkpoint(each, frozen, dtype, overrides or (), frozen=not adapters_only)
+        for each in (path, *others)
+    ]
+    checkpoint = mean_of(loaded) if others else loaded[0]
     model, config = checkpoint.model, checkpoint.model_config
     save_checkpoint(output, *checkpoint[:4], dtype=dtype, adapters_only=adapters_only)
     trained = trainable_names(model)

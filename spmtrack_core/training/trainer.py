@@ -184,7 +184,10 @@ def train(
         if leader:
             story = {"command": command, **tell(config, log.rows, minutes())}
             if before:
-                story["before"] = json.dumps(before)
+                # a list, the last run first: one inside the other would double every quote
+                earlier = json.loads(before.get("before", "[]"))
+                last = {key: text for key, text in before.items() if key != "before"}
+                story["before"] = json.dumps([last, *earlier])
             save_checkpoint(
                 output / name, weights, config.model, config.tracker, story,
                 PRECISIONS[config.weights_precision],

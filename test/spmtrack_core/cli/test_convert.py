@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from spmtrack_core import load_tracker
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
-from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
 
 RUN = "from spmtrack_core.cli import main; main()"
 SETTINGS = crop_overrides("default")
@@ -66,6 +67,31 @@ def test_every_way_in_tracks_alike(files, spmtrack):
         tracker.init(frames[0], (60, 40, 30, 20))
         seen.append([tracker.update(frame).box_xywh for frame in frames[1:]])
     assert seen[0] == seen[1] == seen[2] == seen[3]
+
+
+def test_the_mean_of_weights_tells_of_all_of_them(files, spmtrack):
+    full, other, mean, few = (files / f"{n}.safetensors" for n in ("full", "other", "mean", "few"))
+    trunk = ("--trunk", files / "dinov2.pth")
+    assert spmtrack("convert", files / "published.bin", *SETTINGS, *trunk, "-o", full)[0] == 0
+    model, *rest = load_checkpoint(full)[:4]
+    trained = trainable_names(model)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter + (name in trained)
+    save_checkpoint(other, model, *rest[:2], {"command": "the other"})
+    code, _, err = spmtrack("convert", full, "--mean-with", other, "-o", mean)
+    assert code == 0, err
+    made, once = load_checkpoint(mean), load_checkpoint(full)
+    for name, parameter in once.model.named_parameters():
+        wanted = parameter + 0.5 * (name in trained)
+        torch.testing.assert_close(made.model.get_parameter(name), wanted)
+    assert made.tracker_config == once.tracker_config
+    assert json.loads(made.story["mean_of"]) == [once.story, {"command": "the other"}]
+    assert spmtrack("convert", full, "--mean-with", other, "-o", few, "--adapters-only")[0] == 0
+    adapters = load_checkpoint(few, files / "dinov2.pth").model.state_dict()
+    assert all(torch.equal(adapters[name], made.model.get_parameter(name)) for name in trained)
+
+    code, _, err = spmtrack("convert", full, "--mean-with", "nano", "-o", mean)
+    assert (code, "a mean needs weights of one network" in err, err.count("\n")) == (2, True, 1)
 
 
 def test_settings_go_into_the_file(files, spmtrack):

@@ -195,7 +195,11 @@ def test_a_run_that_starts_from_weights(config, tmp_path):
     before, after = (load_checkpoint(path) for path in (first, train(second, command="second")))
     for p, q in zip(before[0].parameters(), after[0].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
-    assert after[3]["command"] == "second" and json.loads(after[3]["before"]) == before[3]
+    assert after[3]["command"] == "second" and json.loads(after[3]["before"]) == [before[3]]
+    third = replace(config, start_from=str(Path(second.output, "weights.safetensors")),
+                    lr=1e-9, output=str(tmp_path / "later"))  # fmt: skip
+    told = json.loads(load_checkpoint(train(third, command="third"))[3]["before"])
+    assert [each["command"] for each in told] == ["second", "first"]
     kept = first.rename(tmp_path / "kept.safetensors")
     train(second, resume=True)  # needs its checkpoint alone, which holds the story as well
     assert torch.load(Path(second.output, "checkpoint.pt"))["before"] == before[3]
