@@ -181,13 +181,14 @@ class SyntheticConfig:
     segment_share: float = 0.6
     """Share of targets that are a segment of a label map; the others are random closed shapes."""
     in_place_share: float = 0.3
-    """Share of targets left where they are in their photograph (camera motion only)."""
+    """Share of targets without limbs left in place in their photograph (the camera moves)."""
     motion: float = 1.0
     """Factor on all motion between the time points: place, scale, aspect, turn, deformation."""
     limb_share: float = 0.0
     """Share of targets with two limbs that swing about their joints."""
     turn_share: float = 0.0
-    """Share of targets of which another side comes into view over time."""
+    """Share of targets of which another side comes into view over time; of a segment left in its
+    photograph, a part is covered in the template."""
     scale_jitter: float = 0.25
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = 1.5
@@ -444,6 +445,11 @@ class TrainConfig:
             raise ValueError("trained: adapters needs trunk or start_from: what they go on stays")
         if self.patience is not None and self.data == "videos" and self.validation is None:
             raise ValueError("patience needs validation, which names no dataset")
+        if self.data == "videos" and self.videos.search_gap < self.searches:
+            raise ValueError(
+                f"videos.search_gap {self.videos.search_gap} is too few frames for "
+                f"{self.searches} searches"
+            )
         if self.data == "videos" and not self.videos.datasets:
             raise ValueError("data: videos needs videos.datasets, which names none")
         if not 0.0 <= self.ema_decay < 1.0:

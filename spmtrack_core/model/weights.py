@@ -203,6 +203,9 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
                 f"{first.model_config}"
             )
     states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
+    trunks = {fingerprint(state) for state in states}
+    if first.model_config.trunk != "explicit" and len(trunks) > 1:
+        raise ValueError("a mean needs weights on one trunk, all of them with it or all without")
     mean = {
         name: torch.stack([state[name].float() for state in states]).mean(0).to(tensor.dtype)
         for name, tensor in states[0].items()

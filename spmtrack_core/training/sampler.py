@@ -101,7 +101,7 @@ def _up_to_an_absence(
     config: VideoConfig,
     searches: int,
 ) -> Frames | None:
-    """(R + S,) frames in order, the last without the target; None if there is no such track."""
+    """(R + S,) frames in order, the last without the target; None if none is near it."""
     absent = np.flatnonzero(~visible)
     if not len(absent):
         return None

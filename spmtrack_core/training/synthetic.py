@@ -97,7 +97,7 @@ class SyntheticTracks:
         free = ~draw.chance(b, config.occluder_share)
         front[..., 2] = centres + sizes * away + 1e3 * free.view(b, 1, 1)
         front[..., 2] = torch.where(covered[..., None], centres, front[..., 2])
-        front[:, 0, :, 2] += 1e3  # a target is chosen where nothing hides it
+        front[:, 0, :, 2] += 1e3  # a target is chosen where nothing passes in front of it
         pose[..., 2] += 1e3 * gone[..., None]
 
         photographs = stills.images[behind_image].float() / 255.0
@@ -218,10 +218,11 @@ class SyntheticTracks:
             surface = F.grid_sample(surface, grid, align_corners=False)
             limb = torch.cat([surface * alpha, alpha], 1)  # (N, 4, P, P)
 
-            # the joint is at (-1, 0) of the limb, and somewhere on the body
+            # the joint is at (-1, 0) of the limb, and mostly on the body
             joint = draw.uniform((n, 1, 2), -0.45, 0.45)
             rest = torch.atan2(joint[..., 1], joint[..., 0])  # it points outwards, more or less
-            angle = rest + 0.5 * draw.normal((n, 1)) + draw.drift(clock[limbed], 0.7, 1)[..., 0]
+            swing = draw.drift(clock[limbed], 0.6 * self.config.motion, 1)[..., 0]  # (N, T)
+            angle = rest + 0.5 * draw.normal((n, 1)) + swing
             length, width = draw.uniform((n, 1), 0.2, 0.42), draw.uniform((n, 1), 0.06, 0.16)
             cos, sin = angle.cos(), angle.sin()  # (N, T)
             middle = joint + length[..., None] * torch.stack([cos, sin], -1)
@@ -449,6 +450,8 @@ def render(
             grid = grid.view(b, t * h, w, 2)
             if layer is layers[0]:
                 mirrored = 1 - (2 - (grid + 1) % 4).abs()
+                rim = 1 - 1 / layer.shape[-1]  # beyond its middle, the last pixel would fade
+                mirrored = mirrored.clamp(-rim, rim)
                 grid = torch.where(endless.view(b, 1, 1, 1), mirrored, grid)
             seen = F.grid_sample(layer, grid, align_corners=False).view(b, -1, t, h, w)
         # (B, 3 or 4, t, H, W)

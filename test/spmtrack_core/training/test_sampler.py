@@ -109,7 +109,7 @@ def test_both_sides_and_both_directions_are_as_likely():
     assert 900 < left < 1100
 
 
-def test_absent_second_searches():
+def test_absent_last_searches():
     visible = np.ones(300, bool)
     visible[100:150] = False
     sides = set()

@@ -31,6 +31,8 @@ MODEL = ModelConfig(
 )  # fmt: skip
 TRACKER = TrackerConfig(search_area_factor=4.0)
 CPU = torch.device("cpu")
+HARD = dict(limb_share=0.5, turn_share=0.5, endless_share=0.5, switch_share=0.5, absent_share=0.3)
+"""Of every kind of hard track some, in a batch of a few."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def test_shapes_and_ranges(config):
 
 
 def test_a_batch_depends_on_seed_and_index_alone(config):
+    config = replace(config, **HARD)
     tracks = make(config)
     first = tracks.batch(3)
     tracks.batch(1)
@@ -218,6 +221,16 @@ def test_an_endless_background_is_mirrored(config):
         else:
             assert left.amax() < 1e-5 and top.amax() < 1e-5
 
+    white = render(
+        (torch.ones(1, 3, 8, 8),), (pose,), torch.zeros(1, 3, 1, 1), torch.tensor([True]),
+        window, slice(0, 1), (64, 64),
+    )  # fmt: skip
+    torch.testing.assert_close(white, torch.ones_like(white))  # no seam where it is mirrored
+    plain = replace(config, **PLAIN, in_place_share=0.0)
+    ends, goes_on = (make(replace(plain, endless_share=n)).batch(0) for n in (0.0, 1.0))
+    assert not torch.equal(ends.searches, goes_on.searches)
+    assert torch.equal(ends.boxes_xyxy, goes_on.boxes_xyxy)
+
 
 def test_limbs_swing_about_a_body_that_stays(config):
     tracks = make(replace(config, limb_share=1.0), batch_size=16)
@@ -242,10 +255,32 @@ def test_limbs_swing_about_a_body_that_stays(config):
     assert same is disc and not limbed.any()
 
 
-def test_a_track_has_as_many_searches_as_asked_for(config):
-    still = replace(config, limb_share=0.5, turn_share=0.5, switch_share=0.5, absent_share=0.3)
-    tracks = SyntheticTracks(still, MODEL, TRACKER, read_stills(still, CPU), 6, searches=4)
+def test_boxes_hold_the_limbs(config):
+    """A white target with white limbs on black photographs: its box is where it is white."""
+    tracks = make(replace(config, **PLAIN, in_place_share=0.0, limb_share=1.0), batch_size=16)
+    tracks.stills.images.zero_()
+    tracks.stills.images[1] = 255
+    originals, chosen = tracks.cutouts, itertools.chain((1,), itertools.repeat(0))
+
+    def one_white(draw, image=None):
+        drawn = originals(draw, image)
+        which = 0 if image is not None else next(chosen)
+        alpha = drawn.rgba[:, 3:]
+        rgba = torch.cat([which * alpha.expand(-1, 3, -1, -1), alpha], 1)
+        return replace(drawn, rgba=rgba, image=torch.full_like(drawn.image, which))
+
+    tracks.cutouts = one_white
     batch = tracks.batch(0)
+    white = (batch.searches * tracks.std + tracks.mean).amin(2) > 0.5  # (B, S, H, W)
+    for seen, box in zip(white.flatten(0, 1), batch.boxes_xyxy.flatten(0, 1), strict=True):
+        y, x = seen.nonzero().unbind(1)
+        found = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
+        assert (found - box).abs().max() < 4, (found, box)
+
+
+def test_a_track_has_as_many_searches_as_asked_for(config):
+    stills = read_stills(config, CPU)
+    batch = SyntheticTracks(config, MODEL, TRACKER, stills, 6, searches=4).batch(0)
     assert batch.references.shape == (6, 3, 3, 48, 64)
     assert batch.searches.shape == (6, 4, 3, 96, 128) and batch.searches.isfinite().all()
     assert batch.boxes_xyxy.shape == (6, 4, 4)
@@ -327,5 +362,5 @@ def test_without_label_maps(config):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu(config):
     stills = read_stills(config, torch.device("cuda"))
-    batch = SyntheticTracks(config, MODEL, TRACKER, stills, 6).batch(0)
+    batch = SyntheticTracks(replace(config, **HARD), MODEL, TRACKER, stills, 6).batch(0)
     assert batch.searches.is_cuda and batch.searches.isfinite().all()

@@ -178,6 +178,12 @@ def test_resuming_a_run_that_has_ended_restores_its_weights(config, capsys):
     assert len(path.read_bytes()) == pytest.approx(len(before), rel=0.01)
 
 
+def test_a_run_with_longer_rows_of_searches(config):
+    longer = replace(config, searches=3)
+    assert trainer.first_batch(longer).searches.shape[1] == 3
+    train(longer)
+
+
 def test_one_run_at_a_time_in_a_folder(config):
     with trainer.hold(Path(config.output)):
         with pytest.raises(ValueError, match="another process is training in"):
@@ -372,6 +378,8 @@ def test_decay_is_for_matrices():
         ({"optimizer": "muon", "strategy": "fsdp"}, "needs whole matrices"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
+        ({"searches": 0}, "searches must be >= 1, got 0"),
+        ({"data": "videos", "searches": 500}, r"search_gap 400 is too few frames for 500"),
         ({"lr": float("nan")}, "lr must be finite"),
         ({"ema_decay": 1.0}, "ema_decay must be in 0..1"),
         ({"time_limit_min": 0.0}, "time_limit_min must be > 0"),
