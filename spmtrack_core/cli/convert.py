@@ -55,8 +55,9 @@ def convert(
     output.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(output.parent, os.W_OK):
         raise ValueError(f"--output {output}: its folder cannot be written to")
+    read = choose_precision("float32") if others else dtype  # a mean is rounded once, at the end
     loaded = [
-        load_checkpoint(each, frozen, dtype, overrides or (), frozen=not adapters_only)
+        load_checkpoint(each, frozen, read, overrides or (), frozen=not adapters_only)
         for each in (path, *others)
     ]
     checkpoint = mean_of(loaded) if others else loaded[0]
