@@ -1,8 +1,4 @@
-"""The command ``spmtrack``: one file per sub-command, one line per error.
-
-The files import torch, and whatever does, inside their commands: it takes seconds, which a
-call for help or with a wrong option need not wait for.
-"""
+"""The command ``spmtrack``: one file per sub-command, one line per error."""
 
 from __future__ import annotations
 

@@ -9,11 +9,14 @@ import resource
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 
 from spmtrack_core.data.scene import scene
+from spmtrack_core.evaluation.benchmark import best_rate, machine, measure, plot, table
 from spmtrack_core.files import write_beside
+from spmtrack_core.tracking.tracker import choose_device, choose_precision, load_tracker
 
 
 def benchmark(
@@ -36,11 +39,6 @@ def benchmark(
     ] = None,
 ) -> None:
     """Measure every layout of the network, and whole frames, against a plain product."""
-    import torch
-
-    from spmtrack_core.evaluation.benchmark import best_rate, machine, measure, plot, table
-    from spmtrack_core.tracking.tracker import choose_device, choose_precision
-
     place = choose_device(device)
     cuda = place.type == "cuda"
     precisions = tuple(precision or (["bfloat16", "float16"] if cuda else ["float32", "bfloat16"]))
@@ -78,10 +76,6 @@ def soak(
     allowed_mib: Annotated[float, typer.Option(help="Growth after the first tenth, MiB.")] = 16.0,
 ) -> None:
     """Track the built-in scene over and over: memory must not grow."""
-    import torch
-
-    from spmtrack_core.tracking.tracker import load_tracker
-
     if frames < 20:
         raise ValueError(f"a soak needs at least 20 frames; got {frames}")
     tracker = load_tracker(weights, device)

@@ -10,7 +10,11 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.cli.evaluate import label_of, open_dataset
+from spmtrack_core.evaluation.ablation import ablations
+from spmtrack_core.evaluation.opencv import opencv_trackers
+from spmtrack_core.evaluation.runner import comparison, plot_comparison, run
 from spmtrack_core.files import write_beside
+from spmtrack_core.tracking.tracker import find_weights, load_tracker
 
 
 def compare(
@@ -33,11 +37,6 @@ def compare(
     ] = False,
 ) -> None:
     """One pass over every sequence for each tracker, all by the same protocol."""
-    from spmtrack_core.evaluation.ablation import ablations
-    from spmtrack_core.evaluation.opencv import opencv_trackers
-    from spmtrack_core.evaluation.runner import comparison, plot_comparison, run
-    from spmtrack_core.tracking.tracker import find_weights, load_tracker
-
     sequences = open_dataset(dataset, root)
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:

@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from spmtrack_core.model.spmtrack import trainable_names
+from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
+from spmtrack_core.tracking.tracker import choose_precision, find_weights
+
 
 def convert(
     source: Annotated[
@@ -40,10 +44,6 @@ def convert(
     ] = "float32",
 ) -> None:
     """Bring weights into one file with their settings, checked tensor by tensor."""
-    from spmtrack_core.model.spmtrack import trainable_names
-    from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
-    from spmtrack_core.tracking.tracker import choose_precision, find_weights
-
     dtype = choose_precision(precision)
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
     others = [find_weights(other) for other in mean_with or ()]

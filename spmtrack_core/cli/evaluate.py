@@ -11,6 +11,8 @@ from rich.console import Console
 
 from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import Sequence, read_folder
+from spmtrack_core.evaluation.runner import run, table
+from spmtrack_core.tracking.tracker import find_weights, load_tracker
 
 
 def evaluate(
@@ -27,9 +29,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """One pass over every sequence: named in the first frame, never helped after it."""
-    from spmtrack_core.evaluation.runner import run, table
-    from spmtrack_core.tracking.tracker import find_weights, load_tracker
-
     sequences = open_dataset(dataset, root)
     path = find_weights(weights)
     frozen = find_weights(trunk) if trunk else None

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+
+from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.tracking.tracker import choose_precision, find_weights
+
+WRITERS = {"onnx": export_onnx, "torch": export_torch, "tensorrt": export_tensorrt}
 
 
 def export(
@@ -23,15 +30,8 @@ def export(
     ] = "float32",
 ) -> None:
     """Write one step of the network, without the tracker around it, for other runtimes."""
-    import torch
-
-    from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
-    from spmtrack_core.model.weights import load_checkpoint
-    from spmtrack_core.tracking.tracker import choose_precision, find_weights
-
-    writers = {"onnx": export_onnx, "torch": export_torch, "tensorrt": export_tensorrt}
-    if format not in writers:
-        raise ValueError(f"format must be one of {', '.join(writers)}; got {format!r}")
+    if format not in WRITERS:
+        raise ValueError(f"format must be one of {', '.join(WRITERS)}; got {format!r}")
     choices = ("float32", "float16", "int8") if format == "onnx" else ("float32", "float16")
     if precision not in choices:
         raise ValueError(
@@ -46,7 +46,7 @@ def export(
         raise ValueError(f"{output} is the source itself: name another output")
     maps = torch.float32 if precision == "int8" else dtype
     checkpoint = load_checkpoint(path, trunk and find_weights(trunk), maps)
-    writers[format](checkpoint, output, dtype)
+    WRITERS[format](checkpoint, output, dtype)
     for file in (output, output.with_name(f"{output.name}.data")):
         if file.is_file():
             typer.echo(f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB)")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from spmtrack_core.training.runlog import plot as draw
+from spmtrack_core.training.runlog import read_log
+
 
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of the run, also of one that goes on.")],
@@ -15,9 +18,6 @@ def plot(
     ] = None,
 ) -> None:
     """Draw loss, IoU and validations of a run over the tracks it has seen."""
-    from spmtrack_core.training.runlog import plot as draw
-    from spmtrack_core.training.runlog import read_log
-
     rows = read_log(run / "log.csv")
     if not rows:
         raise ValueError(f"{run} has no line in its log yet")

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spmtrack_core.data.recording import GREEN, ORANGE, VideoRecorder, draw_box, write_boxes
 from spmtrack_core.data.video import open_frames
+from spmtrack_core.tracking.state import TrackState
+from spmtrack_core.tracking.tracker import load_tracker
 
 
 def track(
@@ -42,9 +44,6 @@ def track(
     ] = None,
 ) -> None:
     """Follow the target of --box through SOURCE."""
-    from spmtrack_core.tracking.state import TrackState
-    from spmtrack_core.tracking.tracker import load_tracker
-
     sequence = open_frames(source, max_frames)
     if box is None:
         if sequence.boxes_xywh is None:

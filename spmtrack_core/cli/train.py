@@ -11,6 +11,9 @@ from typing import Annotated
 import typer
 
 from spmtrack_core.data.recording import write_image
+from spmtrack_core.training.batch import contact_sheet
+from spmtrack_core.training.trainer import TrainingDiverged, first_batch, read_settings
+from spmtrack_core.training.trainer import train as run
 
 
 def train(
@@ -34,10 +37,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a network; its folder gets weights, checkpoint, log and curves."""
-    from spmtrack_core.training.batch import contact_sheet
-    from spmtrack_core.training.trainer import TrainingDiverged, first_batch, read_settings
-    from spmtrack_core.training.trainer import train as run
-
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"--time-limit must be > 0, got {time_limit}")
     settings = read_settings(config, overrides or (), resume)
