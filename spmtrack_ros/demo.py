@@ -38,18 +38,11 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from spmtrack_core.data.recording import (
-    GREEN,
-    ORANGE,
-    WHITE,
-    VideoRecorder,
-    contact_sheet,
-    draw_box,
-    write_image,
-)
+from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_image
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
+from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_ros.conversions import Image, bbox_to_xywh, fill_bbox, image_to_array, stamp_to_ns
 from spmtrack_ros.msg import TrackStateArray
 from spmtrack_ros.srv import InitTarget

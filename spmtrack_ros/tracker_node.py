@@ -14,7 +14,6 @@ import time
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
@@ -29,7 +28,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 import spmtrack_core
-from spmtrack_core.geometry.boxes import xywh_to_xyxy
+from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_ros.conversions import (
     Image,
     bbox_to_xywh,
@@ -47,8 +46,6 @@ from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.session import Code, InitRequest, Outcome, Reply, Session, State, Target
 from spmtrack_ros.srv import InitTarget, RemoveTarget
-
-_COLOURS = {State.TRACKING: (80, 220, 60), State.LOST: (255, 150, 0), State.IDLE: (160, 160, 160)}
 
 
 class TrackerNode(Node):
@@ -325,21 +322,14 @@ class TrackerNode(Node):
 
 
 def draw_target(image: Image, target: Target | None) -> Image:
-    """A copy of the image with the target's box and a line about it."""
-    drawn = image.copy()
-    state = target.state if target else State.IDLE
-    text, colour = "no target", _COLOURS[state]
-    thickness = max(1, round(min(image.shape[:2]) / 240))
-    if target is not None:
-        text = f"{target.id} {target.label} {state.name.lower()} {target.score:.2f}"
-        if state is State.TRACKING:
-            x0, y0, x1, y1 = xywh_to_xyxy(target.box_xywh).round().astype(int).tolist()
-            cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, thickness)
-    origin, font = (8, 8 + 16 * thickness), cv2.FONT_HERSHEY_SIMPLEX
-    # A dark outline first: readable on any image.
-    cv2.putText(drawn, text, origin, font, 0.5 * thickness, (0, 0, 0), 3 * thickness, cv2.LINE_AA)
-    cv2.putText(drawn, text, origin, font, 0.5 * thickness, colour, thickness, cv2.LINE_AA)
-    return drawn
+    """A copy of the image with the target's box, where it has one, and a line about it."""
+    if target is None:
+        return draw_box(image, None, "no target", WHITE)
+    tracking = target.state is State.TRACKING
+    text = f"{target.id} {target.label} {target.state.name.lower()} {target.score:.2f}"
+    return draw_box(
+        image, target.box_xywh if tracking else None, text, GREEN if tracking else ORANGE
+    )
 
 
 def work(node: TrackerNode) -> int:

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.data.recording import GREEN, ORANGE, VideoRecorder, draw_box, write_boxes
+from spmtrack_core.data.recording import VideoRecorder, write_boxes
 from spmtrack_core.data.video import open_frames
+from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
 from spmtrack_core.tracking.state import TrackState
 from spmtrack_core.tracking.tracker import load_tracker
 

@@ -8,7 +8,6 @@ import pytest
 from spmtrack_core.data.recording import (
     VideoRecorder,
     contact_sheet,
-    draw_box,
     write_boxes,
     write_image,
 )
@@ -62,26 +61,6 @@ def test_an_image_comes_back_and_an_unknown_format_is_refused(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), FRAME)
     with pytest.raises(ValueError, match="xyz"):
         write_image(tmp_path / "a.xyz", FRAME)
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        (5, 5, 20, 20),
-        (-9, -9, 200, 200),
-        (60, 40, 50, 50),
-        (1e6, 0, 5, 5),
-        (-1e12, 5, 2e12, 5),
-        (np.nan,) * 4,
-        None,
-    ],
-)
-def test_any_box_can_be_drawn_and_the_frame_is_left_alone(box):
-    before = FRAME.copy()
-    drawn = draw_box(FRAME, box, "0.93")
-    assert drawn.shape == FRAME.shape
-    assert not np.array_equal(drawn, FRAME)
-    np.testing.assert_array_equal(before, FRAME)
 
 
 def test_a_contact_sheet_has_a_place_for_every_frame():
