@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.cli.evaluate import label_of, open_dataset
+from spmtrack_core.data.disturb import DISTURBANCES
 from spmtrack_core.evaluation.ablation import ablations
 from spmtrack_core.evaluation.opencv import opencv_trackers
-from spmtrack_core.evaluation.runner import comparison, plot_comparison, run
+from spmtrack_core.evaluation.runner import Follows, comparison, plot_comparison, run
 from spmtrack_core.files import write_beside
 from spmtrack_core.tracking.tracker import find_weights, load_tracker
 
@@ -35,23 +36,31 @@ def compare(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="The weights less one part each as well.")
     ] = False,
+    disturb: Annotated[
+        bool,
+        typer.Option("--disturb", help="Each sequence also made harder: careless boxes, dark ..."),
+    ] = False,
 ) -> None:
     """One pass over every sequence for each tracker, all by the same protocol."""
     sequences = open_dataset(dataset, root)
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:
         typer.echo(line, err=True)
-    reports = []
+    trackers: dict[str, tuple[str, Follows]] = {}  # by folder: what it is called, itself
     for name in weights or ["nano"]:
         path = find_weights(name)
-        reports.append(
-            run(load_tracker(path, device), sequences, output / path.stem, label_of(path))
-        )
+        trackers[path.stem] = label_of(path), load_tracker(path, device)
         for part, tracker in ablations(path, device).items() if ablate else ():
-            folder = output / f"{path.stem}, {part}"
-            reports.append(run(tracker, sequences, folder, f"{label_of(path)}, {part}"))
+            trackers[f"{path.stem}, {part}"] = f"{label_of(path)}, {part}", tracker
     for name, other in others.items():
-        reports.append(run(other, sequences, output / name, f"OpenCV {name}"))
+        trackers[name] = f"OpenCV {name}", other
+    reports = []
+    for folder, (label, each) in trackers.items():
+        reports.append(run(each, sequences, output / folder, label))
+        for kind, change in DISTURBANCES.items() if disturb else ():
+            harder = [change(sequence) for sequence in sequences]
+            report = run(each, harder, output / folder / kind, f"{label}, {kind}")
+            reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
     text = json.dumps(reports, indent=1) + "\n"
     write_beside(output / "comparison.json", lambda path: path.write_text(text))
     plot_comparison(output / "comparison.png", reports)

@@ -127,7 +127,8 @@ def table(report: dict[str, Any]) -> Table:
 
 
 def comparison(reports: Several[dict[str, Any]]) -> Group:
-    """Several reports on the same sequences: a line for each, then mean IoU by sequence."""
+    """Several reports on the same sequences: a line for each, then mean IoU by sequence, and by
+    disturbance where they have such."""
     means = Table(title=reports[0]["protocol"])
     for title in ("", "tracker", "mean IoU", "success AUC", "AUC of confidence", "frames/s"):
         means.add_column(title, justify="left" if title == "tracker" else "right")
@@ -138,19 +139,27 @@ def comparison(reports: Several[dict[str, Any]]) -> Group:
             f"{mean['success_auc']:.3f}", "-" if auc is None else f"{auc:.3f}",
             f"{1000 / max(mean['median_ms'], 1e-6):.0f}",
         )  # fmt: skip
-    each = Table(title="mean IoU by sequence")
-    each.add_column("sequence")
-    for number in range(1, len(reports) + 1):
-        each.add_column(str(number), justify="right")
-    for rows in zip(*(report["sequences"] for report in reports), strict=True):
-        each.add_row(rows[0]["sequence"], *(f"{row['mean_iou']:.3f}" for row in rows))
-    return Group(means, each)
+    tables = [means]
+    by_sequence = [{r["sequence"]: r["mean_iou"] for r in one["sequences"]} for one in reports]
+    by_disturbance = [report.get("disturbed", {}) for report in reports]
+    for kind, values in (("sequence", by_sequence), ("disturbance", by_disturbance)):
+        if values[0]:
+            each = Table(title=f"mean IoU by {kind}")
+            each.add_column(kind)
+            for number in range(1, len(reports) + 1):
+                each.add_column(str(number), justify="right")
+            for name in values[0]:
+                each.add_row(name, *(f"{value[name]:.3f}" for value in values))
+            tables.append(each)
+    return Group(*tables)
 
 
 def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
-    """Success curves of several trackers, and their mean IoU over their speed, as a PNG."""
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Success curves of several trackers, and their mean IoU over their speed, as a PNG; and
+    their mean IoU by disturbance, where the reports have that."""
+    disturbed = "disturbed" in reports[0]
+    figure = Figure(figsize=(19 if disturbed else 13, 4.5), layout="constrained")
+    left, right, *more = figure.subplots(1, 3 if disturbed else 2)
     numbered = sorted(enumerate(reports, 1), key=lambda pair: -pair[1]["mean"]["mean_iou"])
     for number, report in numbered:  # by which the table names them as well
         mean = report["mean"]
@@ -160,6 +169,13 @@ def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
         right.plot(speed, mean["mean_iou"], "o", color=curve.get_color())
         right.annotate(str(number), (speed, mean["mean_iou"]),
                        xytext=(5, 5), textcoords="offset points")  # fmt: skip
+        for axes in more:
+            kinds = {"as they are": mean["mean_iou"], **report["disturbed"]}
+            axes.plot(list(kinds), list(kinds.values()), "o-", color=curve.get_color())
+    for axes in more:
+        axes.set(ylim=(0, 1), ylabel="mean IoU")
+        axes.tick_params("x", rotation=60)
+        axes.grid(alpha=0.3)
     left.set(xlabel="IoU threshold", ylabel="share of frames above", xlim=(0, 1), ylim=(0, 1))
     right.set(xlabel="frames per second", ylabel="mean IoU", xlim=(0, None), ylim=(0, 1))
     figure.legend(title="mean IoU, success AUC", loc="outside right upper")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from spmtrack_core.data.disturb import DISTURBANCES
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.opencv import OpenCVTracker, opencv_trackers
@@ -66,7 +67,7 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
 
     code, out, err = spmtrack(
         "compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint,
-        "--output", tmp_path / "out", "--ablate",
+        "--output", tmp_path / "out", "--ablate", "--disturb",
     )  # fmt: skip
     assert code == 0, err
     assert "OpenCV CSRT" in out
@@ -77,3 +78,6 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     assert [len(report["sequences"]) for report in reports] == [1] * len(reports)
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
     assert (tmp_path / "out" / "MIL" / "a.txt").is_file()
+    assert (tmp_path / "out" / "MIL" / "dark" / "a.txt").is_file()
+    assert [list(report["disturbed"]) for report in reports] == [list(DISTURBANCES)] * len(reports)
+    assert "loose box" in out

@@ -1,0 +1,131 @@
+"""Sequences made harder in the ways a robot meets: careless boxes, dark, shaken, slow video.
+
+Each function takes a sequence with boxes to one of the same length (``slow``: a third of it) that
+is the same every time it is read. ``DISTURBANCES`` names them all, for ``spmtrack compare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+import cv2
+import numpy as np
+
+from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.geometry.boxes import Boxes
+from spmtrack_core.geometry.image import Image
+
+
+def redrawn(sequence: Sequence, left: float, top: float, right: float, bottom: float) -> Sequence:
+    """Another box about the same target, in all frames: its sides moved outwards by these shares
+    of its width and height, as far as the picture goes."""
+    x, y, w, h = _boxes(sequence).T
+    low = np.stack([x - left * w, y - top * h], 1)
+    high = np.stack([x + (1 + right) * w, y + (1 + bottom) * h], 1)
+    return replace(sequence, boxes_xywh=_inside(low, high, _size(sequence)))
+
+
+def small(sequence: Sequence, side: float = 22.0, quality: int = 50) -> Sequence:
+    """Shrunk until the given box is as large as a square of ``side`` px, without colour, as JPEG.
+
+    Larger targets only; the others stay as large as they are.
+    """
+    first = _boxes(sequence)[0]
+    scale = min(1.0, side / float(np.sqrt(first[2] * first[3])))
+
+    def frames() -> Iterator[Image]:
+        for frame in sequence:
+            grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            coded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+            yield cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
+
+    return replace(sequence, open=frames, boxes_xywh=_boxes(sequence) * scale)
+
+
+def dark(sequence: Sequence, light: float = 0.4, noise: float = 12.0) -> Sequence:
+    """A share of the light, and noise of a standard deviation of ``noise`` grey levels."""
+
+    def frames() -> Iterator[Image]:
+        rng = np.random.default_rng(0)
+        for frame in sequence:
+            grain = rng.standard_normal(frame.shape, np.float32)
+            yield np.clip(light * frame + noise * grain, 0, 255).astype(np.uint8)
+
+    return replace(sequence, open=frames)
+
+
+def lit(sequence: Sequence, light: float = 0.2, after: int = 12) -> Sequence:
+    """A share of the light in the first frames, then a lamp is switched on."""
+
+    def frames() -> Iterator[Image]:
+        for index, frame in enumerate(sequence):
+            yield (frame * np.float32(light)).astype(np.uint8) if index < after else frame
+
+    return replace(sequence, open=frames)
+
+
+def shaken(sequence: Sequence, amount: float = 0.45) -> Sequence:
+    """A camera that is shaken from frame to frame, by so many sides of the given box (standard
+    deviation, each axis). What leaves the picture counts as absent."""
+    boxes = _boxes(sequence)
+    amount *= float(np.sqrt(boxes[0, 2] * boxes[0, 3]))
+    shifts = amount * np.random.default_rng(0).standard_normal((len(boxes), 2))
+    shifts[0] = 0
+    shifts = shifts.round()
+
+    def frames() -> Iterator[Image]:
+        for frame, (x, y) in zip(sequence, shifts, strict=True):
+            h, w = frame.shape[:2]
+            move = np.array([[1, 0, x], [0, 1, y]])
+            yield cv2.warpAffine(frame, move, (w, h), borderMode=cv2.BORDER_REPLICATE)
+
+    low = boxes[:, :2] + shifts
+    moved = _inside(low, low + boxes[:, 2:], _size(sequence))
+    return replace(sequence, open=frames, boxes_xywh=moved)
+
+
+def slow(sequence: Sequence, step: int = 3) -> Sequence:
+    """One frame in ``step``."""
+    boxes = _boxes(sequence)[::step]
+    return replace(
+        sequence,
+        open=lambda: islice(sequence, 0, None, step),
+        length=len(boxes),
+        fps=sequence.fps and sequence.fps / step,
+        boxes_xywh=boxes,
+    )
+
+
+DISTURBANCES: dict[str, Callable[[Sequence], Sequence]] = {
+    "loose box": lambda sequence: redrawn(sequence, 0.15, 0.15, 0.15, 0.15),
+    "tight box": lambda sequence: redrawn(sequence, -0.12, -0.12, -0.12, -0.12),
+    "box beside": lambda sequence: redrawn(sequence, 0.2, -0.1, -0.2, 0.1),
+    "upper part": lambda sequence: redrawn(sequence, 0.05, 0.05, 0.05, -0.4),
+    "small": small,
+    "dark": dark,
+    "lamp": lit,
+    "shaken": shaken,
+    "slow": slow,
+}
+
+
+def _boxes(sequence: Sequence) -> Boxes:
+    if sequence.boxes_xywh is None:
+        raise ValueError(f"sequence {sequence.name} has no boxes to compare with")
+    return sequence.boxes_xywh
+
+
+def _size(sequence: Sequence) -> np.ndarray:
+    """Width and height of the frames."""
+    height, width = next(iter(sequence)).shape[:2]
+    return np.array([width, height])
+
+
+def _inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> Boxes:
+    """What of boxes with these corners (N, 2) is in the picture: (N, 4), NaN where nothing is."""
+    low, high = np.clip(low, 0, size), np.clip(high, 0, size)
+    seen = (high - low > 0).all(1, keepdims=True)
+    return np.where(seen, np.concatenate([low, high - low], 1), np.nan)

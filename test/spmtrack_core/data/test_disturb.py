@@ -1,0 +1,99 @@
+"""Disturbances: frames and boxes still belong together, and are the same at every reading."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spmtrack_core.data.disturb import DISTURBANCES, dark, lit, redrawn, shaken, slow, small
+from spmtrack_core.data.sequence import Sequence
+
+SIDE = 40
+"""Of a white square, px, that moves by 2 px a frame over a grey picture."""
+
+
+@pytest.fixture
+def sequence() -> Sequence:
+    boxes = np.array([[100.0 + 2 * k, 60.0, SIDE, SIDE] for k in range(30)])
+
+    def frames():
+        for x, y, w, h in boxes.astype(int):
+            frame = np.full((200, 320, 3), 90, np.uint8)
+            frame[y : y + h, x : x + w] = 255
+            yield frame
+
+    boxes_with_a_gap = boxes.copy()
+    boxes_with_a_gap[5] = np.nan
+    return Sequence("square", frames, 30, 30.0, boxes_with_a_gap)
+
+
+def white_box(frame: np.ndarray) -> list[float]:
+    y, x = (frame.min(2) > (int(frame.max()) + int(np.median(frame))) / 2).nonzero()
+    return [x.min(), y.min(), x.max() + 1 - x.min(), y.max() + 1 - y.min()]
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_it_is_a_sequence_like_any_other(sequence, name):
+    harder = DISTURBANCES[name](sequence)
+    first, again = list(harder), list(harder)
+    assert len(first) == len(harder.boxes_xywh) == harder.length
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert {(frame.dtype.name, frame.shape) for frame in first} == {("uint8", first[0].shape)}
+    assert np.isfinite(harder.boxes_xywh[0]).all()
+    absent = np.isnan(harder.boxes_xywh).any(1)
+    assert absent.sum() == (0 if name == "slow" else 1)  # frame 5 is not one in three
+
+
+@pytest.mark.parametrize("change", [small, lit, shaken, slow])
+def test_boxes_stay_on_the_target(sequence, change):
+    harder = change(sequence)
+    for frame, box in zip(harder, harder.boxes_xywh, strict=True):
+        if np.isfinite(box).all():
+            np.testing.assert_allclose(white_box(frame), box, atol=1.5)
+
+
+def test_small_is_no_larger_than_asked_for_and_grey(sequence):
+    harder = small(sequence, side=20.0)
+    frame = next(iter(harder))
+    assert frame.shape == (100, 160, 3) and np.ptp(frame, 2).max() == 0
+    same = small(sequence, side=50.0)
+    assert next(iter(same)).shape == (200, 320, 3)
+    np.testing.assert_array_equal(same.boxes_xywh, sequence.boxes_xywh)
+
+
+def test_dark_has_less_light_and_noise(sequence):
+    frame = next(iter(dark(sequence)))
+    corner = frame[:50, :90].astype(float)
+    assert corner.mean() == pytest.approx(0.4 * 90, abs=1)
+    assert corner.std() == pytest.approx(12, abs=1)
+
+
+def test_a_lamp_is_switched_on(sequence):
+    means = [frame[0, 0].mean() for frame in lit(sequence)]
+    assert means == [18] * 12 + [90] * 18
+
+
+def test_a_box_is_redrawn_within_the_picture(sequence):
+    wide = redrawn(sequence, 1.0, 2.0, 0.5, -0.5)
+    np.testing.assert_allclose(wide.boxes_xywh[0], [60, 0, 100, 80])
+    gone = redrawn(replace(sequence, boxes_xywh=np.array([[1.0, 1, 10, 10]] * 30)), -2, 0, 0, 0)
+    assert np.isnan(gone.boxes_xywh).all()
+
+
+def test_what_is_shaken_out_of_the_picture_is_absent(sequence):
+    far = shaken(sequence, amount=10.0)
+    seen = np.isfinite(far.boxes_xywh).all(1)
+    assert seen[0] and 0 < seen.sum() < 29
+    for frame, box in itertools.compress(zip(far, far.boxes_xywh, strict=True), seen):
+        x, y, w, h = box
+        assert x >= 0 and y >= 0 and x + w <= frame.shape[1] and y + h <= frame.shape[0]
+
+
+def test_boxes_are_needed(sequence):
+    for name, change in DISTURBANCES.items():
+        if name not in ("dark", "lamp"):
+            with pytest.raises(ValueError, match="square has no boxes"):
+                change(replace(sequence, boxes_xywh=None))
