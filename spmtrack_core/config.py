@@ -189,6 +189,9 @@ class SyntheticConfig:
     turn_share: float = 0.0
     """Share of targets of which another side comes into view over time; of a segment left in its
     photograph, a part is covered in the template."""
+    box_slack: float = 0.0
+    """How far the sides of a box are from the target's outline at most, as a standard deviation
+    in target sides; it stays over a track, as users' boxes are loose, tight or about a part."""
     scale_jitter: float = 0.25
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = 1.5
@@ -226,6 +229,8 @@ class SyntheticConfig:
     """Share of tracks with a lamp that is on in some frames and off in others."""
     noise: float = 0.04
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
+    grain: float = 1.0
+    """Size of the grains of the noise at most, px of the crop."""
 
     def __post_init__(self) -> None:
         for name in ("segment_share", "in_place_share", "limb_share", "turn_share", "absent_share",
@@ -238,6 +243,10 @@ class SyntheticConfig:
                      "blur", "colour_jitter", "noise"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if not 0.0 <= self.box_slack <= 0.3:
+            raise ValueError(f"box_slack must be in 0..0.3, got {self.box_slack}")
+        if not 1.0 <= self.grain < float("inf"):
+            raise ValueError(f"grain must be finite and >= 1, got {self.grain}")
         for name in ("image_side", "patch_side"):
             if getattr(self, name) < 16 or getattr(self, name) % 2:
                 raise ValueError(f"{name} must be even and >= 16, got {getattr(self, name)}")

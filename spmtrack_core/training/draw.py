@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -127,6 +128,11 @@ class Draw:
         kernel = torch.exp(-0.5 * ((u / long) ** 2 + (v / narrow) ** 2).clamp_max(80))
         return (kernel / kernel.sum((1, 2), keepdim=True))[:, None]
 
-    def noise(self, channels: int, h: int, w: int) -> Tensor:
-        """One sheet of pixel noise (channels, H, W), shared by the tracks of a batch."""
-        return self.normal((channels, h, w))
+    def noise(self, channels: int, h: int, w: int, grain: float) -> Tensor:
+        """One sheet of pixel noise (channels, H, W), shared by the tracks of a batch.
+
+        Its grains are up to ``grain`` pixels large, as where a crop enlarges a small target.
+        """
+        side = float(self.uniform((), 1, grain))
+        sheet = self.normal((channels, math.ceil(h / side), math.ceil(w / side)))
+        return F.interpolate(sheet[None], (h, w), mode="bilinear", align_corners=False)[0]

@@ -13,7 +13,6 @@ pixels. A pose is an affine map (2, 3) from layer coordinates ([-1, 1] on both a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.cutouts import Cutouts, Cutter
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
 from spmtrack_core.training.targets import cells_of
@@ -47,6 +47,7 @@ class SyntheticTracks:
     ) -> None:
         self.config, self.model, self.tracker, self.stills = config, model, tracker, stills
         self.batch_size, self.seed, self.searches = batch_size, seed, searches
+        self.cutter = Cutter(config, stills)
         self.device = stills.images.device
         self.mean = torch.tensor(IMAGENET_MEAN, device=self.device).float().view(3, 1, 1)
         self.std = torch.tensor(IMAGENET_STD, device=self.device).float().view(3, 1, 1)
@@ -57,11 +58,11 @@ class SyntheticTracks:
         config, stills, b, r = self.config, self.stills, self.batch_size, REFERENCES
         times = r + self.searches
 
-        objects, alike = self.cutouts(draw), self.cutouts(draw)
+        objects, alike = self.cutter.cut(b, draw), self.cutter.cut(b, draw)
         # half of the distractors come from the target's own photograph, the others from anywhere
         neighbour = torch.where(
             draw.chance(b, 0.5)[:, None, None, None],
-            self.cutouts(draw, image=objects.image).rgba,
+            self.cutter.cut(b, draw, image=objects.image).rgba,
             alike.rgba.roll(1, 0),
         )
         is_likeness = draw.chance(b, config.likeness_share).view(b, 1, 1, 1)
@@ -72,11 +73,12 @@ class SyntheticTracks:
 
         # poses in units of the target's size: place, log size, log aspect, angle over time
         pose = draw.poses(clock, objects.shape, config.motion)  # (B, T, 2, 3)
-        warped = self.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
-        warped, limbed = self.with_limbs(warped, objects.image, draw, clock)
+        warped = self.cutter.deform(objects.rgba, draw, clock)  # (B, T, 4, P, P)
+        warped, limbed = self.cutter.with_limbs(warped, objects.image, draw, clock)
         boxes = alpha_boxes(warped[:, :, 3], pose)  # (B, T, 4) frame units
+        boxes = self.draw_by_hand(boxes, draw)
         in_place = draw.chance(b, config.in_place_share) & ~limbed
-        warped = self.turn(warped, objects, in_place, draw, clock)
+        warped = self.cutter.turn(warped, objects, in_place, draw, clock)
         behind_image = torch.where(in_place, objects.image, alike.image)
         background = self.background_pose(draw, clock, pose, objects, in_place, behind_image)
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -137,147 +139,6 @@ class SyntheticTracks:
             ),
         )
 
-    def cutouts(self, draw: Draw, image: Tensor | None = None) -> Cutouts:
-        """A cut-out per track: of any photograph, or a closed shape from the given ones (B,)."""
-        stills, config, b = self.stills, self.config, self.batch_size
-        drawn = image is None and len(stills.segments) > 0
-        share = config.segment_share if drawn else 0.0
-        is_segment = draw.chance(b, share)
-        if image is None:
-            image = draw.integers(b, len(stills.images))
-        half = draw.uniform((b, 1), math.log(0.1), math.log(0.35)).exp()
-        tilt = draw.normal((b, 1)).clamp(-2, 2) * 0.3
-        half = torch.cat([half * tilt.exp(), half / tilt.exp()], 1)  # (B, 2)
-        window = torch.cat([draw.uniform((b, 2), -1, 1) * (1 - half), half], 1)
-        alpha = draw.closed_shapes(b, config.patch_side)
-        if drawn:
-            row = draw.integers(b, len(stills.segments))
-            segment = stills.segments[row]
-            image = torch.where(is_segment, segment[:, 0], image)
-            window = torch.where(is_segment[:, None], stills.windows[row], window)
-
-        # one pixel of margin, so that the outline is complete
-        margin = 1 + 2 / config.patch_side
-        theta = diagonal(window[:, 2:] * margin, window[:, :2])
-        side = 2 * config.patch_side  # sampled at twice the size and averaged against aliasing
-        grid = F.affine_grid(theta, [b, 1, side, side], align_corners=False)
-        rgb = F.grid_sample(stills.images[image].float() / 255.0, grid, align_corners=False)
-        rgb = F.avg_pool2d(rgb, 2)  # (B, 3, P, P)
-        if drawn:
-            shape = (stills.labels[segment[:, 1]] == segment[:, 2].view(b, 1, 1)).float()
-            shape = F.avg_pool2d(F.grid_sample(shape[:, None], grid, align_corners=False), 2)
-            alpha = torch.where(is_segment.view(b, 1, 1, 1), shape, alpha)
-        aspect = window[:, 2] * stills.aspects[image] / window[:, 3]
-        return Cutouts(
-            rgba=torch.cat([rgb * alpha, alpha], 1),
-            image=image,
-            is_segment=is_segment,
-            window=torch.cat([window[:, :2], window[:, 2:] * margin], 1),
-            shape=torch.stack([aspect.sqrt(), aspect.rsqrt()], 1) / 2,
-        )
-
-    def deform(self, rgba: Tensor, draw: Draw, clock: Tensor) -> Tensor:
-        """Bend cut-outs by a slow sine wave, differently at each time: (B, T, 4, P, P)."""
-        b, t = clock.shape
-        side = rgba.shape[-1]
-        line = torch.linspace(-1, 1, side, device=rgba.device)
-        amount = 0.05 * self.config.motion * draw.normal((b, 1, 2)).clamp(-2, 2)
-        speed = draw.uniform((b, 1, 2), -2, 2)
-        phase = clock[..., None] * speed + draw.uniform((b, 1, 2), 0, 6.3)  # (B, T, 2)
-        wave = torch.sin(draw.uniform((b, 1, 2, 1), 1, 3) * line + phase[..., None])
-        wave = wave * amount[..., None]  # (B, T, 2, P)
-        x = line.view(1, 1, 1, side) + wave[:, :, 0, :, None]  # shifted along x, row by row
-        y = line.view(1, 1, side, 1) + wave[:, :, 1, None, :]
-        grid = torch.stack(torch.broadcast_tensors(x, y), -1)  # (B, T, P, P, 2)
-        bent = F.grid_sample(rgba, grid.view(b, t * side, side, 2), align_corners=True)
-        return bent.view(b, 4, t, side, side).transpose(1, 2)
-
-    def with_limbs(
-        self, warped: Tensor, image: Tensor, draw: Draw, clock: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give some targets (B, T, 4, P, P) two limbs, and say which (B,).
-
-        A limb is an oblong of the target's own photograph (B,). It swings about a joint on the
-        body, in front of it or behind, so that the box grows and shrinks with it.
-        """
-        (b, t), side = clock.shape, warped.shape[-1]
-        if not self.config.limb_share:
-            return warped, torch.zeros(b, dtype=torch.bool, device=warped.device)
-        limbed = draw.chance(b, self.config.limb_share)
-        if not limbed.any():
-            return warped, limbed
-        body = F.pad(warped[limbed], (side // 4,) * 4).flatten(0, 1)
-        body = F.interpolate(body, (side, side), mode="bilinear", antialias=True)
-        n = int(limbed.sum())
-        whole = body.view(n, t, 4, side, side)  # in the middle two thirds of its patch
-        for behind in (False, True):
-            alpha = draw.closed_shapes(n, side)
-            place, size = draw.uniform((n, 2), -0.8, 0.8), draw.uniform((n, 2), 0.05, 0.2)
-            grid = F.affine_grid(diagonal(size, place), [n, 1, side, side], align_corners=False)
-            surface = self.stills.images[image[limbed]].float() / 255.0
-            surface = F.grid_sample(surface, grid, align_corners=False)
-            limb = torch.cat([surface * alpha, alpha], 1)  # (N, 4, P, P)
-
-            # the joint is at (-1, 0) of the limb, and mostly on the body
-            joint = draw.uniform((n, 1, 2), -0.45, 0.45)
-            rest = torch.atan2(joint[..., 1], joint[..., 0])  # it points outwards, more or less
-            swing = draw.drift(clock[limbed], 0.6 * self.config.motion, 1)[..., 0]  # (N, T)
-            angle = rest + 0.5 * draw.normal((n, 1)) + swing
-            length, width = draw.uniform((n, 1), 0.2, 0.42), draw.uniform((n, 1), 0.06, 0.16)
-            cos, sin = angle.cos(), angle.sin()  # (N, T)
-            middle = joint + length[..., None] * torch.stack([cos, sin], -1)
-            # from the patch to the limb: back by its middle, back by its angle, by its size
-            view = torch.stack([cos / length, sin / length, -sin / width, cos / width], -1)
-            view = view.view(n, t, 2, 2)
-            theta = torch.cat([view, -view @ middle[..., None]], -1).view(n * t, 2, 3)
-            grid = F.affine_grid(theta, [n * t, 1, side, side], align_corners=False)
-            seen = F.grid_sample(limb, grid.view(n, t * side, side, 2), align_corners=False)
-            seen = seen.view(n, 4, t, side, side).transpose(1, 2)
-            back, front = (seen, whole) if behind else (whole, seen)
-            whole = front + back * (1 - front[:, :, 3:])
-        warped = warped.clone()
-        warped[limbed] = whole
-        return warped, limbed
-
-    def turn(
-        self, warped: Tensor, objects: Cutouts, in_place: Tensor, draw: Draw, clock: Tensor
-    ) -> Tensor:
-        """Show another side of some targets (B, T, 4, P, P): new surface moves in over time.
-
-        It comes from the target's own photograph or from any other, and its border crosses
-        the target in one direction. The outline stays, so that the box has to be found by more
-        than what the template shows.
-
-        Of a target ``in_place`` (B,) nothing is drawn but that surface, and where it has an
-        outline of its own, the other way round: it covers a part of the target in the template,
-        and moves out. What is searched for is then a whole object in its photograph.
-        """
-        pasted = ~in_place.view(-1, 1, 1, 1, 1)
-        if not self.config.turn_share:
-            return warped * pasted
-        b, side = len(warped), warped.shape[-1]
-        turning = draw.chance(b, self.config.turn_share)
-        own = draw.chance(b, 0.5)
-        other = draw.integers(b, len(self.stills.images))
-        surface = self.stills.images[torch.where(own, objects.image, other)]
-        place, size = draw.uniform((b, 2), -0.6, 0.6), draw.uniform((b, 1), 0.1, 0.4).expand(b, 2)
-        grid = F.affine_grid(diagonal(size, place), [b, 1, side, side], align_corners=False)
-        surface = F.grid_sample(surface.float() / 255.0, grid, align_corners=False)  # (B, 3, P, P)
-
-        angle = draw.uniform((b, 1, 1, 1), 0, 2 * math.pi)
-        line = torch.linspace(-1, 1, side, device=warped.device)
-        across = angle.cos() * line + angle.sin() * line[:, None]  # (B, 1, P, P)
-        speed = draw.uniform((b, 1), 0, 1.2)
-        since_template = (clock - clock[:, :1]).abs() * speed  # (B, T)
-        until_last = ((clock - clock[:, -1:]).abs() * speed).clamp_max(1)  # half of it, at most
-        way = torch.where(in_place[:, None], until_last, since_template)
-        turning = turning & (~in_place | objects.is_segment)
-        front = (8 * (across + way[..., None, None] - 1)).sigmoid()  # (B, T, P, P)
-        front = (front * turning.view(b, 1, 1, 1))[:, :, None]  # (B, T, 1, P, P)
-        alpha = warped[:, :, 3:]
-        turned = torch.cat([surface[:, None] * alpha, alpha], 2) * front
-        return turned + warped * (1 - front) * pasted
-
     def background_pose(
         self,
         draw: Draw,
@@ -300,6 +161,15 @@ class SyntheticTracks:
         offset = (tied @ objects.window[:, None, :2, None])[..., 0]
         tied = torch.cat([tied, (pose[..., 2] - offset)[..., None]], -1)
         return torch.where(in_place.view(b, 1, 1, 1), tied, free)
+
+    def draw_by_hand(self, boxes: Tensor, draw: Draw) -> Tensor:
+        """Boxes (B, T, 4) as users draw them: looser or tighter than the outline (B, T, 4), or
+        about a part of the target, and so for the whole track.
+        """
+        b = len(boxes)
+        carelessness = draw.uniform((b, 1, 1), 0, 1) * self.config.box_slack
+        slack = carelessness * draw.normal((b, 1, 4)).clamp(-1.5, 1.5)
+        return boxes + slack * (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
 
     def loosen(self, boxes: Tensor, draw: Draw) -> Tensor:
         """Later references come from predictions: their boxes (B, R, 4) are a little off."""
@@ -366,24 +236,10 @@ class SyntheticTracks:
         if grey.any():
             crops[grey] = crops[grey].mean(2, keepdim=True)
         level = draw.uniform((b, 1, 1, 1, 1), 0, 1) ** 2 * self.config.noise
-        crops = (crops + level * draw.noise(t * 3, h, w).view(1, t, 3, h, w)).clamp(0, 1)
-        return (crops * exposure - self.mean) / self.std
-
-
-@dataclass(frozen=True)
-class Cutouts:
-    """One cut-out per track."""
-
-    rgba: Tensor  # (B, 4, P, P), colours multiplied by alpha
-    image: Tensor  # (B,) the photograph it was cut from
-    is_segment: Tensor  # (B,) whether its outline is one of a label map
-    window: Tensor  # (B, 4) centre x, y and half width, height in that photograph
-    shape: Tensor  # (B, 2) half width and height, for a target of area 1
-
-
-def diagonal(scale: Tensor, offset: Tensor) -> Tensor:
-    """Affine maps (..., 2, 3) from scales and offsets (..., 2)."""
-    return torch.cat([torch.diag_embed(scale), offset[..., None]], -1)
+        noise = draw.noise(t * 3, h, w, self.config.grain).view(1, t, 3, h, w)
+        # a dark picture has the noise of a bright one
+        crops = (crops.clamp(0, 1) * exposure + level * noise).clamp(0, 1)
+        return (crops - self.mean) / self.std
 
 
 def alpha_boxes(alpha: Tensor, pose: Tensor) -> Tensor:

@@ -96,8 +96,8 @@ def test_pixels_under_the_box_are_the_target(config):
     # cut-outs are multiplied by alpha, so a constant picture gives a constant target
     tracks.stills.images.fill_(255)
     white = tracks.batch(0)
-    originals = tracks.cutouts
-    tracks.cutouts = lambda draw, image=None: blacken(originals(draw, image))
+    originals = tracks.cutter.cut
+    tracks.cutter.cut = lambda b, draw, image=None: blacken(originals(b, draw, image))
     black = tracks.batch(0)
     differ = (white.searches - black.searches).abs().amax(2) > 2.0  # (B, 2, H, W)
     seen = 0
@@ -121,14 +121,14 @@ def test_absent_targets_are_not_to_be_seen(config):
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, absent_share=0.5), batch_size=16)
     tracks.stills.images.fill_(255)
     white = tracks.batch(0)
-    originals = tracks.cutouts
+    originals = tracks.cutter.cut
 
-    def only_the_target(draw, image=None):  # the second cut-out covers and is looked past
-        cutouts = originals(draw, image)
+    def only_the_target(b, draw, image=None):  # the second cut-out covers and is looked past
+        cutouts = originals(b, draw, image)
         return cutouts if image is not None or next(calls) % 2 else blacken(cutouts)
 
     calls = itertools.count()
-    tracks.cutouts = only_the_target
+    tracks.cutter.cut = only_the_target
     black = tracks.batch(0)
     differ = (white.searches - black.searches).abs().amax((2, 3, 4)) > 0.5  # (B, 2)
     absent = black.boxes_xyxy.isnan()
@@ -174,12 +174,12 @@ def test_a_repeated_reference_is_the_template_to_the_pixel(config):
 
 def test_a_target_that_turns_keeps_box_and_first_look(config):
     """Another surface comes in after the template, inside of the outline and of nothing else."""
-    still = make(config)
-    turning = make(replace(config, turn_share=1.0))
+    still = make(config).cutter
+    turning = make(replace(config, turn_share=1.0)).cutter
     warped = Draw(1, CPU).uniform((6, 5, 4, 32, 32), 0, 1)
     warped[:, :, :3] *= warped[:, :, 3:]
     clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(6, 5)
-    objects = turning.cutouts(Draw(2, CPU))
+    objects = turning.cut(6, Draw(2, CPU))
     pasted = torch.zeros(6, dtype=torch.bool)
     assert torch.equal(still.turn(warped, objects, pasted, Draw(0, CPU), clock), warped)
     assert not still.turn(warped, objects, ~pasted, Draw(0, CPU), clock).any()
@@ -191,10 +191,10 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
 
 
 def test_a_target_in_its_photograph_is_covered_in_the_template_and_not_at_last(config):
-    turning = make(replace(config, turn_share=1.0), batch_size=16)
+    turning = make(replace(config, turn_share=1.0)).cutter
     whole = torch.ones(16, 5, 4, 32, 32)
     clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(16, 5)
-    objects = turning.cutouts(Draw(2, CPU))
+    objects = turning.cut(16, Draw(2, CPU))
     assert 0 < objects.is_segment.sum() < 16
     seen = turning.turn(whole, objects, torch.ones(16, dtype=torch.bool), Draw(0, CPU), clock)
     covered = seen[:, :, 3].mean((2, 3))  # (B, T)
@@ -233,11 +233,11 @@ def test_an_endless_background_is_mirrored(config):
 
 
 def test_limbs_swing_about_a_body_that_stays(config):
-    tracks = make(replace(config, limb_share=1.0), batch_size=16)
+    cutter = make(replace(config, limb_share=1.0)).cutter
     line = torch.linspace(-1, 1, 32)
     disc = (line**2 + line[:, None] ** 2 < 0.9).float().expand(16, 5, 4, 32, 32)
     image, clock = torch.arange(16) % 6, torch.linspace(-1, 1, 5).expand(16, 5)
-    whole, limbed = tracks.with_limbs(disc, image, Draw(0, CPU), clock)
+    whole, limbed = cutter.with_limbs(disc, image, Draw(0, CPU), clock)
     colour, alpha = whole[:, :, :3], whole[:, :, 3]
     assert limbed.all() and whole.shape == disc.shape
     assert alpha.min() >= 0 and alpha.max() <= 1 + 1e-6
@@ -248,9 +248,9 @@ def test_limbs_swing_about_a_body_that_stays(config):
     assert (beyond.amax((1, 2, 3)) > 0.5).sum() >= 12  # most of them reach out of the body
     assert ((beyond[:, 0] - beyond[:, 4]).abs().amax((1, 2)) > 0.5).sum() >= 12
 
-    still, _ = tracks.with_limbs(disc, image, Draw(0, CPU), torch.zeros(16, 5))
+    still, _ = cutter.with_limbs(disc, image, Draw(0, CPU), torch.zeros(16, 5))
     torch.testing.assert_close(still, still[:, :1].expand_as(still))
-    none = make(replace(config, limb_share=0.0), batch_size=16)
+    none = make(replace(config, limb_share=0.0)).cutter
     same, limbed = none.with_limbs(disc, image, Draw(0, CPU), clock)
     assert same is disc and not limbed.any()
 
@@ -260,16 +260,16 @@ def test_boxes_hold_the_limbs(config):
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, limb_share=1.0), batch_size=16)
     tracks.stills.images.zero_()
     tracks.stills.images[1] = 255
-    originals, chosen = tracks.cutouts, itertools.chain((1,), itertools.repeat(0))
+    originals, chosen = tracks.cutter.cut, itertools.chain((1,), itertools.repeat(0))
 
-    def one_white(draw, image=None):
-        drawn = originals(draw, image)
+    def one_white(b, draw, image=None):
+        drawn = originals(b, draw, image)
         which = 0 if image is not None else next(chosen)
         alpha = drawn.rgba[:, 3:]
         rgba = torch.cat([which * alpha.expand(-1, 3, -1, -1), alpha], 1)
         return replace(drawn, rgba=rgba, image=torch.full_like(drawn.image, which))
 
-    tracks.cutouts = one_white
+    tracks.cutter.cut = one_white
     batch = tracks.batch(0)
     white = (batch.searches * tracks.std + tracks.mean).amin(2) > 0.5  # (B, S, H, W)
     for seen, box in zip(white.flatten(0, 1), batch.boxes_xyxy.flatten(0, 1), strict=True):
@@ -304,6 +304,46 @@ def test_a_lamp_that_is_switched_has_two_levels(config):
     mean = torch.tensor([make(replace(config, switch_share=share)).batch(0).searches.mean()
                          for share in (0.0, 1.0)])  # fmt: skip
     assert mean[1] < mean[0] - 0.2
+
+
+def test_boxes_drawn_by_hand_stay_as_they_were_drawn(config):
+    """The sides are off by the same shares of the target over a track, and never cross."""
+    careless, exact = make(replace(config, box_slack=0.3)), make(config)
+    low = Draw(0, CPU).uniform((400, 5, 2), -2, 2)
+    boxes = torch.cat([low, low + Draw(1, CPU).uniform((400, 5, 2), 0.2, 3)], -1)
+    assert torch.equal(exact.draw_by_hand(boxes, Draw(2, CPU)), boxes)
+    drawn = careless.draw_by_hand(boxes, Draw(2, CPU))
+    assert ((drawn[..., 2:] - drawn[..., :2]) > 0.09 * (boxes[..., 2:] - boxes[..., :2])).all()
+    slack = (drawn - boxes) / (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+    torch.testing.assert_close(slack, slack[:, :1].expand_as(slack))
+    assert 0.12 < slack[:, 0].std() < 0.18 and slack.abs().max() <= 0.4501
+    tight, loose = exact.batch(0), careless.batch(0)
+    assert (tight.boxes_xyxy - loose.boxes_xyxy).abs().max() > 5  # px
+    assert (tight.masks != loose.masks).any()  # the template follows the box
+
+
+def test_noise_does_not_fade_with_the_light(config):
+    plain = replace(config, **{**PLAIN, "noise": 0.1}, in_place_share=0.0)
+    tracks = make(plain, batch_size=64)
+    grey = torch.full((64, 2, 3, 96, 128), 0.5)
+    light = [torch.ones(64, 2, 1, 1, 1), torch.zeros(64, 2, 1, 1, 1)]
+    spread = []
+    for exposure in (1.0, 0.4):
+        lamp = torch.full((64, 2, 1, 1, 1), exposure)
+        colours = torch.zeros(64, dtype=torch.bool)
+        crops = tracks.finish(grey.clone(), Draw(0, CPU), [v.view(64, 2, -1) for v in light]
+                              + [lamp], colours) * tracks.std + tracks.mean  # fmt: skip
+        assert crops.mean().item() == pytest.approx(0.5 * exposure, abs=0.01)
+        spread.append(crops.std((1, 2, 3, 4)).mean().item())
+    assert spread[0] == pytest.approx(spread[1], rel=0.02) and spread[0] > 0.02
+
+
+def test_grains_are_as_large_as_asked_for():
+    for grain, likeness in ((1.0, 0.0), (4.0, 0.75)):
+        sheets = [Draw(seed, CPU).noise(3, 64, 96, grain) for seed in range(20)]
+        assert sheets[0].shape == (3, 64, 96)
+        next_to = [(sheet[..., 1:] * sheet[..., :-1]).mean() / sheet.var() for sheet in sheets]
+        assert sum(next_to).item() / 20 == pytest.approx(likeness, abs=0.1)
 
 
 def test_coarse_tracks_have_lost_their_detail(config):
