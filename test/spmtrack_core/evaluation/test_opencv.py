@@ -63,7 +63,8 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     for index, frame in enumerate(itertools.islice(sequence, 4)):
         write_image(tmp_path / "a" / f"{index}.jpg", frame)
     write_boxes(tmp_path / "a" / "groundtruth.txt", sequence.boxes_xywh[:4])
-
+    for kind in list(DISTURBANCES)[2:]:  # all of them take long
+        monkeypatch.delitem(DISTURBANCES, kind)
 
     code, out, err = spmtrack(
         "compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint,
@@ -78,6 +79,6 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     assert [len(report["sequences"]) for report in reports] == [1] * len(reports)
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
     assert (tmp_path / "out" / "MIL" / "a.txt").is_file()
-    assert (tmp_path / "out" / "MIL" / "dark" / "a.txt").is_file()
+    assert (tmp_path / "out" / "MIL" / "tight box" / "a.txt").is_file()
     assert [list(report["disturbed"]) for report in reports] == [list(DISTURBANCES)] * len(reports)
     assert "loose box" in out
