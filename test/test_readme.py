@@ -87,8 +87,9 @@ def test_pages_are_finished_and_their_links_lead_somewhere(page):
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
     story = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").story
     assert not re.search(r"/(tmp|home|root|work)/", " ".join(story.values()))
-    assert story["command"].startswith("spmtrack convert runs/nano_9/weights.safetensors ")
-    last = json.loads(story["mean_of"])[0]
-    runs = [last, *json.loads(last["before"])]
-    for run, stage in zip(runs, ("_9", "_8", "_7", "_6", "_5", "_4", "_3", "_2", ""), strict=True):
+    *late, mean = [story, *json.loads(story["before"])]
+    first, _ = json.loads(mean["mean_of"])
+    runs = [*late, first, *json.loads(first["before"])]
+    stages = [f"_{stage}" for stage in range(11, 1, -1)] + [""]
+    for run, stage in zip(runs, stages, strict=True):
         assert run["command"] == f"spmtrack train config/train_nano{stage}.yaml"

@@ -247,7 +247,7 @@ def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
     sheet = tmp_path / "sheet.png"
     code, _, err = spmtrack("train", CONFIG / "train_own_clips.yaml", *change, "--show", sheet)
     assert code == 0, err
-    assert cv2.imread(str(sheet)).shape[0] == 12 * (192 + 4)  # what nano sees
+    assert cv2.imread(str(sheet)).shape[0] == 12 * (224 + 4)  # what nano sees
     code, _, err = spmtrack("train", CONFIG / "train_own_clips.yaml", *change)
     assert code == 0, err
     adapted = load_checkpoint(tmp_path / "run" / "weights.safetensors")
