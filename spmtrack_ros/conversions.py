@@ -23,9 +23,12 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "8UC3": (3, cv2.COLOR_BGR2RGB),  # without a colour order; OpenCV's own is what cameras mean
     "rgba8": (4, cv2.COLOR_RGBA2RGB),
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
     "mono8": (1, cv2.COLOR_GRAY2RGB),
     "8UC1": (1, cv2.COLOR_GRAY2RGB),
-    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),  # the two by their older names
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
     # OpenCV's names of the same form; its older ones, BayerBG for RGGB, begin one pixel further.
     "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,16 +47,20 @@ def why_no_image(
     )
 
 
+_NEWEST = 1000
+"""Images whose times are kept: many more than come between two messages, and never more."""
+
+
 class Period:
     """Collects the times of the images processed between two messages.
 
     Only one thread may call :meth:`add`; :meth:`report` may be called from another.
     """
 
-    def __init__(self) -> None:
-        self._times: list[tuple[float, float]] = []
+    def __init__(self, now: float) -> None:
+        self._times: deque[tuple[float, float]] = deque(maxlen=_NEWEST)
         self._last = Counters()
-        self._last_time = 0.0
+        self._last_time = now
 
     def add(self, latency: float, processing: float) -> None:
         """An image was published ``latency`` s after its stamp, ``processing`` s of it work."""
@@ -64,11 +69,11 @@ class Period:
     def report(
         self, now: float, counters: Counters, enabled: bool, target: Target | None, hint: str
     ) -> tuple[int, str, dict[str, str]]:
-        """Level, message and values since the last report; ``now`` in s on the node's clock.
+        """Level, message and values since the last report; ``now`` is later than that, in s.
 
         ``hint`` is for the case that no image arrived.
         """
-        times, self._times = self._times, []
+        times, self._times = self._times, deque(maxlen=_NEWEST)
         last, self._last = self._last, counters
         elapsed, self._last_time = now - self._last_time, now
         received = counters.received - last.received
@@ -82,10 +87,9 @@ class Period:
             "images dropped": str(counters.dropped),
             "errors": str(counters.errors),
         }
-        if elapsed > 0:  # not when simulated time stands still or has jumped back
-            values["images received per s"] = f"{received / elapsed:.1f}"
-            processed = counters.processed - last.processed
-            values["images processed per s"] = f"{processed / elapsed:.1f}"
+        processed = counters.processed - last.processed
+        values["images received per s"] = f"{received / elapsed:.1f}"
+        values["images processed per s"] = f"{processed / elapsed:.1f}"
         if times:
             for name, column in (("latency", 0), ("processing", 1)):
                 seconds = [row[column] for row in times]

@@ -483,8 +483,12 @@ class Session:
     def _new_id(self, request: InitRequest) -> str:
         if request.id:
             return request.id
-        self._ids_made += 1
-        return f"target-{self._ids_made}"
+        followed = self._target.id if self._target else ""
+        made = followed
+        while made in ("", followed):  # someone may have given such a name
+            self._ids_made += 1
+            made = f"target-{self._ids_made}"
+        return made
 
     def _fail(self, text: str) -> None:
         with self._wake:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -61,9 +62,9 @@ class TrackerNode(Node):
         tracker = self._load()
         self._last_header = Header()
         self._last_outcome: Outcome | None = None
-        self._last_state = State.IDLE
+        self._last_seen: tuple[str, State] | None = None
         self._detector_request: Future[Reply] | None = None
-        self._period = Period()
+        self._period = Period(time.monotonic())
         compressed = settings.image_transport == "compressed"
         self._decode = compressed_to_array if compressed else image_to_array
 
@@ -117,7 +118,9 @@ class TrackerNode(Node):
         self.create_service(SetBool, "~/enable", self._on_enable)
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            self.create_timer(settings.diagnostics_period, self._on_diagnostics)
+            # simulated time may stand still: then above all is there something to explain
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(settings.diagnostics_period, self._on_diagnostics, clock=steady)
 
         self._publish_status()
         if settings.has_init_box:
@@ -169,6 +172,9 @@ class TrackerNode(Node):
             array.detections = [detection]
         self._detections.publish(array)
         self._publish_status()
+        now = self.get_clock().now().nanoseconds
+        self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
+        self._log_change(target)
         if self._debug_image is not None and self._debug_image.get_subscription_count():
             with contextlib.suppress(ValueError):  # an image that cannot be read is not drawn
                 image = outcome.image
@@ -176,9 +182,6 @@ class TrackerNode(Node):
                     image = self._decode(outcome.frame.message)
                 drawn = draw_target(image, target)
                 self._debug_image.publish(fill_image(ImageMessage(), drawn, header))
-        now = self.get_clock().now().nanoseconds
-        self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
-        self._log_change(target)
 
     def _publish_status(self) -> None:
         """The newest image's header with the state as it is now, which may have changed since.
@@ -202,12 +205,11 @@ class TrackerNode(Node):
         self._status.publish(message)
 
     def _log_change(self, target: Target | None) -> None:
-        state = target.state if target else State.IDLE
-        before, self._last_state = self._last_state, state
-        if target is not None and (before, state) == (State.TRACKING, State.LOST):
-            self.get_logger().info(f"'{target.id}' lost (score {target.score:.2f})")
-        elif target is not None and (before, state) == (State.LOST, State.TRACKING):
-            self.get_logger().info(f"'{target.id}' found again (score {target.score:.2f})")
+        before, self._last_seen = self._last_seen, (target.id, target.state) if target else None
+        if target is None or before is None or before[0] != target.id or before[1] == target.state:
+            return
+        change = "lost" if target.state is State.LOST else "found again"
+        self.get_logger().info(f"'{target.id}' {change} (score {target.score:.2f})")
 
     def _on_error(self, text: str) -> None:
         if self.context.ok():  # publishing fails while the process is shutting down
@@ -305,19 +307,20 @@ class TrackerNode(Node):
         ]
         reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         expected = f"sensor_msgs/msg/{kind.__name__}"
-        session, now = self.session, self.get_clock().now()
+        session = self.session
         level, text, values = self._period.report(
-            now.nanoseconds / 1e9,
+            time.monotonic(),
             session.counters,
             session.enabled,
             session.target,
             why_no_image(topic, expected, reliable, publishers),
         )
         status = DiagnosticStatus(level=bytes([level]), message=text)
-        status.name, status.hardware_id = f"{self.get_name()}: tracker", self.parameters.device
+        status.name = f"{self.get_fully_qualified_name()}: tracker"
+        status.hardware_id = self.parameters.device
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
-        message.header.stamp = now.to_msg()
+        message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
 

@@ -47,13 +47,14 @@ class OnnxSPMTrack:
             )
         if not path.is_file():
             raise FileNotFoundError(f"no weights at {path}")
+        providers = _providers(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # one setting for both runtimes
         # threads that wait for the next frame are to sleep: the crops need the cores as well
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors alone: they are raised, too
         try:
-            self.session = onnxruntime.InferenceSession(path, options, _providers(device))
+            self.session = onnxruntime.InferenceSession(path, options, providers)
         except Exception as error:  # ONNX Runtime has an exception of its own for every cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{path} is no network that ONNX Runtime reads: {reason}") from None
@@ -100,7 +101,9 @@ class OnnxSPMTrack:
 
 def _providers(device: str) -> list[object]:
     """ONNX Runtime's name of ``device``, with the CPU for what CUDA leaves out."""
-    kind, _, index = device.partition(":")
+    kind, colon, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdigit())):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if kind == "cuda" and not has_cuda:
         raise ValueError("this ONNX Runtime has no CUDA: install onnxruntime-gpu in its place")

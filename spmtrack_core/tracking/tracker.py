@@ -187,16 +187,16 @@ def load_tracker(
     that are nowhere and ``ValueError`` for a file, a device or a precision that cannot be used.
     """
     path = find_weights(weights)
-    chosen = choose_device(device)
     dtype = choose_precision(precision)
     model: SPMTrack | OnnxSPMTrack
     if path.suffix == ".onnx":
         if trunk is not None or dtype is not torch.float32:
             raise ValueError(f"{path} has its trunk and precision inside: leave them out")
         model = OnnxSPMTrack(path, device)
-        chosen = torch.device("cpu")  # ONNX Runtime uploads by itself
+        chosen = torch.device("cpu")  # ONNX Runtime uploads by itself, and may have CUDA alone
         model_config, config = model.model_config, model.tracker_config
     else:
+        chosen = choose_device(device)
         frozen = find_weights(trunk) if trunk else None
         model, model_config, config, *_ = load_checkpoint(path, frozen, dtype)
     if lost_threshold is not None:

@@ -234,6 +234,28 @@ def test_cuda_without_onnx_runtime_for_cuda_is_an_error_but_auto_is_not(tiny_onn
     assert OnnxSPMTrack(tiny_onnx, "auto").session.get_providers() == ["CPUExecutionProvider"]
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", ""])
+def test_a_device_that_is_none_is_named(tiny_onnx, device):
+    with pytest.raises(ValueError, match=f"auto, cpu, cuda or cuda:N; got {device!r}"):
+        load_tracker(tiny_onnx, device)
+
+
+def test_cuda_of_onnx_runtime_is_asked_for_though_torch_has_none(tiny_onnx, monkeypatch):
+    asked = []
+    session = onnx_model.onnxruntime.InferenceSession
+
+    def without_cuda(path, options, providers):
+        asked.extend(providers)
+        return session(path, options, ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(
+        onnx_model.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
+    )
+    monkeypatch.setattr(onnx_model.onnxruntime, "InferenceSession", without_cuda)
+    load_tracker(tiny_onnx, "cuda:1")
+    assert asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
+
+
 def test_without_onnx_runtime_it_is_told_what_to_install(tiny_onnx, monkeypatch):
     monkeypatch.setattr(onnx_model, "onnxruntime", None)
     with pytest.raises(RuntimeError, match=r"spmtrack_ros\[onnx\]"):

@@ -54,6 +54,7 @@ def bbox(x, y, w, h, theta=0.0):
         ("8UC3", [RED[::-1], GREEN[::-1]]),
         ("rgba8", [(*RED, 7), (*GREEN, 8)]),
         ("bgra8", [(*RED[::-1], 7), (*GREEN[::-1], 8)]),
+        ("8UC4", [(*RED[::-1], 7), (*GREEN[::-1], 8)]),
     ],
 )
 def test_colour_encodings(encoding, pixels, padding):
@@ -79,10 +80,10 @@ def test_bayer_patterns_are_named_from_the_first_pixel(order, padding):
 
 
 @pytest.mark.parametrize("padding", [0, 4])
-@pytest.mark.parametrize("encoding", ["yuv422", "yuv422_yuy2"])
+@pytest.mark.parametrize("encoding", ["uyvy", "yuyv", "yuv422", "yuv422_yuy2"])
 def test_yuv422(encoding, padding):
     y, u, v = 120, 90, 200  # a red
-    pixels = [(y, u), (y, v)] if encoding == "yuv422_yuy2" else [(u, y), (v, y)]
+    pixels = [(y, u), (y, v)] if encoding in ("yuyv", "yuv422_yuy2") else [(u, y), (v, y)]
     image = image_to_array(image_message(encoding, [pixels, pixels], padding))
     expected = cv2.cvtColor(np.full((1, 1, 3), (y, v, u), np.uint8), cv2.COLOR_YCrCb2RGB)[0, 0]
     assert image.shape == (2, 2, 3)

@@ -153,6 +153,8 @@ def test_a_new_target_gets_a_new_id_and_a_given_id_is_kept(bench):
     first, second = bench.start().id, bench.start().id
     assert first and second and first != second
     assert bench.start(id="mine").id == "mine"
+    assert bench.start(id="target-3").id == "target-3"
+    assert bench.start().id == "target-4"
 
 
 def test_newest_image_wins(bench):

@@ -366,11 +366,14 @@ def test_diagnostics_count_and_explain_silence(peer):
 
 def test_compressed_images_init_box_after_enable_and_sigterm(tiny_checkpoint):
     parameters = ["image_transport:=compressed", "init_box:=[60,50,40,30]", "label:=kite"]
-    parameters.append("autostart:=false")
+    # a clock that stands still stops neither images nor diagnostics
+    parameters += ["autostart:=false", "use_sim_time:=true", "diagnostics_period:=0.2"]
     process = start_node(*parameters, weights=tiny_checkpoint, name="two")
     peer = Peer("two", CompressedImage, "image/compressed")
     try:
         peer.wait_for_node(process, reset=False)
+        reports = peer.collect(DiagnosticArray, "/diagnostics")
+        assert peer.until(lambda: any(r.status[0].name == "/two: tracker" for r in reports))
         assert peer.call(SetBool, "enable", data=True).success
         message = CompressedImage(format="jpeg")
         message.data = cv2.imencode(".jpg", picture(0))[1].tobytes()
