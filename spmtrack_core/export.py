@@ -47,6 +47,9 @@ OPSET = 18
 """The lowest that torch's exporter writes by itself."""
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of tensors that fit into one .onnx file, which protobuf limits to 2 GiB."""
+NARROW = 64
+"""Maps from or to fewer numbers stay as they are in int8: those of experts and routers, which are
+small, and whose errors reach everything."""
 LARGEST_BATCH = 8
 """Targets that a TensorRT engine takes at most; it is tuned for one."""
 TORCH_SETTINGS = "settings.json"
@@ -90,8 +93,8 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     """Write the network step for ONNX Runtime and others; settings and story are metadata.
 
     ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps; or int8
-    for a checkpoint in float32, whose maps are then rounded, and what they are applied to while
-    it runs. Tensors of more than 2 GB go into a second file, ``<path>.data``, that must stay
+    for a checkpoint in float32, whose wide maps are then rounded, and what they are applied to
+    while it runs. Tensors of more than 2 GB go into a second file, ``<path>.data``, that must stay
     beside the first. Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError``
     without the extra ``onnx``.
     """
@@ -116,8 +119,12 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
         made_in = Path(folder) / path.name
         program.save(made_in, external_data=size > LARGEST_FILE)
         if int8:
+            graph = onnx.load(made_in, load_external_data=False).graph
+            maps = graph.initializer
+            narrow = {each.name for each in maps if min(each.dims, default=0) < NARROW}
+            kept = [node.name for node in graph.node if narrow.intersection(node.input)]
             quantize_dynamic(
-                made_in, made_in, op_types_to_quantize=["MatMul", "Gemm"],
+                made_in, made_in, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=kept,
                 weight_type=QuantType.QInt8, use_external_data_format=size > LARGEST_FILE,
             )  # fmt: skip
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the one with tensors first
