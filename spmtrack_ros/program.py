@@ -15,8 +15,10 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
-# A wrong argument, parameter or file; RuntimeError is what rcl and CUDA raise.
-_CANNOT_START = (OSError, ValueError, RuntimeError, ParameterException, InvalidQosOverridesError)
+# A wrong argument, parameter or file, or no PyTorch; RuntimeError is what rcl and CUDA raise.
+_CANNOT_START = (
+    OSError, ValueError, RuntimeError, ImportError, ParameterException, InvalidQosOverridesError,
+)  # fmt: skip
 
 
 def run_program(
