@@ -44,6 +44,7 @@ def start_nodes(context):
             str(CONFIG / "tracker.yaml"),
             {"weights": text["weights"], "device": text["device"]},
         ],
+        on_exit=Shutdown(reason="there is no tracker"),
         **common,
     )
     player = Node(
