@@ -25,7 +25,7 @@ import time
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -607,8 +607,10 @@ def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> d
     }
 
 
+@cache
 def revision() -> str:
-    """The git revision of this code, or ``unknown``."""
+    """The git revision of this code when it began to run, or ``unknown``: a commit made while it
+    trains is not what trains."""
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
