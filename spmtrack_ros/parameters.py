@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -20,14 +21,15 @@ def _parameter(
     description: str,
     bounds: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
+    live: bool = False,
 ) -> Any:
-    notes = {"description": description, "bounds": bounds, "choices": choices}
+    notes = {"description": description, "bounds": bounds, "choices": choices, "live": live}
     return field(default=default, metadata=notes)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters. All are read only: a change takes effect with the next start."""
+    """All parameters. Those that are ``live`` can be set at any time, the others at the start."""
 
     weights: str = _parameter("nano", "Name of bundled weights or path of a checkpoint.")
     device: str = _parameter(
@@ -42,8 +44,11 @@ class Parameters:
         -1.0,
         "Confidence below which the target counts as lost; -1: the value stored in the weights.",
         bounds=(-1.0, 1.0),
+        live=True,
     )
-    label: str = _parameter("object", "class_id of a target that is given without a label.")
+    label: str = _parameter(
+        "object", "class_id of a target that is given without a label.", live=True
+    )
     init_box: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0, 0.0),
         "Box [x, y, w, h] in px to follow from the first image on; all zero: wait for a request.",
@@ -65,7 +70,7 @@ class Parameters:
         30, "How many of the last images are kept for a target in an earlier image.", (1, 300)
     )
     init_timeout: float = _parameter(
-        5.0, "Longest time in s that ~/init_target waits for its image.", (0.1, 60.0)
+        5.0, "Longest time in s that ~/init_target waits for its image.", (0.1, 60.0), live=True
     )
     debug_image: bool = _parameter(
         True, "Offer ~/debug_image; it is drawn only while someone subscribes to it."
@@ -94,6 +99,14 @@ class Parameters:
         """Whether a target is to be followed from the first image on."""
         return any(self.init_box)
 
+    def changed(self, values: Mapping[str, Any]) -> Parameters:
+        """These with other ``values``; ``ValueError`` as from ``read_parameters``."""
+        converted = {
+            name: _convert(name, value, getattr(type(self), name))
+            for name, value in values.items()
+        }
+        return replace(self, **converted)
+
 
 def read_parameters(node: Node) -> Parameters:
     """Declare all parameters on a node and read them.
@@ -104,12 +117,13 @@ def read_parameters(node: Node) -> Parameters:
 
 
 def _read(node: Node, each: Any) -> Any:
-    descriptor = ParameterDescriptor(description=each.metadata["description"], read_only=True)
+    notes = each.metadata
+    descriptor = ParameterDescriptor(description=notes["description"], read_only=not notes["live"])
     # A static type would end the node for 5 instead of 5.0, with a traceback; see _convert.
     descriptor.dynamic_typing = True
-    if each.metadata["choices"]:
-        descriptor.additional_constraints = "one of " + ", ".join(each.metadata["choices"])
-    if bounds := each.metadata["bounds"]:
+    if notes["choices"]:
+        descriptor.additional_constraints = "one of " + ", ".join(notes["choices"])
+    if bounds := notes["bounds"]:
         low, high = bounds
         if isinstance(each.default, float):
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
-from spmtrack_core.geometry.boxes import check_box_xywh
+from spmtrack_core.geometry.boxes import check_box_xywh, misses_image
 from spmtrack_ros.conversions import Image, normalized_to_pixels
 
 BoxXywh = tuple[float, float, float, float]
@@ -147,6 +147,8 @@ class _Pending:
     request: InitRequest
     deadline: float
     answer: Future[Reply] = field(default_factory=Future)
+    after: int = 0
+    """Number of the last image that it could not begin in."""
 
 
 class Session:
@@ -234,8 +236,9 @@ class Session:
         been searched for in some of the buffered images since then, the newest one last. A request
         whose image is not there yet waits for it. After ``timeout`` seconds a request that is
         still waiting fails and changes nothing, and one that is catching up goes on with the
-        newest image. An infinite timeout waits for :meth:`enable` as well. ``instead_of`` is the
-        answer to an earlier request that fails if it is still waiting.
+        newest image. An infinite timeout waits for :meth:`enable` as well, and for an image that
+        can be read. ``instead_of`` is the answer to an earlier request that fails if it is still
+        waiting.
         """
         pending = _Pending(request, time.monotonic() + timeout)
         replaced: list[_Pending] = []
@@ -338,7 +341,8 @@ class Session:
             if ready is not None:
                 pending, found = ready
                 reply = found if isinstance(found, Reply) else self._start(pending, found, epoch)
-                _answer([pending], reply)
+                if reply is not None:
+                    _answer([pending], reply)
             elif frame is not None:
                 self._process(frame)
 
@@ -354,7 +358,7 @@ class Session:
     def _find(self, pending: _Pending) -> list[Frame] | Reply | None:
         """The image of a request and all newer ones, a refusal, or None: wait for the image."""
         stamp_ns = pending.request.stamp_ns
-        frames = list(self._recent)
+        frames = [frame for frame in self._recent if frame.number > pending.after]
         if stamp_ns:
             stamps = [frame.stamp_ns for frame in frames]
             frames = frames[stamps.index(stamp_ns) :] if stamp_ns in stamps else []
@@ -377,17 +381,31 @@ class Session:
         deadline = min((pending.deadline for pending in self._pending), default=math.inf)
         return None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
 
-    def _start(self, pending: _Pending, frames: list[Frame], epoch: int) -> Reply:
-        """Start the target in the first frame and catch up through the others."""
+    def _start(self, pending: _Pending, frames: list[Frame], epoch: int) -> Reply | None:
+        """Start the target in the first frame and catch up through the others.
+
+        None: the frame cannot be read, and the request, which has no end, waits for the next one.
+        """
         request, first = pending.request, frames[0]
         started = time.perf_counter()
         try:
             image = self._decode(first.message)
         except Exception as error:
-            return Reply(Code.INVALID_IMAGE, str(error))
+            if math.isfinite(pending.deadline):
+                return Reply(Code.INVALID_IMAGE, str(error))
+            self._fail(f"no target started yet: {error}")
+            pending.after = first.number
+            with self._wake:
+                if self._epoch == epoch:
+                    self._pending.append(pending)
+                    return None
+            return Reply(Code.CANCELLED, "the target was removed while it was being started")
         box = request.box_xywh
         if request.normalized:
             box = normalized_to_pixels(box, image.shape[:2])
+        elif max(box[0] + box[2], box[1] + box[3]) <= 1:
+            text = f"box ({', '.join(f'{value:g}' for value in box)}) ends within the first pixel"
+            return Reply(Code.INVALID_BOX, f"{text}; for parts of the image set normalized")
         with self._wake:
             refusal = self._refusal(box, pending.deadline)
         if refusal is not None:
@@ -395,7 +413,8 @@ class Session:
         try:
             check_box_xywh(box, image.shape[:2])
         except ValueError as error:
-            return Reply(Code.BOX_OUTSIDE_IMAGE, str(error))
+            outside = misses_image(box, image.shape[:2])
+            return Reply(Code.BOX_OUTSIDE_IMAGE if outside else Code.INVALID_BOX, str(error))
         try:
             self._tracker.init(image, box)
         except ValueError as error:  # it has kept the target followed until now

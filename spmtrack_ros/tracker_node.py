@@ -12,13 +12,16 @@ import os
 import sys
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future as RosFuture
@@ -59,7 +62,9 @@ class TrackerNode(Node):
         """
         super().__init__("spmtrack")
         self.parameters = settings = read_parameters(self)
-        tracker = self._load()
+        self._tracker = self._load()
+        self._weights_threshold = self._tracker.config.lost_threshold
+        self._set_threshold()
         self._last_header = Header()
         self._last_outcome: Outcome | None = None
         self._last_seen: tuple[str, State] | None = None
@@ -82,7 +87,7 @@ class TrackerNode(Node):
             self._debug_image = publisher(ImageMessage, "~/debug_image", QoSProfile(depth=1))
 
         self.session = Session(
-            tracker,
+            self._tracker,
             self._decode,
             on_outcome=self._on_outcome,
             on_change=self._publish_status,
@@ -122,6 +127,7 @@ class TrackerNode(Node):
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self.create_timer(settings.diagnostics_period, self._on_diagnostics, clock=steady)
 
+        self.add_on_set_parameters_callback(self._on_parameters)
         self._publish_status()
         if settings.has_init_box:
             x, y, w, h = settings.init_box
@@ -134,10 +140,9 @@ class TrackerNode(Node):
 
     def _load(self) -> Any:
         settings, started = self.parameters, time.perf_counter()
-        threshold = settings.lost_threshold if settings.lost_threshold >= 0 else None
         # PyTorch is imported only here: wrong parameters are answered, and Ctrl-C heard, before.
         tracker = spmtrack_core.load_tracker(
-            settings.weights, settings.device, threshold, settings.precision
+            settings.weights, settings.device, precision=settings.precision
         )
         # The first run allocates memory and chooses kernels: not while the target moves away.
         tracker.warm_up()
@@ -146,6 +151,21 @@ class TrackerNode(Node):
             f"weights '{settings.weights}' on {tracker.device}, loaded in {loaded:.1f} s"
         )
         return tracker
+
+    def _set_threshold(self) -> None:
+        given, own = self.parameters.lost_threshold, self._weights_threshold
+        config = replace(self._tracker.config, lost_threshold=given if given >= 0 else own)
+        self._tracker.config = config  # what the worker has begun with goes on as it was
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Take what may be set at any time; rclpy refuses the rest, and what is out of range."""
+        values = {each.name: each.value for each in changes if hasattr(self.parameters, each.name)}
+        try:
+            self.parameters = self.parameters.changed(values)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._set_threshold()
+        return SetParametersResult(successful=True)
 
     # Images in
 
@@ -317,7 +337,7 @@ class TrackerNode(Node):
         )
         status = DiagnosticStatus(level=bytes([level]), message=text)
         status.name = f"{self.get_fully_qualified_name()}: tracker"
-        status.hardware_id = self.parameters.device
+        status.hardware_id = str(self._tracker.device)
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

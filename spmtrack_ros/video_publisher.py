@@ -40,19 +40,24 @@ class VideoPublisher(Node):
         def parameter(name: str, default: str | float | int | bool, description: str):
             descriptor = ParameterDescriptor(description=description, read_only=True)
             descriptor.dynamic_typing = isinstance(default, float | str)  # 30 for 30.0, camera 0
-            return self.declare_parameter(name, default, descriptor).value
+            value = self.declare_parameter(name, default, descriptor).value
+            if not isinstance(default, str) and not (
+                isinstance(value, int | float) and value >= 0
+            ):
+                raise ValueError(f"parameter '{name}' is {value!r}: expected 0 or more")
+            return type(default)(value)
 
         source = parameter("source", "synthetic", "Video file, folder, camera index or synthetic.")
-        rate = float(parameter("rate", 0.0, "Frames per second; 0: as the source says."))
+        rate = parameter("rate", 0.0, "Frames per second; 0: as the source says.")
         self._loop = parameter("loop", False, "Start again at the end.")
         self._frame_id = parameter("frame_id", "camera", "frame_id of the images.")
         self._max_frames = parameter("max_frames", 0, "End after this many frames; 0: never.")
         self._subscribers = parameter(
             "wait_for_subscribers", 1, "How many subscribers to wait for before the first frame."
         )
-        if not 0 <= rate <= 1000:
+        if not rate <= 1000:
             raise ValueError(f"parameter 'rate' is {rate:g}: expected 0 to 1000")
-        frames = open_frames(str(source))
+        frames = open_frames(source)
         self._period = 1 / (rate or frames.fps or _DEFAULT_RATE)
         self._frames = self._repeat(frames)
         self._publisher = self.create_publisher(

@@ -102,11 +102,22 @@ def check_box_xywh(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> Boxes:
     if (box[2:] <= 0).any():
         raise ValueError(f"box ({text}) has no area: width and height must be positive")
     height, width = image_hw
-    if (box[:2] >= (width, height)).any() or (box[:2] + box[2:] <= 0).any():
+    if misses_image(box, image_hw):
         raise ValueError(f"box ({text}) lies outside the image of {width} x {height} pixels")
     if (box[2:] < 1e-3).any() or (box[2:] > 100 * max(image_hw)).any():
         raise ValueError(f"box ({text}) is no target in an image of {width} x {height} pixels")
     return box
+
+
+def misses_image(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> bool:
+    """Whether a box has no part in common with an image of that height and width.
+
+    >>> misses_image([-30, 20, 30, 40], (100, 100))
+    True
+    """
+    x, y, w, h = _as_boxes(box_xywh)
+    height, width = image_hw
+    return bool(x >= width or y >= height or x + w <= 0 or y + h <= 0)
 
 
 def _as_boxes(boxes: ArrayLike) -> Boxes:

@@ -64,17 +64,27 @@ def test_yaml_can_be_loaded_by_ros(make_node):
     assert read_parameters(node) == Parameters()
 
 
-def test_every_parameter_is_described_and_read_only(make_node):
+def test_every_parameter_is_described_and_read_only_unless_live(make_node):
     node = make_node()
     assert read_parameters(node) == Parameters()
     for each in fields(Parameters):
         descriptor = node.describe_parameter(each.name)
-        assert descriptor.read_only and descriptor.description.endswith("."), each.name
+        assert descriptor.read_only != each.metadata["live"], each.name
+        assert descriptor.description.endswith("."), each.name
         assert bool(each.metadata["bounds"]) == bool(
             descriptor.floating_point_range or descriptor.integer_range
         )
-    result = node.set_parameters([Parameter("label", value="new")])[0]
-    assert not result.successful
+    live, frozen = Parameter("label", value="new"), Parameter("weights", value="new")
+    assert [each.successful for each in node.set_parameters([live, frozen])] == [True, False]
+
+
+def test_changed_parameters_are_checked_like_given_ones():
+    assert Parameters().changed({"lost_threshold": 1, "label": "dog"}) == Parameters(
+        lost_threshold=1.0, label="dog"
+    )
+    for values in ({"lost_threshold": 2.0}, {"lost_threshold": None}, {"label": 5}):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            Parameters().changed(values)
 
 
 def test_whole_numbers_do_for_real_ones(make_node):

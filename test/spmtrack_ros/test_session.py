@@ -225,6 +225,9 @@ def test_init_waits_for_its_image(bench):
         ([1], {"box": (500, 20, 30, 40)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (1.5, 0, 1, 1), "normalized": True}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (0, 0, 1e308, 1), "normalized": True}, Code.INVALID_BOX, "finite"),
+        ([1], {"box": (50, 50, 1e-4, 5)}, Code.INVALID_BOX, "no target"),  # too small, not outside
+        ([1], {"box": (0.4, 0.4, 0.2, 0.2)}, Code.INVALID_BOX, "set normalized"),
+        ([1], {"box": (0, 0, 1, 1)}, Code.INVALID_BOX, "set normalized"),  # the whole image
     ],
 )
 def test_refusals_change_nothing(bench, stamps, request_, code, words):
@@ -459,6 +462,29 @@ def test_a_request_without_end_waits_until_tracking_is_switched_on(make_bench):
     bench.session.enable(True)
     bench.push(2)
     assert answer.result(5).stamp_ns == 2 * SECOND
+
+
+def test_a_request_without_end_waits_for_an_image_that_can_be_read(bench):
+    answer = bench.init(timeout=float("inf"))
+    for number in (1, 2):  # as the first ones of some cameras
+        bench.session.push(number * SECOND, "broken")
+    bench.wait_for("broken")
+    assert not answer.done() and bench.session.counters.errors >= 1
+    assert "yuv" in bench.errors[-1]
+    before = time.process_time()
+    time.sleep(0.2)  # the broken one is not tried again and again
+    assert time.process_time() - before < 0.1
+    bench.push(3)
+    assert answer.result(5).stamp_ns == 3 * SECOND and bench.session.target.frame.number == 3
+
+
+@pytest.mark.parametrize("how", ["remove", "reset", "close"])
+def test_a_request_without_end_ends_with_everything_else(bench, how):
+    answer = bench.init(timeout=float("inf"))
+    bench.session.push(1 * SECOND, "broken")
+    bench.wait_for("broken")
+    getattr(bench.session, how)()
+    assert answer.result(5).code is Code.CANCELLED
 
 
 def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):

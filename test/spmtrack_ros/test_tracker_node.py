@@ -19,9 +19,11 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -302,6 +304,25 @@ def test_remove_reset_and_enable(peer):
 
     assert peer.call(Trigger, "reset").success
     assert peer.send(picture(0), 50).detections == []
+
+
+def test_the_lost_threshold_can_be_set_while_the_target_is_followed(peer):
+    def set_threshold(value):
+        parameter = Parameter("lost_threshold", value=value).to_parameter_msg()
+        (result,) = peer.call(SetParameters, "set_parameters", parameters=[parameter]).results
+        return result
+
+    peer.send(picture(0), 10)
+    target = peer.init().id
+    assert len(peer.send(picture(0), 20).detections) == 1
+    assert set_threshold(1.0).successful
+    assert peer.send(picture(0), 30).detections == []
+    assert peer.until(lambda: peer.status[-1].targets[0].state == State.LOST)
+    for wrong, words in [(1.5, "range"), ("high", "expected a number"), (float("nan"), "range")]:
+        result = set_threshold(wrong)
+        assert not result.successful and words in result.reason, result
+    assert set_threshold(-1).successful  # that of the weights
+    assert peer.send(picture(0), 40).detections[0].id == target
 
 
 def test_init_by_detection_message(peer):
