@@ -1,6 +1,6 @@
 """Starts the node `spmtrack`, and RViz on request.
 
-    ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=true
+ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=true
 """
 
 import os
@@ -22,6 +22,11 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node", ()),
     "node_name": ("spmtrack", "name of the node, and of its topics and services", ()),
     "image_topic": ("image", "topic of the images, without the ending /compressed", ()),
+    "camera_info_topic": (
+        "",
+        "topic of the calibration; empty: beside image_topic",
+        (),
+    ),
     "params_file": (str(CONFIG / "tracker.yaml"), "YAML file with the node's parameters", ()),
     "rviz": ("false", "start RViz as well", ("true", "false")),
     "rviz_config": (str(CONFIG / "tracker.rviz"), "configuration of RViz", ()),
@@ -37,6 +42,7 @@ OVERRIDES = {
     "image_reliability": ("", "QoS of the images", ("", "best_effort", "reliable")),
     "init_box": ("", "'x y w h' in px to follow from the first image on", ()),
     "autostart": ("", "process images before ~/enable is called", ("", "true", "false")),
+    "rectified": ("", "the images are rectified", ("", "true", "false")),
     "debug_image": ("", "offer ~/debug_image", ("", "true", "false")),
     "use_sim_time": ("", "take the time from /clock", ("", "true", "false")),
 }
@@ -58,13 +64,15 @@ def start_nodes(context):
     """The nodes, with the parameters that were given."""
     given = {name: LaunchConfiguration(name).perform(context) for name in [*ARGUMENTS, *OVERRIDES]}
     overrides = {name: parameter(name, given[name]) for name in OVERRIDES if given[name]}
+    beside = given["image_topic"].rpartition("/")
+    camera_info = given["camera_info_topic"] or "".join(beside[:2]) + "camera_info"
     tracker = Node(
         package="spmtrack_ros",
         executable="tracker_node",
         name=given["node_name"],
         namespace=given["namespace"],
         parameters=[given["params_file"], overrides],
-        remappings=[("image", given["image_topic"])],
+        remappings=[("image", given["image_topic"]), ("camera_info", camera_info)],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
     )

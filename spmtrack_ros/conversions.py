@@ -111,6 +111,21 @@ def fill_image(message: Any, image: Image, header: Any) -> Any:
     return message
 
 
+def fill_compressed(message: Any, image: Image, header: Any) -> Any:
+    """Put an RGB image (H, W, 3) as JPEG into an empty ``sensor_msgs/CompressedImage``; return it.
+
+    Raises ``ValueError`` for an image that cannot be a JPEG: none of its sides is above 65500.
+    """
+    try:
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        raise ValueError(f"an image {image.shape} cannot be a JPEG") from None
+    message.header = header
+    message.format = "jpeg"
+    message.data = array.array("B", jpeg.tobytes())
+    return message
+
+
 def stamp_to_ns(stamp: Any) -> int:
     """Nanoseconds of a ``builtin_interfaces/Time``."""
     return int(stamp.sec) * _NANOSECONDS + int(stamp.nanosec)

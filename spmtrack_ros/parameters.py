@@ -66,6 +66,9 @@ class Parameters:
         "QoS of the image subscription; reliable needs a publisher that is reliable as well.",
         choices=("best_effort", "reliable"),
     )
+    rectified: bool = _parameter(
+        False, "The images are rectified: P of camera_info is theirs, instead of K and D."
+    )
     frame_buffer: int = _parameter(
         30, "How many of the last images are kept for a target in an earlier image.", (1, 300)
     )
@@ -73,7 +76,8 @@ class Parameters:
         5.0, "Longest time in s that ~/init_target waits for its image.", (0.1, 60.0), live=True
     )
     debug_image: bool = _parameter(
-        True, "Offer ~/debug_image; it is drawn only while someone subscribes to it."
+        True,
+        "Offer ~/debug_image and its /compressed, drawn only while someone subscribes.",
     )
     diagnostics_period: float = _parameter(
         1.0, "Time in s between messages on /diagnostics; 0: none.", (0.0, 60.0)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -25,7 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future as RosFuture
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -33,11 +34,13 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 
 import spmtrack_core
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
+from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import (
     Image,
     bbox_to_xywh,
     compressed_to_array,
     fill_bbox,
+    fill_compressed,
     fill_detection,
     fill_image,
     fill_stamp,
@@ -67,6 +70,7 @@ class TrackerNode(Node):
         self._set_threshold()
         self._last_header = Header()
         self._last_outcome: Outcome | None = None
+        self._camera_info: CameraInfo | None = None
         self._last_seen: tuple[str, State] | None = None
         self._detector_request: Future[Reply] | None = None
         self._period = Period(time.monotonic())
@@ -82,9 +86,18 @@ class TrackerNode(Node):
         self._detection = publisher(Detection2D, "~/detection", QoSProfile(depth=10))
         self._detections = publisher(Detection2DArray, "~/detections", QoSProfile(depth=10))
         self._status = publisher(TrackStateArray, "~/status", latched)
-        self._debug_image = None
+        self._bearing = publisher(Vector3Stamped, "~/bearing", QoSProfile(depth=10))
+        self._debug_images = []
         if settings.debug_image:
-            self._debug_image = publisher(ImageMessage, "~/debug_image", QoSProfile(depth=1))
+            newest = QoSProfile(depth=1)
+            self._debug_images = [
+                (publisher(ImageMessage, "~/debug_image", newest), ImageMessage, fill_image),
+                (
+                    publisher(CompressedImage, "~/debug_image/compressed", newest),
+                    CompressedImage,
+                    fill_compressed,
+                ),
+            ]
 
         self.session = Session(
             self._tracker,
@@ -103,6 +116,13 @@ class TrackerNode(Node):
             self.resolve_topic_name("image") + ("/compressed" if compressed else ""),
             self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            qos_overriding_options=overridable,
+        )
+        self.create_subscription(
+            CameraInfo,
+            "camera_info",
+            self._on_camera_info,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=overridable,
         )
         self.create_subscription(
@@ -172,6 +192,9 @@ class TrackerNode(Node):
     def _on_image(self, message: Any) -> None:
         self.session.push(stamp_to_ns(message.header.stamp), message)
 
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
     # Results out, in the worker thread
 
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -190,18 +213,36 @@ class TrackerNode(Node):
             )
             self._detection.publish(detection)
             array.detections = [detection]
+            self._publish_bearing(outcome, target)
         self._detections.publish(array)
         self._publish_status()
         now = self.get_clock().now().nanoseconds
         self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
         self._log_change(target)
-        if self._debug_image is not None and self._debug_image.get_subscription_count():
+        watched = [each for each in self._debug_images if each[0].get_subscription_count()]
+        if watched:
             with contextlib.suppress(ValueError):  # an image that cannot be read is not drawn
                 image = outcome.image
                 if image is None:
                     image = self._decode(outcome.frame.message)
                 drawn = draw_target(image, target)
-                self._debug_image.publish(fill_image(ImageMessage(), drawn, header))
+                for topic, kind, fill in watched:
+                    topic.publish(fill(kind(), drawn, header))
+
+    def _publish_bearing(self, outcome: Outcome, target: Target) -> None:
+        info, image = self._camera_info, outcome.image
+        if info is None or image is None:
+            return
+        x, y, w, h = target.box_xywh
+        centre = (x + w / 2, y + h / 2)
+        try:
+            ray = direction(info, image.shape[:2], centre, self.parameters.rectified)
+        except ValueError as error:
+            self.get_logger().warning(f"no bearing: {error}", throttle_duration_sec=10.0)
+            return
+        message = Vector3Stamped(header=outcome.frame.message.header)
+        message.vector.x, message.vector.y, message.vector.z = ray
+        self._bearing.publish(message)
 
     def _publish_status(self) -> None:
         """The newest image's header with the state as it is now, which may have changed since.

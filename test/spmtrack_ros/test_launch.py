@@ -25,7 +25,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 TRACKER_ARGUMENTS = {
     "namespace", "node_name", "image_topic", "params_file", "rviz", "rviz_config", "log_level",
     "weights", "device", "precision", "image_transport", "image_reliability", "init_box",
-    "autostart", "debug_image", "use_sim_time",
+    "autostart", "debug_image", "use_sim_time", "camera_info_topic", "rectified",
 }  # fmt: skip
 
 
@@ -68,7 +68,9 @@ def test_tracker_arguments_are_all_described():
     assert arguments["log_level"].choices and arguments["image_transport"].choices
     overrides = {name for name, each in arguments.items() if each.default_value is not None
                  and perform_substitutions(LaunchContext(), each.default_value) == ""}  # fmt: skip
-    assert overrides - {"namespace", "use_sim_time"} <= {each.name for each in fields(Parameters)}
+    assert overrides - {"namespace", "camera_info_topic", "use_sim_time"} <= {
+        each.name for each in fields(Parameters)
+    }
 
 
 def test_demo_arguments_are_those_that_work():
@@ -87,6 +89,19 @@ def test_demo_arguments_are_those_that_work():
 def test_only_the_node_unless_rviz_is_wanted():
     assert len(perform(load("tracker.launch.py")[0])[0]) == 1
     assert len(perform(load("tracker.launch.py")[0], rviz="true")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "topic"),
+    [
+        ({}, "camera_info"),
+        ({"image_topic": "/left/image_raw"}, "/left/camera_info"),  # as image_transport has it
+        ({"image_topic": "/left/image_raw", "camera_info_topic": "info"}, "info"),
+    ],
+)
+def test_the_calibration_is_beside_the_images_unless_it_is_given(given, topic):
+    (tracker,), context = perform(load("tracker.launch.py")[0], **given)
+    assert f"camera_info:={topic}" in command(tracker, context)
 
 
 def test_rviz_shows_the_image_of_the_node_under_its_name():

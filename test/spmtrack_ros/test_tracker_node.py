@@ -19,13 +19,14 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Vector3Stamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray
@@ -33,7 +34,14 @@ from vision_msgs.msg import Detection2D, Detection2DArray
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
-from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_image, fill_stamp, stamp_to_ns
+from spmtrack_ros.conversions import (
+    bbox_to_xywh,
+    compressed_to_array,
+    fill_bbox,
+    fill_image,
+    fill_stamp,
+    stamp_to_ns,
+)
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.session import Code, State
 from spmtrack_ros.srv import InitTarget, RemoveTarget
@@ -345,13 +353,61 @@ def test_debug_image_while_subscribed(peer):
     images = []
     subscription = peer.node.create_subscription(Image, "/spmtrack/debug_image", images.append, 1)
     for stamp in range(20, 520, 10):  # until the node knows of the subscription
-        heartbeat = peer.send(picture(0), stamp)
+        peer.send(picture(0), stamp)
         if peer.until(lambda: images, 0.2):
             break
-    assert images[-1].header == heartbeat.header
+    assert images[0].header in [each.header for each in peer.detections]
     peer.send(picture(0), 600, encoding="mono16")  # cannot be drawn, and is no harm
     assert (images[-1].encoding, images[-1].height, images[-1].width) == ("rgb8", 180, 240)
     peer.node.destroy_subscription(subscription)
+
+
+def test_debug_image_as_jpeg(peer):
+    peer.send(picture(0), 10)
+    assert peer.init().success
+    images = []
+    topic = "/spmtrack/debug_image/compressed"
+    subscription = peer.node.create_subscription(CompressedImage, topic, images.append, 1)
+    for stamp in range(20, 520, 10):
+        peer.send(picture(0), stamp)
+        if peer.until(lambda: images, 0.2):
+            break
+    assert images[0].header in [each.header for each in peer.detections]
+    assert images[0].format == "jpeg"
+    drawn = compressed_to_array(images[0])
+    assert drawn.shape == (180, 240, 3) and not np.allclose(drawn, picture(0), atol=60)
+    peer.node.destroy_subscription(subscription)
+
+
+def test_bearing_with_camera_info(peer):
+    bearings = peer.collect(Vector3Stamped, "bearing")
+    camera = peer.node.create_publisher(CameraInfo, "camera_info", 1)
+    assert peer.until(camera.get_subscription_count)
+    info = CameraInfo(width=240, height=180, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [200.0, 0.0, 119.5, 0.0, 200.0, 89.5, 0.0, 0.0, 1.0]
+
+    peer.send(picture(0), 10)
+    assert peer.init().success
+    for stamp in range(20, 520, 10):  # best effort
+        camera.publish(info)
+        peer.send(picture(0), stamp)
+        if peer.until(lambda: bearings, 0.2):
+            break
+    (heartbeat,) = [each for each in peer.detections if each.header == bearings[0].header]
+    centre = heartbeat.detections[0].bbox.center.position
+    ray = bearings[0].vector
+    assert (ray.x / ray.z, ray.y / ray.z) == pytest.approx(
+        ((centre.x - 120) / 200, (centre.y - 90) / 200)
+    )
+    assert ray.x**2 + ray.y**2 + ray.z**2 == pytest.approx(1)
+
+    info.width = 640  # of another camera: no bearing, and no harm
+    for stamp in range(600, 700, 10):
+        camera.publish(info)
+        peer.send(picture(0), stamp)
+    peer.until(lambda: False, 0.2)
+    assert stamp_to_ns(bearings[-1].header.stamp) < 690 * MS
+    assert len(peer.send(picture(0), 700).detections) == 1
 
 
 def test_status_is_latched(peer):
