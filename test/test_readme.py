@@ -90,6 +90,6 @@ def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
     *late, mean = [story, *json.loads(story["before"])]
     first, _ = json.loads(mean["mean_of"])
     runs = [*late, first, *json.loads(first["before"])]
-    stages = [f"_{stage}" for stage in range(11, 1, -1)] + [""]
+    stages = [f"_{stage}" for stage in range(12, 1, -1)] + [""]
     for run, stage in zip(runs, stages, strict=True):
         assert run["command"] == f"spmtrack train config/train_nano{stage}.yaml"
