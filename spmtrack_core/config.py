@@ -331,7 +331,10 @@ class TrainConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     """How it is used, crops above all; likewise."""
     data: str = "synthetic"
-    """Where samples come from: synthetic (the section of that name) or videos (likewise)."""
+    """Where samples come from: synthetic (the section of that name), videos (likewise) or mixed,
+    both in every batch."""
+    video_share: float = 0.25
+    """Share of real tracks in a mixed batch; whole tracks in each part of it."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     videos: VideoConfig = field(default_factory=VideoConfig)
     validation: DatasetConfig | None = None
@@ -421,7 +424,7 @@ class TrainConfig:
     """Of the maps in the weight files: float32, bfloat16 or float16."""
 
     def __post_init__(self) -> None:
-        choices = {"data": ("synthetic", "videos"), "strategy": ("ddp", "fsdp"),
+        choices = {"data": ("synthetic", "videos", "mixed"), "strategy": ("ddp", "fsdp"),
                    "precision": ("float32", "bfloat16", "float16"),
                    "weights_precision": ("float32", "bfloat16", "float16"),
                    "optimizer": ("adamw", "muon"), "anneal": ("steps", "time"),
@@ -437,6 +440,8 @@ class TrainConfig:
             raise ValueError(f"validation_frames must be >= 2, got {self.validation_frames}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be >= 1, got {self.patience}")
+        if not 0.0 < self.video_share < 1.0:
+            raise ValueError(f"video_share must be above 0 and below 1, got {self.video_share}")
         for name in ("lr", "clip_norm"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
@@ -454,13 +459,18 @@ class TrainConfig:
             raise ValueError("trained: adapters needs trunk or start_from: what they go on stays")
         if self.patience is not None and self.data == "videos" and self.validation is None:
             raise ValueError("patience needs validation, which names no dataset")
-        if self.data == "videos" and self.videos.search_gap < self.searches:
+        if self.data == "mixed" and not 0 < self.video_tracks < self.batch_size // parts:
+            raise ValueError(
+                f"video_share {self.video_share} of {self.batch_size // parts} tracks (batch_size "
+                f"{self.batch_size} in {parts} parts) must leave at least one of each kind"
+            )
+        if self.data != "synthetic" and self.videos.search_gap < self.searches:
             raise ValueError(
                 f"videos.search_gap {self.videos.search_gap} is too few frames for "
                 f"{self.searches} searches"
             )
-        if self.data == "videos" and not self.videos.datasets:
-            raise ValueError("data: videos needs videos.datasets, which names none")
+        if self.data != "synthetic" and not self.videos.datasets:
+            raise ValueError(f"data: {self.data} needs videos.datasets, which names none")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be in 0..1 (1 excluded), got {self.ema_decay}")
         if self.time_limit_min is not None and not self.time_limit_min > 0.0:
@@ -469,6 +479,13 @@ class TrainConfig:
             raise ValueError("optimizer: muon needs whole matrices; strategy: fsdp parts them")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
+
+    @property
+    def video_tracks(self) -> int:
+        """Real tracks in each of the parts that a batch is computed in; the others are made."""
+        size = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        share = {"synthetic": 0.0, "videos": 1.0}.get(self.data, self.video_share)
+        return round(size * share)
 
 
 def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = ()) -> T:

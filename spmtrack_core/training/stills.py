@@ -78,8 +78,8 @@ def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
 def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
     """Labels that look like an object, each with its window (centre x, y, half width, height).
 
-    An object is neither tiny nor almost the whole image, fills its box fairly well and touches
-    at most one border. Coordinates run from -1 to 1 over the image.
+    An object is not tiny, fills its box fairly well and touches at most one border, so that next
+    to nothing of it is cut off. Coordinates run from -1 to 1 over the image.
     """
     side = label_map.shape[0]
     found = []
@@ -91,7 +91,7 @@ def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]
         w, h = x2 - x1, y2 - y1
         borders = sum((int(x1 == 0), int(y1 == 0), int(x2 == side), int(y2 == side)))
         small = min(w, h) < side / 16 or w * h < side**2 / 150
-        if small or max(w, h) > 0.9 * side or rows.size < 0.4 * w * h or borders > 1:
+        if small or rows.size < 0.4 * w * h or borders > 1:
             continue
         window = np.array([x1 + x2 - side, y1 + y2 - side, w, h]) / side
         found.append((int(label), tuple(float(v) for v in window)))

@@ -154,8 +154,8 @@ def train(
     first_step, steps = step, step + 2 if dry_run else config.steps
 
     # batch number k is a function of seed, k and rank alone
-    stills = read_stills(config.synthetic, fabric.device) if config.data == "synthetic" else None
-    batches = training_batches(config, stills or datasets, fabric, step, steps)
+    stills = read_stills(config.synthetic, fabric.device) if config.data != "videos" else None
+    batches = training_batches(config, stills, datasets, fabric, step, steps)
     held_out: HeldOut = sequences
     if held_out is None and stills is not None:
         held_out = synthetic_tracks(config, stills, VALIDATION_BATCH, VALIDATION_SEED)
@@ -436,7 +436,7 @@ def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, 
 def open_datasets(config: TrainConfig, console: Console) -> list[Tracks]:
     """The datasets of ``videos``, with a word on each: the first time takes minutes."""
     opened = []
-    for each in config.videos.datasets if config.data == "videos" else ():
+    for each in config.videos.datasets if config.video_tracks else ():
         console.print(f"{each.name}: looking through {each.root}", highlight=False)
         opened.append(tracks := open_tracks(each))
         left_out = f", left out {len(tracks.skipped)}:" if tracks.skipped else ""
@@ -464,33 +464,45 @@ def synthetic_tracks(config: TrainConfig, stills: Stills, size: int, seed: int) 
 
 
 def training_batches(
-    config: TrainConfig, source: Stills | list[Tracks], fabric: Fabric, step: int, steps: int
+    config: TrainConfig,
+    stills: Stills | None,
+    datasets: list[Tracks],
+    fabric: Fabric,
+    step: int,
+    steps: int,
 ) -> Iterator[Batch]:
     """The batches of this process from optimiser step ``step`` on, on its device."""
-    rank, world = fabric.global_rank, fabric.world_size
+    rank, world, real = fabric.global_rank, fabric.world_size, config.video_tracks
     share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
-    if isinstance(source, Stills):
-        tracks = synthetic_tracks(config, source, share, config.seed)
-        return (tracks.batch(k * world + rank) for k in itertools.count(start))
-    videos = VideoTracks(
-        config.videos, config.model, config.tracker, source, config.seed, config.searches
+    sources: list[Iterator[Batch]] = []
+    if stills is not None:
+        made = synthetic_tracks(config, stills, share - real, config.seed)
+        sources.append(made.batch(k * world + rank) for k in itertools.count(start))
+    if real:
+        videos = VideoTracks(
+            config.videos, config.model, config.tracker, datasets, config.seed, config.searches
+        )
+        pinned = fabric.device.type == "cuda"
+        stop = steps * config.accumulate
+        read = loader(videos, real, config.workers, start, stop, rank, world, pin_memory=pinned)
+        sources.append(
+            Batch(*(t.to(fabric.device, non_blocking=pinned) for t in batch)) for batch in read
+        )
+    if len(sources) == 1:
+        return sources[0]
+    return (
+        Batch(*(torch.cat(part) for part in zip(*both, strict=True)))
+        for both in zip(*sources, strict=False)  # synthetic tracks have no end
     )
-    pinned = fabric.device.type == "cuda"
-    stop = steps * config.accumulate
-    read = loader(
-        videos, share, config.workers, start, stop, rank, world, pin_memory=pinned
-    )
-    return (Batch(*(t.to(fabric.device, non_blocking=pinned) for t in batch)) for batch in read)
 
 
 def first_batch(config: TrainConfig) -> Batch:
     """The first twelve tracks of a run, to be looked at."""
     config = replace(config, batch_size=12, accumulate=1, devices=1, nodes=1, workers=0)
     fabric = Fabric(accelerator="cpu", devices=1)
-    source: Stills | list[Tracks] = open_datasets(config, Console(stderr=True))
-    if config.data == "synthetic":
-        source = read_stills(config.synthetic, fabric.device)
-    return next_batch(training_batches(config, source, fabric, 0, 1))
+    datasets = open_datasets(config, Console(stderr=True))
+    stills = read_stills(config.synthetic, fabric.device) if config.data != "videos" else None
+    return next_batch(training_batches(config, stills, datasets, fabric, 0, 1))
 
 
 def validation_sequences(config: TrainConfig) -> list[Sequence] | None:

@@ -18,13 +18,17 @@ import pytest
 import torch
 import yaml
 from dataset_trees import make_coco, make_got10k, make_lasot, make_trackingnet, text
+from lightning_fabric import Fabric
 from published_files import trunk_part
+from rich.console import Console
 
 from spmtrack_core.config import TrainConfig, load_yaml
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.scene import scene
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.training.trainer import train
+from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.stills import read_stills
+from spmtrack_core.training.trainer import open_datasets, train, training_batches
 
 CONFIG = Path(__file__).parents[3] / "config"
 SPMTRACK = Path(sys.executable).with_name("spmtrack")
@@ -105,6 +109,40 @@ def assert_same(run: Path, alone: Path) -> None:
     np.testing.assert_allclose(numbers(run), numbers(alone), rtol=2e-4)
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_mixed_batch_is_made_of_batches_of_both_kinds(settings, clips, tmp_path):
+    """Each kind has the numbers it has alone, from whatever step a run goes on."""
+    random = np.random.default_rng(0)
+    for i in range(3):
+        write_image(tmp_path / f"{i}.jpg", random.integers(0, 256, (32, 40, 3), np.uint8))
+    changes = ["data=mixed", "batch_size=8", f"synthetic.images={tmp_path}"]
+    config = load_yaml(settings, TrainConfig, changes)
+    fabric, quiet = Fabric(accelerator="cpu", devices=1), Console(quiet=True)
+    stills, tracks = read_stills(config.synthetic, fabric.device), open_datasets(config, quiet)
+
+    def batches(kind: str, size: int, step: int) -> list[Batch]:
+        alone = replace(config, data=kind, batch_size=size)
+        sources = (None if kind == "videos" else stills), tracks
+        return list(itertools.islice(training_batches(alone, *sources, fabric, step, 3), 3 - step))
+
+    for step in (0, 2):
+        parts = batches("synthetic", 6, step), batches("videos", 2, step)
+        whole = batches("mixed", 8, step)
+        assert len(whole) == 3 - step
+        for both, made, real in zip(whole, *parts, strict=True):
+            for tensor, *expected in zip(both, made, real, strict=True):
+                torch.testing.assert_close(tensor, torch.cat(expected), rtol=0, atol=0,
+                                           equal_nan=True)  # fmt: skip
+
+
+def test_mixed_data_trains(settings, tmp_path):
+    write_image(tmp_path / "a.jpg", np.full((32, 40, 3), 90, np.uint8))
+    write_image(tmp_path / "b.jpg", np.full((32, 40, 3), 160, np.uint8))
+    changes = ["data=mixed", "steps=2", f"synthetic.images={tmp_path}"]
+    config = load_yaml(settings, TrainConfig, [*changes, f"output={tmp_path / 'run'}"])
+    story = load_checkpoint(train(config)).story
+    assert story["samples"] == "8 mixed tracks"
 
 
 def test_a_batch_in_two_passes_is_the_same_run(settings, alone):
