@@ -136,6 +136,9 @@ class TrackerConfig:
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = 0.2
     """Confidence below which a target counts as lost."""
+    unsure_below: float = 0.0
+    """Confidence below which the search region stays where the target was last seen with more,
+    and grows; 0: it goes wherever the network points, as large as ever (published)."""
 
     def __post_init__(self) -> None:
         for name in ("template_area_factor", "search_area_factor"):
@@ -145,8 +148,9 @@ class TrackerConfig:
             raise ValueError(f"min_side must not be negative; got {self.min_side}")
         if not 0 <= self.window_weight <= 1:
             raise ValueError(f"window_weight must be in [0, 1]; got {self.window_weight}")
-        if not 0 <= self.lost_threshold <= 1:
-            raise ValueError(f"lost_threshold must be in [0, 1]; got {self.lost_threshold}")
+        for name in ("lost_threshold", "unsure_below"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1]; got {getattr(self, name)}")
         if self.reference_rule not in REFERENCE_RULES:
             raise ValueError(
                 f"reference_rule must be one of {', '.join(REFERENCE_RULES)}; "
@@ -334,11 +338,12 @@ class TrainConfig:
     """Where samples come from: synthetic (the section of that name), videos (likewise) or mixed,
     both in every batch."""
     video_share: float = 0.25
-    """Share of real tracks in a mixed batch; whole tracks in each part of it."""
+    """Share of real tracks in a mixed batch, rounded to whole tracks."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     videos: VideoConfig = field(default_factory=VideoConfig)
     validation: DatasetConfig | None = None
-    """Sequences to validate on by tracking them; None: synthetic tracks, for synthetic data."""
+    """Sequences to validate on by tracking them; None: synthetic tracks, for synthetic and mixed
+    data."""
     output: str = "runs/train"
     """Folder of the run: config.yaml, log.csv, checkpoint.pt, weights, best weights, curves."""
 
@@ -459,10 +464,11 @@ class TrainConfig:
             raise ValueError("trained: adapters needs trunk or start_from: what they go on stays")
         if self.patience is not None and self.data == "videos" and self.validation is None:
             raise ValueError("patience needs validation, which names no dataset")
-        if self.data == "mixed" and not 0 < self.video_tracks < self.batch_size // parts:
+        real = round(self.batch_size * self.video_share)
+        if self.data == "mixed" and (not 0 < real < self.batch_size or real % parts):
             raise ValueError(
-                f"video_share {self.video_share} of {self.batch_size // parts} tracks (batch_size "
-                f"{self.batch_size} in {parts} parts) must leave at least one of each kind"
+                f"video_share {self.video_share} of batch_size {self.batch_size} is {real} real "
+                f"tracks: there must be some of each kind, and a multiple of the {parts} parts"
             )
         if self.data != "synthetic" and self.videos.search_gap < self.searches:
             raise ValueError(
@@ -483,9 +489,9 @@ class TrainConfig:
     @property
     def video_tracks(self) -> int:
         """Real tracks in each of the parts that a batch is computed in; the others are made."""
-        size = self.batch_size // (self.devices * self.nodes * self.accumulate)
         share = {"synthetic": 0.0, "videos": 1.0}.get(self.data, self.video_share)
-        return round(size * share)
+        parts = self.devices * self.nodes * self.accumulate
+        return round(self.batch_size * share) // parts
 
 
 def load_yaml(path: str | Path, cls: type[T], overrides: typing.Sequence[str] = ()) -> T:

@@ -6,6 +6,7 @@ is the same every time it is read. ``DISTURBANCES`` names them all, for ``spmtra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -99,6 +100,25 @@ def slow(sequence: Sequence, step: int = 3) -> Sequence:
     )
 
 
+def hidden(sequence: Sequence, every: int = 20, frames_gone: int = 8) -> Sequence:
+    """The target is gone in the last ``frames_gone`` of ``every`` frames: a piece of the picture
+    beside it lies over it. When it comes back it is where it has meanwhile moved to.
+
+    Raises ``ValueError`` where no frame would be left.
+    """
+    if not 0 < frames_gone < every:
+        raise ValueError(f"frames_gone must be in 1..{every - 1}; got {frames_gone}")
+    boxes = _boxes(sequence)
+    gone = np.arange(len(boxes)) % every >= every - frames_gone
+
+    def frames() -> Iterator[Image]:
+        for frame, box, is_gone in zip(sequence, boxes, gone, strict=True):
+            yield _covered(frame, box) if is_gone and np.isfinite(box).all() else frame
+
+    absent = np.where(gone[:, None], np.nan, boxes)
+    return replace(sequence, open=frames, boxes_xywh=absent)
+
+
 DISTURBANCES: dict[str, Callable[[Sequence], Sequence]] = {
     "loose box": lambda sequence: redrawn(sequence, 0.15, 0.15, 0.15, 0.15),
     "tight box": lambda sequence: redrawn(sequence, -0.12, -0.12, -0.12, -0.12),
@@ -109,6 +129,7 @@ DISTURBANCES: dict[str, Callable[[Sequence], Sequence]] = {
     "lamp": lit,
     "shaken": shaken,
     "slow": slow,
+    "hidden": hidden,
 }
 
 
@@ -129,3 +150,19 @@ def _inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> Boxes:
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     seen = (high - low > 0).all(1, keepdims=True)
     return np.where(seen, np.concatenate([low, high - low], 1), np.nan)
+
+
+def _covered(frame: Image, box_xywh: np.ndarray) -> Image:
+    """A copy of the frame with what lies to one side of the box (4,) over it and a rim."""
+    x, y, w, h = box_xywh
+    width, height = frame.shape[1], frame.shape[0]
+    x1, y1 = max(0, int(x - 0.15 * w)), max(0, int(y - 0.15 * h))
+    x2, y2 = min(width, math.ceil(x + 1.15 * w)), min(height, math.ceil(y + 1.15 * h))
+    frame = frame.copy()
+    if x1 == 0 and x2 == width:  # nothing is beside it
+        frame[y1:y2] = frame.mean((0, 1)).round()
+        return frame
+    # from the side with more room, the picture's last column there again where that is too little
+    columns = np.arange(x1, x2) + (x2 - x1) * (1 if width - x2 >= x1 else -1)
+    frame[y1:y2, x1:x2] = frame[y1:y2, np.clip(columns, 0, width - 1)]
+    return frame

@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spmtrack_core.data.disturb import DISTURBANCES, dark, lit, redrawn, shaken, slow, small
+from spmtrack_core.data.disturb import (
+    DISTURBANCES,
+    dark,
+    hidden,
+    lit,
+    redrawn,
+    shaken,
+    slow,
+    small,
+)
 from spmtrack_core.data.sequence import Sequence
 
 SIDE = 40
@@ -44,7 +53,8 @@ def test_it_is_a_sequence_like_any_other(sequence, name):
     assert {(frame.dtype.name, frame.shape) for frame in first} == {("uint8", first[0].shape)}
     assert np.isfinite(harder.boxes_xywh[0]).all()
     absent = np.isnan(harder.boxes_xywh).any(1)
-    assert absent.sum() == (0 if name == "slow" else 1)  # frame 5 is not one in three
+    # frame 5 is not one in three; frames 12 to 19 of 20 are hidden
+    assert absent.sum() == {"slow": 0, "hidden": 9}.get(name, 1)
 
 
 @pytest.mark.parametrize("change", [small, lit, shaken, slow])
@@ -97,3 +107,30 @@ def test_boxes_are_needed(sequence):
         if name not in ("dark", "lamp"):
             with pytest.raises(ValueError, match="square has no boxes"):
                 change(replace(sequence, boxes_xywh=None))
+
+
+@pytest.mark.parametrize(
+    ("x", "width"),
+    [(0, 40), (100, 40), (280, 40), (250, 40), (60, 200), (30, 260), (0, 320)],
+    ids=["left", "middle", "right", "near the right", "little beside", "less", "nothing"],
+)
+def test_hidden_covers_the_target_with_what_is_beside_it(sequence, x, width):
+    boxes = np.array([[x, 60.0, width, SIDE]] * 30)
+
+    def frames():
+        for _ in boxes:
+            frame = np.full((200, 320, 3), 90, np.uint8)
+            frame[60 : 60 + SIDE, x : x + width] = 255
+            yield frame
+
+    harder = hidden(replace(sequence, open=frames, boxes_xywh=boxes), every=10, frames_gone=3)
+    gone = np.isnan(harder.boxes_xywh).any(1)
+    assert gone.nonzero()[0].tolist() == [7, 8, 9, 17, 18, 19, 27, 28, 29]
+    for is_gone, frame in zip(gone, harder, strict=True):
+        assert (frame.max() < 255) == is_gone
+
+
+@pytest.mark.parametrize("frames_gone", [0, 20])
+def test_hidden_leaves_some_frames(sequence, frames_gone):
+    with pytest.raises(ValueError, match=rf"must be in 1\.\.19; got {frames_gone}"):
+        hidden(sequence, frames_gone=frames_gone)
