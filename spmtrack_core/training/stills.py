@@ -78,8 +78,8 @@ def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
 def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
     """Labels that look like an object, each with its window (centre x, y, half width, height).
 
-    An object is not tiny, fills its box fairly well and touches at most one border, so that next
-    to nothing of it is cut off. Coordinates run from -1 to 1 over the image.
+    An object is not tiny, fills its box fairly well and touches at most one border: of one that
+    touches more, a good part may be missing. Coordinates run from -1 to 1 over the image.
     """
     side = label_map.shape[0]
     found = []

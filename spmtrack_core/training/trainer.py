@@ -475,7 +475,7 @@ def training_batches(
     rank, world, real = fabric.global_rank, fabric.world_size, config.video_tracks
     share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
     sources: list[Iterator[Batch]] = []
-    if stills is not None:
+    if stills is not None and share > real:
         made = synthetic_tracks(config, stills, share - real, config.seed)
         sources.append(made.batch(k * world + rank) for k in itertools.count(start))
     if real:
@@ -498,7 +498,10 @@ def training_batches(
 
 def first_batch(config: TrainConfig) -> Batch:
     """The first twelve tracks of a run, to be looked at."""
-    config = replace(config, batch_size=12, accumulate=1, devices=1, nodes=1, workers=0)
+    share = min(max(config.video_share, 1 / 12), 11 / 12)  # something of each kind
+    config = replace(
+        config, batch_size=12, video_share=share, accumulate=1, devices=1, nodes=1, workers=0
+    )
     fabric = Fabric(accelerator="cpu", devices=1)
     datasets = open_datasets(config, Console(stderr=True))
     stills = read_stills(config.synthetic, fabric.device) if config.data != "videos" else None
@@ -594,12 +597,13 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def check_resumable(path: Path, config: TrainConfig) -> None:
     """Raise ValueError where the checkpoint was made with another setting that matters."""
-    stored = read_state(path)["config"]
-    ours = plain(to_dict(config))
+    kept = read_state(path)["config"]
+    # a setting that came later has its default, which is what was done before
+    stored, ours = plain(to_dict(from_dict(TrainConfig, kept))), plain(to_dict(config))
     for name in sorted(set(ours) - MAY_CHANGE):
-        if ours[name] != stored.get(name):
+        if ours[name] != stored[name]:
             raise ValueError(
-                f"{path} was made with {name}: {stored.get(name)}, not {ours[name]}; "
+                f"{path} was made with {name}: {stored[name]}, not {ours[name]}; "
                 "resume with the settings of its config.yaml"
             )
 

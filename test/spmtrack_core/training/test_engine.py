@@ -28,7 +28,12 @@ from spmtrack_core.data.scene import scene
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.stills import read_stills
-from spmtrack_core.training.trainer import open_datasets, train, training_batches
+from spmtrack_core.training.trainer import (
+    first_batch,
+    open_datasets,
+    train,
+    training_batches,
+)
 
 CONFIG = Path(__file__).parents[3] / "config"
 SPMTRACK = Path(sys.executable).with_name("spmtrack")
@@ -111,13 +116,19 @@ def assert_same(run: Path, alone: Path) -> None:
         torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_mixed_batch_is_made_of_batches_of_both_kinds(settings, clips, tmp_path):
-    """Each kind has the numbers it has alone, from whatever step a run goes on."""
-    random = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def mixed(settings, tmp_path_factory) -> TrainConfig:
+    """The same run with three synthetic tracks beside each real one."""
+    folder, random = tmp_path_factory.mktemp("stills"), np.random.default_rng(0)
     for i in range(3):
-        write_image(tmp_path / f"{i}.jpg", random.integers(0, 256, (32, 40, 3), np.uint8))
-    changes = ["data=mixed", "batch_size=8", f"synthetic.images={tmp_path}"]
-    config = load_yaml(settings, TrainConfig, changes)
+        write_image(folder / f"{i}.jpg", random.integers(0, 256, (32, 40, 3), np.uint8))
+    changes = ["data=mixed", "batch_size=8", f"synthetic.images={folder}", "validation=null"]
+    return load_yaml(settings, TrainConfig, changes)
+
+
+def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
+    """Each kind has the numbers it has alone, from whatever step a run goes on."""
+    config = mixed
     fabric, quiet = Fabric(accelerator="cpu", devices=1), Console(quiet=True)
     stills, tracks = read_stills(config.synthetic, fabric.device), open_datasets(config, quiet)
 
@@ -132,17 +143,51 @@ def test_a_mixed_batch_is_made_of_batches_of_both_kinds(settings, clips, tmp_pat
         assert len(whole) == 3 - step
         for both, made, real in zip(whole, *parts, strict=True):
             for tensor, *expected in zip(both, made, real, strict=True):
+                assert {part.dtype for part in (tensor, *expected)} == {torch.float32}
                 torch.testing.assert_close(tensor, torch.cat(expected), rtol=0, atol=0,
                                            equal_nan=True)  # fmt: skip
 
 
-def test_mixed_data_trains(settings, tmp_path):
-    write_image(tmp_path / "a.jpg", np.full((32, 40, 3), 90, np.uint8))
-    write_image(tmp_path / "b.jpg", np.full((32, 40, 3), 160, np.uint8))
-    changes = ["data=mixed", "steps=2", f"synthetic.images={tmp_path}"]
-    config = load_yaml(settings, TrainConfig, [*changes, f"output={tmp_path / 'run'}"])
-    story = load_checkpoint(train(config)).story
-    assert story["samples"] == "8 mixed tracks"
+def test_a_mixed_run_goes_on_where_it_was_interrupted(mixed, tmp_path):
+    whole, half = (replace(mixed, output=str(tmp_path / name)) for name in ("whole", "half"))
+    story = load_checkpoint(train(whole)).story
+    assert story["samples"] == "32 mixed tracks"
+    train(half, time_limit_min=1e-9)  # one step
+    train(half, resume=True)
+    logs = []
+    for name in ("whole", "half"):
+        with (tmp_path / name / "log.csv").open(newline="") as file:
+            logs.append([(row["step"], row["loss"]) for row in csv.DictReader(file)])
+    assert len(logs[0]) == 4 and logs[0] == logs[1]
+    with (tmp_path / "half" / "log.csv").open(newline="") as file:
+        assert float([*csv.DictReader(file)][-1]["validation_iou"]) >= 0  # on synthetic tracks
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_picture_of_mixed_tracks_shows_both_kinds(mixed, share):
+    config = replace(mixed, batch_size=200, video_share=share)
+    assert len(first_batch(config).searches) == 12
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "share"), [(2, 1, 0.2), (4, 1, 0.9), (16, 4, 0.125)],
+    ids=["none is real", "none is synthetic", "two in four parts"],
+)  # fmt: skip
+def test_parts_of_a_mixed_batch_are_alike(mixed, batch_size, accumulate, share):
+    with pytest.raises(ValueError, match="some of each kind, and a multiple of the"):
+        replace(mixed, batch_size=batch_size, accumulate=accumulate, video_share=share)
+
+
+def test_a_run_from_before_a_setting_was_there_can_be_resumed(settings, tmp_path):
+    config = load_yaml(settings, TrainConfig, [f"output={tmp_path}"])
+    train(config, time_limit_min=1e-9)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["config"]["video_share"], state["config"]["tracker"]["unsure_below"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    train(config, resume=True)
+    other = replace(config, tracker=replace(config.tracker, unsure_below=0.5))
+    with pytest.raises(ValueError, match="was made with tracker: "):
+        train(other, resume=True)
 
 
 def test_a_batch_in_two_passes_is_the_same_run(settings, alone):

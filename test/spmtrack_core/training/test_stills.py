@@ -26,6 +26,21 @@ def test_segments_that_are_no_objects_are_left_out():
     assert window == pytest.approx((50 / 64 - 1, 100 / 64 - 1, 30 / 64, 20 / 64))
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "usable", "reason"),
+    [
+        (slice(1, 63), slice(1, 63), True, "photographed from near, and whole"),
+        (slice(0, 62), slice(1, 63), True, "one border"),
+        (slice(0, 62), slice(0, 62), False, "two borders: cut off"),
+        (slice(20, 40), slice(0, 64), False, "likewise, opposite ones"),
+    ],
+)
+def test_objects_that_fill_their_photograph(rows, columns, usable, reason):
+    labels = np.zeros((64, 64), np.uint8)
+    labels[rows, columns] = 1
+    assert bool(usable_segments(labels)) == usable, reason
+
+
 def test_stills_remember_their_shape(tmp_path):
     for i, (h, w) in enumerate([(20, 40), (30, 30), (40, 10)]):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((h, w, 3), (0, 0, 200), np.uint8))
