@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import resource
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,20 +52,23 @@ def benchmark(
     names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
     seconds = seconds or (2.0 if cuda else 5.0)
     rows: list[dict[str, Any]] = []
+    about = machine(place)
     with torch.cuda.device(place) if cuda else contextlib.nullcontext():
         rates = {each: best_rate(place, each, 1.0) for each in precisions}
         for name in names:
             with console.status(f"measuring {name}"):
-                rows += measure(name, place, precisions, batches, seconds)
-    about = machine(place)
+                for row in measure(name, place, precisions, batches, seconds):
+                    rows.append(row)
+                    if output:  # what was measured stays, whatever comes
+                        peak = max(r["memory_bytes"] for r in rows) if cuda else _resident()
+                        report = about | {"best_flop_per_s": rates, "peak_memory_bytes": peak,
+                                          "rows": rows}  # fmt: skip
+                        text = json.dumps(report, indent=1) + "\n"
+                        write_beside(output, partial(Path.write_text, data=text))
     for each, rate in rates.items():
         console.print(f"a product of matrices in {each}: {rate / 1e12:.2f} TFLOP/s")
     console.print(table(rows, rates))
     if output:
-        peak = max(row["memory_bytes"] for row in rows) if cuda else _resident()
-        report = about | {"best_flop_per_s": rates, "peak_memory_bytes": peak, "rows": rows}
-        text = json.dumps(report, indent=1) + "\n"
-        write_beside(output, lambda path: path.write_text(text))
         plot(rows, about["device"], output.with_suffix(".png"))
         typer.echo(f"wrote {output} and {output.with_suffix('.png')}")
 

@@ -65,37 +65,46 @@ def measure(
     many tokens; ``tracker``, a whole frame of 640x480, with ``crop_ms``, ``network_ms``,
     ``choice_ms`` and on CUDA ``upload_ms`` of it. Rows measured on CUDA have ``memory_bytes``,
     weights and all. ``seconds`` is spent on each. Raises ``ValueError`` and ``FileNotFoundError``
-    as ``load_checkpoint`` does.
+    as ``load_checkpoint`` does. What fails, for memory or as a graph, is a warning, and left out.
     """
-    model, config, tracker_config = network(name)
+    model, config, tracker_config = network(name, device)
+    flops = flop(config)
     for precision in precisions:
         about = {"model": name, "precision": precision}
-        for layout, run in layouts(model, config, PRECISIONS[precision], device):
-            for batch in batches if layout in ("fused", "graph") else (1,):
-                try:
-                    times = timed(partial(run, *example(config, batch, device)), device, seconds)
-                except RuntimeError as error:  # memory, or a graph that cannot be recorded
-                    LOG.warning("%s, %s, %s of %d: %s", name, layout, precision, batch, error)
-                    continue
-                flops = batch * flop(config) if layout != "vit" else None
-                yield about | {"layout": layout, "batch": batch, "flop": flops} | times
-        del run
-        row = frame_times(Tracker(model, config, tracker_config, device, precision), seconds)
-        yield about | {"layout": "tracker", "batch": 1} | row
+        part = "the network"
+        try:
+            for layout, run in layouts(model, config, PRECISIONS[precision], device):
+                for batch in batches if layout in ("fused", "graph") else (1,):
+                    part = f"{layout} of {batch}"
+                    try:
+                        inputs = example(config, batch, device)
+                        times = timed(partial(run, *inputs), device, seconds)
+                    except RuntimeError as error:
+                        LOG.warning("%s, %s, %s: %s", name, precision, part, error)
+                        continue
+                    count = {"flop": None if layout == "vit" else batch * flops}
+                    yield about | {"layout": layout, "batch": batch} | count | times
+            del run
+            part = "tracker"
+            tracker = Tracker(model, config, tracker_config, device, precision)
+            yield about | {"layout": "tracker", "batch": 1} | frame_times(tracker, seconds)
+        except RuntimeError as error:
+            LOG.warning("%s, %s, after %s: %s", name, precision, part, error)
 
 
-def network(name: str) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
-    """The network of ``name``, with its settings."""
+def network(name: str, device: torch.device) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
+    """The network of ``name`` on the host, with its settings; ``device`` draws its numbers."""
     if name not in SIZES:
         model, config, tracker_config, *_ = load_checkpoint(find_weights(name))
         return model.eval(), config, tracker_config
     config = ModelConfig(trunk=SIZES[name])
     torch.manual_seed(0)
-    model = build_spmtrack(config)
+    with device:
+        model = build_spmtrack(config)
     for module in model.modules():
         if isinstance(module, TMoELinear):  # zero at the start of a training
             nn.init.normal_(module.experts, std=0.02)
-    return model.eval().requires_grad_(False), config, TrackerConfig()
+    return model.cpu().eval().requires_grad_(False), config, TrackerConfig()
 
 
 def layouts(
@@ -126,8 +135,15 @@ def layouts(
         if isinstance(module, TMoELinear):
             module.forward = partial(one_expert_after_another, module)  # type: ignore[method-assign]
     yield "published", partial(under_autocast, plain)
-    del plain
-    yield "vit", partial(under_autocast, PlainViT(config).to(device))
+    for module in plain.modules():  # each is held by the function it was given
+        module.__dict__.pop("forward", None)
+    del plain, module
+    with device:
+        vit = PlainViT(config)
+    for block in vit.trunk.blocks:  # no cast in every pass, which the fused layout has not either
+        for linear in (block.attn.qkv, block.attn.proj, block.mlp):
+            linear.to(dtype)
+    yield "vit", partial(under_autocast, vit)
 
 
 def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Tensor) -> Any:
@@ -203,8 +219,8 @@ def flop(config: ModelConfig) -> int:
 
 
 def best_rate(device: torch.device, precision: str, seconds: float) -> float:
-    """Floating-point operations per second of a plain product of matrices of 4096 (CPU: 2048)."""
-    side = 4096 if device.type == "cuda" else 2048
+    """Floating-point operations per second of a plain product of matrices of 8192 (CPU: 2048)."""
+    side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(PRECISIONS[precision]) for _ in range(2))
     return 2 * side**3 / timed(lambda: a @ b, device, seconds)["median_ms"] * 1000
 
@@ -297,6 +313,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
     }
 
 

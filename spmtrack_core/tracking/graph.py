@@ -59,6 +59,7 @@ class DeviceStep:
         cuda = device.type == "cuda"
         self.may_record = cuda
         self.recordings: dict[tuple[str, int], Recording] = {}
+        self.room = Room(device) if cuda else None
         self.shown: Image = np.empty((0, 0, 3), np.uint8)
         self.stream = torch.cuda.Stream(device) if cuda else None
         if self.stream is not None:  # the weights are still on their way
@@ -79,6 +80,7 @@ class DeviceStep:
         """See ``HostStep``."""
         if frame.size > len(self.frame.tensor):
             self.recordings.clear()  # they read from the memory there was
+            self.room = Room(self.device) if self.room else None
             self.frame = Upload(frame.size, torch.uint8, self.device)
         self.frame.send(frame)
         self.shown = frame
@@ -128,22 +130,38 @@ class DeviceStep:
         key = name, len(numbers)
         if self.may_record and key not in self.recordings:
             try:
-                with self.place():  # also after a failure within
-                    self.recordings[key] = Recording(function, numbers, others, self.device)
+                self.recordings[key] = Recording(
+                    function, numbers, others, self.device, self.room
+                )
             except RuntimeError as error:
                 self.may_record = False
-                reason = str(error).partition("\n")[0]
+                cause: BaseException = error
+                while cause.__context__ is not None:  # ending the recording fails as well
+                    cause = cause.__context__
+                reason = str(cause).partition("\n")[0]
                 LOG.warning("tracking without a CUDA graph, which is slower: %s", reason)
         if key in self.recordings:
             return self.recordings[key](numbers, *others)
         return function(torch.from_numpy(numbers).to(self.device), *others)
 
 
+class Room:
+    """A stream to record on and the memory of what is recorded there.
+
+    Recordings in one room share memory: they may not run at the same time. What libraries keep for
+    the stream is theirs alone, where ordinary streams would be handed out once more after 32.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device, priority=-1)
+        self.pool = torch.cuda.graph_pool_handle()
+
+
 class Recording:
     """A function of numbers from the host and tensors of the device as a CUDA graph.
 
     The function must neither wait for the device nor read from it. Raises ``RuntimeError`` where
-    it cannot be recorded.
+    it cannot be recorded; the current stream stays what it was.
     """
 
     def __init__(
@@ -152,18 +170,23 @@ class Recording:
         numbers: NDArray,
         others: Sequence[Tensor],
         device: torch.device,
+        room: Room | None = None,
     ) -> None:
+        room = room or Room(device)
         self.numbers = Upload(numbers.size, torch.float64, device)
         self.numbers.send(numbers)
         received = self.numbers.tensor.view(numbers.shape)
         self.inputs = [other.clone() for other in others]
         for _ in range(WARM_UP_RUNS):
             function(received, *self.inputs)
-        self.graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
-        with ONE_AT_A_TIME:
+        self.graph = torch.cuda.CUDAGraph()
+        # a recording that fails would leave its own stream the current one
+        with ONE_AT_A_TIME, torch.cuda.stream(torch.cuda.current_stream(device)):
             torch.cuda.synchronize(device)
             # other threads may use the device meanwhile
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                self.graph, room.pool, room.stream, capture_error_mode="thread_local"
+            ):
                 self.outputs = function(received, *self.inputs)
 
     def __call__(self, numbers: NDArray, *others: Tensor) -> tuple[Tensor, ...]:

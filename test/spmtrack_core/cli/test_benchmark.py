@@ -38,6 +38,55 @@ def test_every_layout_is_a_row(spmtrack, tiny_checkpoint, tmp_path):
     assert cv2.imread(str(tmp_path / "b.png")) is not None
 
 
+@pytest.mark.gpu
+def test_every_layout_is_a_row_on_cuda(spmtrack, tiny_checkpoint, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    code, _, err = spmtrack(
+        "benchmark", "--model", tiny_checkpoint, "--seconds", "0.01", "--device", "cuda",
+        "--batch", "1", "--batch", "3", "-o", tmp_path / "b.json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "float16, " not in err  # no warning of a line left out
+    report = json.loads((tmp_path / "b.json").read_text())
+    rows = {(row["layout"], row["precision"], row["batch"]): row for row in report["rows"]}
+    for precision in ("bfloat16", "float16"):
+        for layout in ("fused", "graph"):
+            assert (layout, precision, 3) in rows
+        for layout in ("plain", "published", "vit", "tracker"):
+            assert rows[layout, precision, 1]["memory_bytes"] > 0
+        assert rows["tracker", precision, 1]["upload_ms"] > 0
+
+
+def test_what_was_measured_stays_whatever_comes(spmtrack, tiny_checkpoint, tmp_path, monkeypatch):
+    """No memory for one part: a warning, and the others. An end by force: what there was."""
+    module = importlib.import_module("spmtrack_core.evaluation.benchmark")
+
+    def no_memory(*_):
+        raise RuntimeError("out of memory")
+
+    def benchmark(name):
+        code, _, err = spmtrack(
+            "benchmark", "--model", tiny_checkpoint, "--seconds", "0.01", "--device", "cpu",
+            "--precision", "float32", "-o", tmp_path / name,
+        )  # fmt: skip
+        report = json.loads((tmp_path / name).read_text())
+        return code, err, [row["layout"] for row in report["rows"]]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "PlainViT", no_memory)
+        code, _, rows = benchmark("a.json")
+    assert (code, rows) == (0, ["fused", "plain", "published"])
+
+    def broken_off(*_):
+        raise ValueError("no more time")
+
+    monkeypatch.setattr(module, "frame_times", broken_off)
+    code, err, rows = benchmark("b.json")
+    assert code == 2 and "no more time" in err
+    assert rows == ["fused", "plain", "published", "vit"]
+
+
 @pytest.mark.parametrize("variant", ["default", "shared_expert", "route_compression"])
 @torch.no_grad()
 def test_the_layouts_compared_compute_the_same(variant):

@@ -429,7 +429,10 @@ def test_the_model_handed_in_is_left_alone():
 
 def test_where_nothing_can_be_recorded_tracking_goes_on(tracker, caplog, monkeypatch):
     def refuse(*_):
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        finally:  # as the end of a recording does
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr("spmtrack_core.tracking.graph.Recording", refuse)
     on_device(tracker).init(FRAMES[0], (60, 40, 30, 20))
@@ -502,6 +505,71 @@ def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, cap
         runs.append(rows_of(results))
     np.testing.assert_allclose(*runs, atol=1e-3)
     assert not caplog.messages
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("may_record", [True, False])
+def test_cuda_finds_what_the_cpu_finds(tiny_checkpoint, may_record):
+    """One frame from the same state: over a clip, rounding would lead them apart."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = []
+    for device in ("cpu", "cuda"):
+        tracker = load_tracker(tiny_checkpoint, device)
+        if device == "cuda":
+            tracker.step.may_record = may_record
+        boxes = (60, 40, 30, 20), (-10, -5, 30, 40), (1, 1, 4, 3)
+        targets = [tracker.start(FRAMES[0], box) for box in boxes]
+        found.append(rows_of(tracker.follow(FRAMES[1], targets)))
+    # convolutions take TF32 on CUDA, which has 10 bits
+    np.testing.assert_allclose(*found, atol=0.05)
+
+
+@pytest.mark.gpu
+def test_a_recording_that_fails_leaves_the_device_usable(tiny_checkpoint, caplog):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    runs = []
+    for fails in (True, False):
+        tracker = load_tracker(tiny_checkpoint, "cuda")
+        tracker.step.may_record = fails
+        forward = tracker.model.forward
+
+        def waits(search, *others, forward=forward):
+            if torch.cuda.is_current_stream_capturing():
+                search.sum().item()  # not allowed there
+            return forward(search, *others)
+
+        tracker.model.forward = waits
+        tracker.init(FRAMES[0], (60, 40, 30, 20))
+        runs.append(rows_of([tracker.update(frame) for frame in FRAMES[1:5]]))
+        assert tracker.step.may_record is False
+    np.testing.assert_allclose(*runs, atol=1e-3)
+    (message,) = caplog.messages
+    assert "without a CUDA graph" in message and "previous error" not in message
+    other = load_tracker(tiny_checkpoint, "cuda")
+    other.init(FRAMES[0], (60, 40, 30, 20))
+    other.update(FRAMES[1])
+    assert len(other.step.recordings) == 2
+
+
+@pytest.mark.gpu
+def test_two_trackers_take_turns(tiny_checkpoint):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    boxes = (60, 40, 30, 20), (20, 30, 25, 40)
+    trackers = [load_tracker(tiny_checkpoint, "cuda") for _ in boxes]
+    alone, together = [], [[], []]
+    for tracker, box in zip(trackers, boxes, strict=True):
+        tracker.init(FRAMES[0], box)
+        alone.append(rows_of([tracker.update(frame) for frame in FRAMES[1:6]]))
+    for tracker, box in zip(trackers, boxes, strict=True):
+        tracker.init(FRAMES[0], box)
+    for frame in FRAMES[1:6]:
+        for rows, tracker in zip(together, trackers, strict=True):
+            rows.append(tracker.update(frame))
+    for rows, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(rows_of(rows), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
