@@ -17,7 +17,7 @@ from rich.console import Console
 from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.benchmark import best_rate, machine, measure, plot, table
 from spmtrack_core.files import write_beside
-from spmtrack_core.tracking.tracker import choose_device, choose_precision, load_tracker
+from spmtrack_core.tracking.tracker import choose_device, choose_precision, emulated, load_tracker
 
 
 def benchmark(
@@ -27,7 +27,8 @@ def benchmark(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        list[str] | None, typer.Option(help="float32, bfloat16, float16; may be repeated.")
+        list[str] | None,
+        typer.Option(help="float32, bfloat16, float16; may be repeated. Else: what is fast here."),
     ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(help="Targets in one pass, 1 to 16; may be repeated.")
@@ -42,7 +43,10 @@ def benchmark(
     """Measure every layout of the network, and whole frames, against a plain product."""
     place = choose_device(device)
     cuda = place.type == "cuda"
-    precisions = tuple(precision or (["bfloat16", "float16"] if cuda else ["float32", "bfloat16"]))
+    usual = ["bfloat16", "float16"] if cuda else ["float32"]
+    if not (cuda or emulated("bfloat16", place)):
+        usual.append("bfloat16")
+    precisions = tuple(precision or usual)
     for each in precisions:
         choose_precision(each)
     batches = tuple(batch or ([1, 2, 4, 8, 16] if cuda else [1]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.state import Target, TrackResult, TrackState
 from spmtrack_core.tracking.step import HostStep
 
+LOG = logging.getLogger(__name__)
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 GROWTH, LARGEST = 1.15, 1.75
 """Of the side of the search region with each frame that the tracker is unsure, and at most."""
@@ -220,6 +223,8 @@ def load_tracker(
     else:
         chosen = choose_device(device)
         frozen = find_weights(trunk) if trunk else None
+        if emulated(precision, chosen):
+            LOG.warning("%s: this CPU has no instructions for it, float32 is faster", precision)
         model, model_config, config, *_ = load_checkpoint(path, frozen, dtype)
     if lost_threshold is not None:
         config = replace(config, lost_threshold=lost_threshold)
@@ -259,3 +264,14 @@ def choose_precision(name: str) -> torch.dtype:
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
     return PRECISIONS[name]
+
+
+def emulated(precision: str, device: torch.device) -> bool:
+    """Whether products of ``precision`` are computed without instructions for them.
+
+    That takes up to eighty times as long as float32: x86 CPUs have them with AVX-512 at the
+    earliest.
+    """
+    without = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return device.type == "cpu" and precision != "float32" and x86 and without

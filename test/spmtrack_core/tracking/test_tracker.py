@@ -617,6 +617,28 @@ def test_weights_and_devices_that_are_not_there_are_named(
         load_tracker(weights or tiny_checkpoint, device)
 
 
+@pytest.mark.parametrize(
+    ("machine", "capability", "precision", "device", "is_emulated"),
+    [
+        ("x86_64", "AVX2", "bfloat16", "cpu", True),
+        ("AMD64", "NO AVX", "float16", "cpu", True),
+        ("x86_64", "AVX512", "bfloat16", "cpu", False),
+        ("x86_64", "AVX2", "float32", "cpu", False),
+        ("x86_64", "AVX2", "bfloat16", "cuda", False),
+        ("aarch64", "DEFAULT", "bfloat16", "cpu", False),
+    ],
+)
+def test_precisions_that_a_cpu_has_no_instructions_for(
+    machine, capability, precision, device, is_emulated, monkeypatch, tiny_checkpoint, caplog
+):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert module.emulated(precision, torch.device(device)) is is_emulated
+    if device == "cpu":
+        load_tracker(tiny_checkpoint, "cpu", precision=precision)
+        assert [precision in message for message in caplog.messages] == [True] * is_emulated
+
+
 def test_auto_finds_a_device():
     assert choose_device("auto").type in ("cpu", "cuda")
 
