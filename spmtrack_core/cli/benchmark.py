@@ -34,7 +34,7 @@ def benchmark(
         list[int] | None, typer.Option(help="Targets in one pass, 1 to 16; may be repeated.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Time spent on each line of the table; CPU 5, CUDA 2.")
+        float | None, typer.Option(help="Time spent on each line of the table; CPU 5, CUDA 1.5.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSON to write; a PNG comes beside it.")
@@ -54,7 +54,7 @@ def benchmark(
         raise ValueError(f"batch must be 1 to 16; got {min(batches)} to {max(batches)}")
     console = Console()
     names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
-    seconds = seconds or (2.0 if cuda else 5.0)
+    seconds = seconds or (1.5 if cuda else 5.0)
     rows: list[dict[str, Any]] = []
     about = machine(place)
     with torch.cuda.device(place) if cuda else contextlib.nullcontext():
