@@ -136,9 +136,6 @@ class TrackerConfig:
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = 0.2
     """Confidence below which a target counts as lost."""
-    unsure_below: float = 0.0
-    """Confidence below which the search region stays where the target was last seen with more,
-    and grows; 0: it goes wherever the network points, as large as ever (published)."""
 
     def __post_init__(self) -> None:
         for name in ("template_area_factor", "search_area_factor"):
@@ -148,9 +145,8 @@ class TrackerConfig:
             raise ValueError(f"min_side must not be negative; got {self.min_side}")
         if not 0 <= self.window_weight <= 1:
             raise ValueError(f"window_weight must be in [0, 1]; got {self.window_weight}")
-        for name in ("lost_threshold", "unsure_below"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.lost_threshold <= 1:
+            raise ValueError(f"lost_threshold must be in [0, 1]; got {self.lost_threshold}")
         if self.reference_rule not in REFERENCE_RULES:
             raise ValueError(
                 f"reference_rule must be one of {', '.join(REFERENCE_RULES)}; "

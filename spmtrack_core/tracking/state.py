@@ -36,13 +36,9 @@ class Target:
     """Everything that belongs to one target; the network holds none of it."""
 
     box_xyxy: Boxes
-    """(4,) the newest prediction that is a box, sure or not, frame pixels."""
-    sure_xyxy: Boxes
-    """(4,) the newest that was not ``unsure_below``; the given one before there is any."""
+    """(4,) the last good box, frame pixels."""
     background: NDArray
     """(3,) mean colour of the first frame, 0..255; fills search regions beyond the frame."""
     references: ReferenceBuffer
     state_token: Tensor
     """(1, 1, C) target state token of the last frame; zero, which adds nothing, before."""
-    frames_unsure: int = 0
-    """Frames since then."""

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
-from spmtrack_core.geometry.boxes import (
-    Boxes,
-    check_box_xywh,
-    clip_xyxy,
-    xywh_to_xyxy,
-    xyxy_to_xywh,
-)
+from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, check_frame, mean_colour
 from spmtrack_core.model.fused import FusedSPMTrack, fuse
@@ -36,9 +30,6 @@ from spmtrack_core.tracking.step import HostStep
 
 LOG = logging.getLogger(__name__)
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
-GROWTH, LARGEST = 1.15, 1.75
-"""Of the side of the search region with each frame that the tracker is unsure, and at most."""
-
 
 class Tracker:
     """Follows targets through a video. Not thread-safe: one caller at a time.
@@ -101,8 +92,7 @@ class Tracker:
         with self.step.place():
             shapes = self.model.reference_shapes
             references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
-            background, no_state = mean_colour(frame), self.model.no_state
-            target = Target(box_xyxy, box_xyxy, background, references, no_state)
+            target = Target(box_xyxy, mean_colour(frame), references, self.model.no_state)
             self.step.show(frame)
             self._remember(target, frame.shape[:2])
         return target
@@ -119,11 +109,13 @@ class Tracker:
         if len({id(target) for target in targets}) < len(targets):
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
         config, frame_hw = self.config, frame.shape[:2]
-        search_hw = self.model_config.search_hw
         crops = [
-            context_crop(*search_place(target, config), frame_hw, search_hw, config.min_side)
+            context_crop(
+                target.box_xyxy, config.search_area_factor, frame_hw, self.model_config.search_hw,
+                config.min_side,
+            )
             for target in targets
-        ]
+        ]  # fmt: skip
         with self.step.place():
             self.step.show(frame)
             kept = zip(*(t.references.gather(config.reference_rule) for t in targets), strict=True)
@@ -146,9 +138,6 @@ class Tracker:
                     target.box_xyxy = box_xyxy
                 self._remember(target, frame_hw)
                 lost = not good or confidence < config.lost_threshold
-                target.frames_unsure += 1
-                if good and confidence >= config.unsure_below:
-                    target.sure_xyxy, target.frames_unsure = box_xyxy, 0
                 # the given box may reach beyond the frame, and so may a frame of another size
                 x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
                 state = TrackState.LOST if lost else TrackState.TRACKING
@@ -176,18 +165,6 @@ class Tracker:
             self.model_config.template_grid_hw,
         )  # fmt: skip
         target.references.append(*(part[0] for part in self.step.remember(crop, mask)))
-
-
-def search_place(target: Target, config: TrackerConfig) -> tuple[Boxes, float]:
-    """The box (4,) that a target is searched around, frame pixels, and the area factor.
-
-    What a target that is covered is taken for leads the search region away. One that stays where
-    the target was, and grows, holds it when it appears again.
-    """
-    if not (target.frames_unsure and config.unsure_below):
-        return target.box_xyxy, config.search_area_factor
-    growth = min(GROWTH ** min(target.frames_unsure, 100), LARGEST)
-    return target.sure_xyxy, config.search_area_factor * growth
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:

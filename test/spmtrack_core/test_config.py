@@ -94,8 +94,6 @@ def test_networks_that_cannot_be_built_are_refused(settings, match):
         {"min_side": float("inf")},
         {"window_weight": 1.1},
         {"lost_threshold": -1},
-        {"unsure_below": 1.1},
-        {"unsure_below": float("nan")},
         {"reference_rule": "all"},
         {"buffer_frames": 2},
     ],

@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import resource
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from spmtrack_core.tracking import step as step_module
 from spmtrack_core.tracking import tracker as module
 from spmtrack_core.tracking.graph import DeviceStep
 from spmtrack_core.tracking.postprocess import select_box
-from spmtrack_core.tracking.state import Target, TrackState
+from spmtrack_core.tracking.state import TrackState
 from spmtrack_core.tracking.tracker import Tracker, choose_device, load_tracker
 
 E2E = json.loads((GOLDEN / "e2e_tracking.json").read_text())
@@ -262,11 +261,7 @@ def outcome(tracker, box_in_crop_norm, score=2.0):
         ((0.4, 0.4, 0.6, 0.6), float("nan"), "NaN score and state"),
     ],
 )
-@pytest.mark.parametrize("unsure_below", [0.0, 0.5])
-def test_a_degenerate_prediction_keeps_the_last_good_box(
-    tracker, box, score, reason, unsure_below
-):
-    tracker.config = replace(tracker.config, unsure_below=unsure_below)
+def test_a_degenerate_prediction_keeps_the_last_good_box(tracker, box, score, reason):
     tracker.init(FRAMES[0], (60, 40, 30, 20))
     good = tracker.update(FRAMES[1]).box_xywh
     outcome(tracker, box, score)
@@ -278,63 +273,6 @@ def test_a_degenerate_prediction_keeps_the_last_good_box(
     del tracker.model.forward
     after = tracker.update(FRAMES[6])
     assert np.isfinite([*after.box_xywh, after.confidence]).all()
-
-
-@pytest.mark.parametrize("unsure_below", [0.0, 0.5])
-def test_where_a_target_is_searched_for_that_may_not_be_there(tracker, unsure_below, monkeypatch):
-    """Wherever the network points, or in a region that grows about the last sure place."""
-    searched = []
-
-    def spy(box_xyxy, factor, frame_hw, output_hw, *min_side):
-        if min_side:  # a search region
-            searched.append(([*map(float, box_xyxy)], factor))
-        return crop(box_xyxy, factor, frame_hw, output_hw, *min_side)
-
-    crop = module.context_crop
-    monkeypatch.setattr(module, "context_crop", spy)
-    usual = tracker.config.search_area_factor
-    tracker.config = replace(tracker.config, unsure_below=unsure_below, lost_threshold=0.0)
-
-    def follow(frames, box_in_crop_norm, score):
-        outcome(tracker, box_in_crop_norm, score)
-        return [xywh_to_xyxy(tracker.update(frame).box_xywh).tolist() for frame in frames]
-
-    tracker.init(FRAMES[0], (60, 40, 30, 20))
-    (sure,) = follow(FRAMES[1:2], (0.45, 0.45, 0.6, 0.6), 2.0)
-    wandering = follow(FRAMES[2:7], (0.5, 0.4, 0.7, 0.6), -2.0)  # to the right
-    found = follow(FRAMES[7:9], (0.45, 0.45, 0.6, 0.6), 2.0)
-
-    first, after_init, *unsure, once_more = searched
-    assert first == ([60.0, 40.0, 90.0, 60.0], usual)
-    np.testing.assert_allclose(after_init[0], sure)
-    assert after_init[1] == usual
-    where, factors = zip(*unsure, strict=True)
-    if unsure_below:
-        np.testing.assert_allclose(where, [sure] * 5)
-        assert factors == pytest.approx([usual * min(1.15**k, 1.75) for k in range(1, 6)])
-        assert factors[-1] == 1.75 * usual
-    else:
-        np.testing.assert_allclose(where, wandering)
-        assert factors == (usual,) * 5
-    np.testing.assert_allclose(once_more[0], found[0])
-    assert once_more[1] == usual
-
-
-def test_one_unsure_target_does_not_move_the_search_for_another(tracker):
-    tracker.config = replace(tracker.config, unsure_below=0.99)
-    unsure, sure = (tracker.start(FRAMES[0], (60, 40, 30, 20)) for _ in range(2))
-    tracker.follow(FRAMES[1], [unsure])
-    place, factor = module.search_place(sure, tracker.config)
-    assert place.tolist() == [60, 40, 90, 60] and factor == tracker.config.search_area_factor
-    assert unsure.frames_unsure == 1 and unsure.sure_xyxy.tolist() == [60, 40, 90, 60]
-    assert module.search_place(unsure, tracker.config)[1] > factor
-
-
-def test_a_target_that_is_gone_for_hours_is_still_searched_for():
-    box = np.array([0.0, 0.0, 10.0, 10.0])
-    target = Target(box + 5, box, box[:3], None, None, frames_unsure=10**7)
-    where, factor = module.search_place(target, TrackerConfig(unsure_below=0.5))
-    assert where is box and factor == 1.75 * TrackerConfig().search_area_factor
 
 
 def test_an_infinite_side_is_clamped_to_the_frame(tracker):
@@ -364,9 +302,7 @@ def test_the_threshold_decides_what_is_lost(tiny_checkpoint):
         assert tracker.update(FRAMES[1]).state is state
 
 
-@pytest.mark.parametrize("unsure_below", [0.0, 1.0])
-def test_a_frame_of_another_size_does_not_end_the_track(tracker, unsure_below):
-    tracker.config = replace(tracker.config, unsure_below=unsure_below)
+def test_a_frame_of_another_size_does_not_end_the_track(tracker):
     tracker.init(FRAMES[0], (120, 90, 30, 20))
     small = np.ascontiguousarray(FRAMES[1][:40, :50])  # the target lies outside of it
     for frame in (small, small, FRAMES[2]):

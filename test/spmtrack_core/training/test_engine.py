@@ -182,10 +182,10 @@ def test_a_run_from_before_a_setting_was_there_can_be_resumed(settings, tmp_path
     config = load_yaml(settings, TrainConfig, [f"output={tmp_path}"])
     train(config, time_limit_min=1e-9)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    del state["config"]["video_share"], state["config"]["tracker"]["unsure_below"]
+    del state["config"]["video_share"], state["config"]["tracker"]["lost_threshold"]
     torch.save(state, tmp_path / "checkpoint.pt")
     train(config, resume=True)
-    other = replace(config, tracker=replace(config.tracker, unsure_below=0.5))
+    other = replace(config, tracker=replace(config.tracker, lost_threshold=0.5))
     with pytest.raises(ValueError, match="was made with tracker: "):
         train(other, resume=True)
 
