@@ -69,6 +69,8 @@ def benchmark(
                                           "rows": rows}  # fmt: skip
                         text = json.dumps(report, indent=1) + "\n"
                         write_beside(output, partial(Path.write_text, data=text))
+    if not rows:
+        raise ValueError("nothing could be measured: the warnings say why")
     for each, rate in rates.items():
         console.print(f"a product of matrices in {each}: {rate / 1e12:.2f} TFLOP/s")
     console.print(table(rows, rates))

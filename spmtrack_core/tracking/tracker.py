@@ -31,6 +31,7 @@ from spmtrack_core.tracking.step import HostStep
 LOG = logging.getLogger(__name__)
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
+
 class Tracker:
     """Follows targets through a video. Not thread-safe: one caller at a time.
 

@@ -80,6 +80,15 @@ def test_what_was_measured_stays_whatever_comes(spmtrack, tiny_checkpoint, tmp_p
         code, _, rows = benchmark("a.json")
     assert (code, rows) == (0, ["fused", "plain", "published"])
 
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "layouts", no_memory)
+        code, _, err = spmtrack(
+            "benchmark", "--model", tiny_checkpoint, "--seconds", "0.01", "--device", "cpu",
+            "--precision", "float32", "-o", tmp_path / "none.json",
+        )  # fmt: skip
+    assert code == 2 and "nothing could be measured" in err
+    assert not (tmp_path / "none.json").exists()
+
     def broken_off(*_):
         raise ValueError("no more time")
 
