@@ -26,6 +26,12 @@ from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.model.weights import save_checkpoint
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked ``gpu`` says what is missing where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
     """A complete checkpoint of a very small network with random weights."""

@@ -475,7 +475,7 @@ def training_batches(
     rank, world, real = fabric.global_rank, fabric.world_size, config.video_tracks
     share, start = config.batch_size // (world * config.accumulate), step * config.accumulate
     sources: list[Iterator[Batch]] = []
-    if stills is not None and share > real:
+    if stills is not None:
         made = synthetic_tracks(config, stills, share - real, config.seed)
         sources.append(made.batch(k * world + rank) for k in itertools.count(start))
     if real:

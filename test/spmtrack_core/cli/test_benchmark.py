@@ -42,8 +42,6 @@ def test_every_layout_is_a_row(spmtrack, tiny_checkpoint, tmp_path):
 
 @pytest.mark.gpu
 def test_every_layout_is_a_row_on_cuda(spmtrack, tiny_checkpoint, tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     code, _, err = spmtrack(
         "benchmark", "--model", tiny_checkpoint, "--seconds", "0.01", "--device", "cuda",
         "--batch", "1", "--batch", "3", "-o", tmp_path / "b.json",

@@ -425,8 +425,6 @@ def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, caplog):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
     runs = []
     for may_record in (True, False):
@@ -447,8 +445,6 @@ def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, cap
 @pytest.mark.parametrize("may_record", [True, False])
 def test_cuda_finds_what_the_cpu_finds(tiny_checkpoint, may_record):
     """One frame from the same state: over a clip, rounding would lead them apart."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     found = []
     for device in ("cpu", "cuda"):
         tracker = load_tracker(tiny_checkpoint, device)
@@ -463,8 +459,6 @@ def test_cuda_finds_what_the_cpu_finds(tiny_checkpoint, may_record):
 
 @pytest.mark.gpu
 def test_a_recording_that_fails_leaves_the_device_usable(tiny_checkpoint, caplog):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     runs = []
     for fails in (True, False):
         tracker = load_tracker(tiny_checkpoint, "cuda")
@@ -491,8 +485,6 @@ def test_a_recording_that_fails_leaves_the_device_usable(tiny_checkpoint, caplog
 
 @pytest.mark.gpu
 def test_two_trackers_take_turns(tiny_checkpoint):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     boxes = (60, 40, 30, 20), (20, 30, 25, 40)
     trackers = [load_tracker(tiny_checkpoint, "cuda") for _ in boxes]
     alone, together = [], [[], []]

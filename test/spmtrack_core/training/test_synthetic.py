@@ -399,7 +399,6 @@ def test_without_label_maps(config):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu(config):
     stills = read_stills(config, torch.device("cuda"))
     batch = SyntheticTracks(replace(config, **HARD), MODEL, TRACKER, stills, 6).batch(0)
