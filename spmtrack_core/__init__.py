@@ -12,17 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spmtrack_core.tracking.state import TrackResult, TrackState
-    from spmtrack_core.tracking.tracker import Tracker, load_tracker
+    from spmtrack_core.tracking.loading import load_tracker
+    from spmtrack_core.tracking.result import TrackResult, TrackState
+    from spmtrack_core.tracking.tracker import Tracker
 
 __version__ = "0.1.0"
 __all__ = ["TrackResult", "TrackState", "Tracker", "load_tracker"]
 
 _HOMES = {
-    "TrackResult": "spmtrack_core.tracking.state",
-    "TrackState": "spmtrack_core.tracking.state",
+    "TrackResult": "spmtrack_core.tracking.result",
+    "TrackState": "spmtrack_core.tracking.result",
     "Tracker": "spmtrack_core.tracking.tracker",
-    "load_tracker": "spmtrack_core.tracking.tracker",
+    "load_tracker": "spmtrack_core.tracking.loading",
 }
 
 

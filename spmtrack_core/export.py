@@ -74,13 +74,13 @@ class NetworkStep(nn.Module):
 
 
 def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the network step for ``torch.export.load``; settings and story lie in the file.
+    """Write the network step for ``torch.export.load``; settings and provenance lie in the file.
 
     ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps. Raises
     ``OSError`` where ``path`` cannot be written.
     """
     program = _trace(checkpoint, dtype)
-    settings = {TORCH_SETTINGS: describe(ONNX_FORMAT, *checkpoint[1:4])[ENTRY]}
+    settings = {TORCH_SETTINGS: describe(ONNX_FORMAT, checkpoint)[ENTRY]}
 
     def write(beside: Path) -> None:
         with beside.open("wb") as file:
@@ -90,7 +90,7 @@ def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -
 
 
 def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the network step for ONNX Runtime and others; settings and story are metadata.
+    """Write the network step for ONNX Runtime and others; settings and provenance are metadata.
 
     ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps; or int8
     for a checkpoint in float32, whose wide maps are then rounded, and what they are applied to
@@ -111,7 +111,7 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
         verbose=False,
     )
     program = cast(torch.onnx.ONNXProgram, made)  # None is what the old exporter gives
-    program.model.metadata_props.update(describe(ONNX_FORMAT, *checkpoint[1:4]))
+    program.model.metadata_props.update(describe(ONNX_FORMAT, checkpoint))
     size = sum(tensor.nbytes for tensor in checkpoint.model.state_dict().values())
     path.parent.mkdir(parents=True, exist_ok=True)
     # two files, whose names one tells the other: made aside under their own names

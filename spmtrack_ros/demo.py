@@ -1,4 +1,4 @@
-"""Follows a target through a video with the real node, and shows what came of it.
+"""VideoTracker a target through a video with the real node, and shows what came of it.
 
     python -m spmtrack_ros.demo [SOURCE] [--box X Y W H] [--output demo_output]
 

@@ -56,7 +56,7 @@ from spmtrack_ros.srv import InitTarget, RemoveTarget
 
 
 class TrackerNode(Node):
-    """Follows one target through the images of a topic."""
+    """VideoTracker one target through the images of a topic."""
 
     def __init__(self) -> None:
         """Load the weights and open all topics.

@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("busy machines")
 from spmtrack_core.cli import main
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.spmtrack import build_spmtrack
-from spmtrack_core.model.weights import save_checkpoint
+from spmtrack_core.model.weights import Checkpoint, save_checkpoint
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -41,7 +41,8 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
         stem="conv", template_hw=(48, 48), search_hw=(96, 96), rank=2, alpha=2.0, experts=2,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_checkpoint(path, build_spmtrack(config), config, TrackerConfig(lost_threshold=0.0))
+    tracker_config = TrackerConfig(lost_threshold=0.0)
+    save_checkpoint(path, Checkpoint(build_spmtrack(config), config, tracker_config))
     return path
 
 

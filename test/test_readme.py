@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from spmtrack_core.cli import app
 from spmtrack_core.data.scene import scene
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
+from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -85,9 +85,9 @@ def test_pages_are_finished_and_their_links_lead_somewhere(page):
 
 
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
-    story = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").story
-    assert not re.search(r"/(tmp|home|root|work)/", " ".join(story.values()))
-    *late, mean = [story, *json.loads(story["before"])]
+    provenance = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").provenance
+    assert not re.search(r"/(tmp|home|root|work)/", " ".join(provenance.values()))
+    *late, mean = [provenance, *json.loads(provenance["before"])]
     first, _ = json.loads(mean["mean_of"])
     runs = [*late, first, *json.loads(first["before"])]
     stages = [f"_{stage}" for stage in range(12, 1, -1)] + [""]

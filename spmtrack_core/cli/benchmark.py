@@ -17,7 +17,7 @@ from rich.console import Console
 from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.benchmark import best_rate, machine, measure, plot, table
 from spmtrack_core.files import write_beside
-from spmtrack_core.tracking.tracker import choose_device, choose_precision, emulated, load_tracker
+from spmtrack_core.tracking.loading import choose_device, choose_precision, emulated, load_tracker
 
 
 def benchmark(

@@ -13,9 +13,9 @@ from spmtrack_core.cli.evaluate import label_of, open_dataset
 from spmtrack_core.data.disturb import DISTURBANCES
 from spmtrack_core.evaluation.ablation import ablations
 from spmtrack_core.evaluation.opencv import opencv_trackers
-from spmtrack_core.evaluation.runner import Follows, comparison, plot_comparison, run
+from spmtrack_core.evaluation.runner import VideoTracker, comparison, plot_comparison, run
 from spmtrack_core.files import write_beside
-from spmtrack_core.tracking.tracker import find_weights, load_tracker
+from spmtrack_core.tracking.loading import find_weights, load_tracker
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:
         typer.echo(line, err=True)
-    trackers: dict[str, tuple[str, Follows]] = {}  # by folder: what it is called, itself
+    trackers: dict[str, tuple[str, VideoTracker]] = {}  # by folder: what it is called, itself
     for name in weights or ["nano"]:
         path = find_weights(name)
         trackers[path.stem] = label_of(path), load_tracker(path, device)

@@ -10,7 +10,7 @@ import typer
 
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
-from spmtrack_core.tracking.tracker import choose_precision, find_weights
+from spmtrack_core.tracking.loading import choose_precision, find_weights
 
 
 def convert(
@@ -62,7 +62,7 @@ def convert(
     ]
     checkpoint = mean_of(loaded) if others else loaded[0]
     model, config = checkpoint.model, checkpoint.model_config
-    save_checkpoint(output, *checkpoint[:4], dtype=dtype, adapters_only=adapters_only)
+    save_checkpoint(output, checkpoint, dtype, adapters_only)
     trained = trainable_names(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     heads = f" of {config.num_heads} heads" if config.trunk == "explicit" else ""

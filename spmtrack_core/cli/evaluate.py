@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.data.scene import scene
-from spmtrack_core.data.sequence import Sequence, read_folder
+from spmtrack_core.data.sequence import FrameSequence, read_folder
 from spmtrack_core.evaluation.runner import run, table
-from spmtrack_core.tracking.tracker import find_weights, load_tracker
+from spmtrack_core.tracking.loading import find_weights, load_tracker
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
     typer.echo(f"wrote {output / 'results.json'}")
 
 
-def open_dataset(dataset: str, root: Path | None) -> list[Sequence]:
+def open_dataset(dataset: str, root: Path | None) -> list[FrameSequence]:
     """The sequences of a dataset by its name; ``ValueError`` for another."""
     if dataset == "synthetic":
         return [scene()]

@@ -10,7 +10,7 @@ import typer
 
 from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.tracker import choose_precision, find_weights
+from spmtrack_core.tracking.loading import choose_precision, find_weights
 
 WRITERS = {"onnx": export_onnx, "torch": export_torch, "tensorrt": export_tensorrt}
 

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spmtrack_core.data.recording import VideoRecorder, write_boxes
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
-from spmtrack_core.tracking.state import TrackState
-from spmtrack_core.tracking.tracker import load_tracker
+from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.result import TrackState
 
 
 def track(

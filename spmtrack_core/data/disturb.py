@@ -14,12 +14,14 @@ from itertools import islice
 import cv2
 import numpy as np
 
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.image import Image
 
 
-def redrawn(sequence: Sequence, left: float, top: float, right: float, bottom: float) -> Sequence:
+def redrawn(
+    sequence: FrameSequence, left: float, top: float, right: float, bottom: float
+) -> FrameSequence:
     """Another box about the same target, in all frames: its sides moved outwards by these shares
     of its width and height, as far as the picture goes."""
     x, y, w, h = _boxes(sequence).T
@@ -28,7 +30,7 @@ def redrawn(sequence: Sequence, left: float, top: float, right: float, bottom: f
     return replace(sequence, boxes_xywh=_inside(low, high, _size(sequence)))
 
 
-def small(sequence: Sequence, side: float = 22.0, quality: int = 50) -> Sequence:
+def small(sequence: FrameSequence, side: float = 22.0, quality: int = 50) -> FrameSequence:
     """Shrunk until the given box is as large as a square of ``side`` px, without colour, as JPEG.
 
     Larger targets only; the others stay as large as they are.
@@ -46,7 +48,7 @@ def small(sequence: Sequence, side: float = 22.0, quality: int = 50) -> Sequence
     return replace(sequence, open=frames, boxes_xywh=_boxes(sequence) * scale)
 
 
-def dark(sequence: Sequence, light: float = 0.4, noise: float = 12.0) -> Sequence:
+def dark(sequence: FrameSequence, light: float = 0.4, noise: float = 12.0) -> FrameSequence:
     """A share of the light, and noise of a standard deviation of ``noise`` grey levels."""
 
     def frames() -> Iterator[Image]:
@@ -58,7 +60,7 @@ def dark(sequence: Sequence, light: float = 0.4, noise: float = 12.0) -> Sequenc
     return replace(sequence, open=frames)
 
 
-def lit(sequence: Sequence, light: float = 0.2, after: int = 12) -> Sequence:
+def lit(sequence: FrameSequence, light: float = 0.2, after: int = 12) -> FrameSequence:
     """A share of the light in the first frames, then a lamp is switched on."""
 
     def frames() -> Iterator[Image]:
@@ -68,7 +70,7 @@ def lit(sequence: Sequence, light: float = 0.2, after: int = 12) -> Sequence:
     return replace(sequence, open=frames)
 
 
-def shaken(sequence: Sequence, amount: float = 0.45) -> Sequence:
+def shaken(sequence: FrameSequence, amount: float = 0.45) -> FrameSequence:
     """A camera that is shaken from frame to frame, by so many sides of the given box (standard
     deviation, each axis). What leaves the picture counts as absent."""
     boxes = _boxes(sequence)
@@ -88,7 +90,7 @@ def shaken(sequence: Sequence, amount: float = 0.45) -> Sequence:
     return replace(sequence, open=frames, boxes_xywh=moved)
 
 
-def slow(sequence: Sequence, step: int = 3) -> Sequence:
+def slow(sequence: FrameSequence, step: int = 3) -> FrameSequence:
     """One frame in ``step``."""
     boxes = _boxes(sequence)[::step]
     return replace(
@@ -100,7 +102,7 @@ def slow(sequence: Sequence, step: int = 3) -> Sequence:
     )
 
 
-def hidden(sequence: Sequence, every: int = 20, frames_gone: int = 8) -> Sequence:
+def hidden(sequence: FrameSequence, every: int = 20, frames_gone: int = 8) -> FrameSequence:
     """The target is gone in the last ``frames_gone`` of ``every`` frames: a piece of the picture
     beside it lies over it. When it comes back it is where it has meanwhile moved to.
 
@@ -119,7 +121,7 @@ def hidden(sequence: Sequence, every: int = 20, frames_gone: int = 8) -> Sequenc
     return replace(sequence, open=frames, boxes_xywh=absent)
 
 
-DISTURBANCES: dict[str, Callable[[Sequence], Sequence]] = {
+DISTURBANCES: dict[str, Callable[[FrameSequence], FrameSequence]] = {
     "loose box": lambda sequence: redrawn(sequence, 0.15, 0.15, 0.15, 0.15),
     "tight box": lambda sequence: redrawn(sequence, -0.12, -0.12, -0.12, -0.12),
     "box beside": lambda sequence: redrawn(sequence, 0.2, -0.1, -0.2, 0.1),
@@ -133,13 +135,13 @@ DISTURBANCES: dict[str, Callable[[Sequence], Sequence]] = {
 }
 
 
-def _boxes(sequence: Sequence) -> Boxes:
+def _boxes(sequence: FrameSequence) -> Boxes:
     if sequence.boxes_xywh is None:
         raise ValueError(f"sequence {sequence.name} has no boxes to compare with")
     return sequence.boxes_xywh
 
 
-def _size(sequence: Sequence) -> np.ndarray:
+def _size(sequence: FrameSequence) -> np.ndarray:
     """Width and height of the frames."""
     height, width = next(iter(sequence)).shape[:2]
     return np.array([width, height])

@@ -14,7 +14,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.boxes import Boxes, cxcywh_to_xywh
 from spmtrack_core.geometry.image import Image
 
@@ -27,9 +27,9 @@ _HEAD_CXCYWH = (227, 98, 150, 172)  # in the photograph of the astronaut
 _CUP_CXCYWH = (296, 150, 250, 230)  # in the photograph of the coffee
 
 
-def scene() -> Sequence:
+def scene() -> FrameSequence:
     """The scene as a sequence with a box for every frame."""
-    return Sequence("synthetic", _frames, FRAMES, FPS, scene_boxes_xywh())
+    return FrameSequence("synthetic", _frames, FRAMES, FPS, scene_boxes_xywh())
 
 
 def scene_boxes_xywh() -> Boxes:

@@ -17,7 +17,7 @@ GROUNDTRUTH = "groundtruth.txt"
 
 
 @dataclass(frozen=True)
-class Sequence:
+class FrameSequence:
     """RGB uint8 frames (H, W, 3) of one size. Iterating again starts again, cameras excepted."""
 
     name: str
@@ -34,7 +34,7 @@ class Sequence:
         return self.open()
 
 
-def image_folder(folder: str | Path) -> Sequence:
+def image_folder(folder: str | Path) -> FrameSequence:
     """The images of a folder in natural order (``2.jpg`` before ``10.jpg``), as one sequence.
 
     A ``groundtruth.txt`` beside them gives the boxes. Raises ``FileNotFoundError`` without the
@@ -65,7 +65,7 @@ def image_folder(folder: str | Path) -> Sequence:
                 )
             yield image
 
-    return Sequence(folder.resolve().name, frames, len(paths), None, boxes)
+    return FrameSequence(folder.resolve().name, frames, len(paths), None, boxes)
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -86,7 +86,7 @@ def image_paths(folder: Path) -> list[Path]:
     )
 
 
-def read_folder(root: str | Path) -> list[Sequence]:
+def read_folder(root: str | Path) -> list[FrameSequence]:
     """Every sequence under ``root``: a sub-folder with images and ``groundtruth.txt`` each.
 
     ``root`` itself may be such a folder. Raises ``FileNotFoundError`` without the folder and

@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spmtrack_core.data.clips import Clip, visible
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import open_frames, upright
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.image import Image, read_image
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class StringArray:
     """Many short texts in two arrays, which a list of str would take ten times the memory for."""
 
     utf8: NDArray[np.uint8]
     ends: NDArray[np.int64]
 
     @classmethod
-    def pack(cls, texts: Iterable[str]) -> Texts:
+    def pack(cls, texts: Iterable[str]) -> StringArray:
         # surrogateescape: file names on Linux are bytes and need not be UTF-8
         encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
@@ -53,12 +53,12 @@ class Tracks:
     root: str
     boxes: NDArray[np.float32] = field(repr=False)  # (sum of N, 4) xywh of all tracks, in turn
     box_ends: NDArray[np.int64] = field(repr=False)  # (T,) where the boxes of a track end
-    names: Texts = field(repr=False)  # (T,)
+    names: StringArray = field(repr=False)  # (T,)
     clips: NDArray[np.int64] = field(repr=False)  # (T,) the clip a track is in
     starts: NDArray[np.int64] = field(repr=False)  # (T,) frame of the clip it starts at
-    paths: Texts = field(repr=False)  # (C,) see Clip
+    paths: StringArray = field(repr=False)  # (C,) see Clip
     firsts: NDArray[np.int64] = field(repr=False)  # (C,)
-    files: Texts = field(repr=False)  # all explicit file names, clip by clip
+    files: StringArray = field(repr=False)  # all explicit file names, clip by clip
     file_ends: NDArray[np.int64] = field(repr=False)  # (C,)
     times: NDArray[np.int64] = field(repr=False)  # all times of video frames, clip by clip
     time_ends: NDArray[np.int64] = field(repr=False)  # (C,)
@@ -78,12 +78,12 @@ class Tracks:
             str(root),
             boxes,
             np.cumsum([len(track.boxes_xywh) for _, track in tracks], dtype=np.int64),
-            Texts.pack(track.name for _, track in tracks),
+            StringArray.pack(track.name for _, track in tracks),
             np.array([index for index, _ in tracks], np.int64),
             np.array([track.start for _, track in tracks], np.int64),
-            Texts.pack(clip.path for clip in clips),
+            StringArray.pack(clip.path for clip in clips),
             np.array([clip.first for clip in clips], np.int64),
-            Texts.pack(file for clip in clips for file in clip.files),
+            StringArray.pack(file for clip in clips for file in clip.files),
             np.cumsum([len(clip.files) for clip in clips], dtype=np.int64),
             np.array([time for clip in clips for time in clip.times], np.int64),
             np.cumsum([len(clip.times) for clip in clips], dtype=np.int64),
@@ -127,7 +127,7 @@ class Tracks:
             return read_image(Path(self.root, path, self.files[file_start + start + frame]))
         return read_image(Path(self.root, path % (int(self.firsts[clip]) + start + frame)))
 
-    def sequence(self, i: int) -> Sequence:
+    def sequence(self, i: int) -> FrameSequence:
         """Track ``i`` as a sequence: all its frames in order, and its boxes."""
         boxes = self.boxes_xywh(i)
 
@@ -139,7 +139,7 @@ class Tracks:
             else:
                 yield from (self.read(i, frame) for frame in range(len(boxes)))
 
-        return Sequence(self.track_name(i), frames, len(boxes), None, boxes)
+        return FrameSequence(self.track_name(i), frames, len(boxes), None, boxes)
 
     def _length(self, i: int) -> int:
         return int(self.box_ends[i] - (self.box_ends[i - 1] if i else 0))
@@ -156,8 +156,8 @@ def save_tracks(path: str | Path, tracks: Tracks, key: str) -> None:
     for part in fields_of(Tracks):
         value = getattr(tracks, part.name)
         if part.name == "skipped":
-            value = Texts.pack(value)
-        if isinstance(value, Texts):
+            value = StringArray.pack(value)
+        if isinstance(value, StringArray):
             arrays |= {f"{part.name}.utf8": value.utf8, f"{part.name}.ends": value.ends}
         else:
             arrays[part.name] = np.asarray(value)
@@ -176,7 +176,7 @@ def load_tracks(path: str | Path, key: str) -> Tracks | None:
         values: dict[str, object] = {}
         for part in fields_of(Tracks):
             if f"{part.name}.ends" in arrays:
-                texts = Texts(arrays[f"{part.name}.utf8"], arrays[f"{part.name}.ends"])
+                texts = StringArray(arrays[f"{part.name}.utf8"], arrays[f"{part.name}.ends"])
                 values[part.name] = texts
             else:
                 array = arrays[part.name]

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 from spmtrack_core.data.scene import scene
-from spmtrack_core.data.sequence import Sequence, image_folder
+from spmtrack_core.data.sequence import FrameSequence, image_folder
 from spmtrack_core.geometry.image import Image
 
 SYNTHETIC = "synthetic"
 
 
-def open_frames(source: str, max_frames: int | None = None) -> Sequence:
+def open_frames(source: str, max_frames: int | None = None) -> FrameSequence:
     """The frames of ``source``: a path, a camera index such as ``0``, or ``synthetic``.
 
     Raises ``FileNotFoundError`` for a path that is not there, ``ValueError`` for what is neither
@@ -39,7 +39,7 @@ def open_frames(source: str, max_frames: int | None = None) -> Sequence:
     return sequence if max_frames is None else _cut(sequence, max_frames)
 
 
-def _cut(sequence: Sequence, frames: int) -> Sequence:
+def _cut(sequence: FrameSequence, frames: int) -> FrameSequence:
     """The first ``frames`` frames of a sequence."""
     boxes = sequence.boxes_xywh
     return replace(
@@ -50,7 +50,7 @@ def _cut(sequence: Sequence, frames: int) -> Sequence:
     )
 
 
-def _video_file(path: Path) -> Sequence:
+def _video_file(path: Path) -> FrameSequence:
     if not path.is_file():
         raise FileNotFoundError(f"no video, folder of images or camera at {path}")
 
@@ -74,7 +74,7 @@ def _video_file(path: Path) -> Sequence:
                 raise ValueError(f"{path} holds no frame")
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from None
-    return Sequence(path.stem, frames, length, fps)
+    return FrameSequence(path.stem, frames, length, fps)
 
 
 def upright(frame: av.VideoFrame) -> Image:
@@ -84,7 +84,7 @@ def upright(frame: av.VideoFrame) -> Image:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def _camera(index: int) -> Sequence:
+def _camera(index: int) -> FrameSequence:
     # OpenCV would print warnings of its own about a camera that is not there
     absent = sys.platform == "linux" and not Path(f"/dev/video{index}").exists()
     camera = cv2.VideoCapture() if absent else cv2.VideoCapture(index)
@@ -102,4 +102,4 @@ def _camera(index: int) -> Sequence:
             camera.release()
 
     fps = camera.get(cv2.CAP_PROP_FPS)
-    return Sequence(f"camera{index}", frames, None, fps if fps > 0 else None)
+    return FrameSequence(f"camera{index}", frames, None, fps if fps > 0 else None)

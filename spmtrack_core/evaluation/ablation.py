@@ -17,8 +17,10 @@ from spmtrack_core.geometry.image import Image
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.state import Target, TrackResult
-from spmtrack_core.tracking.tracker import Tracker, choose_device
+from spmtrack_core.tracking.loading import choose_device
+from spmtrack_core.tracking.result import TrackResult
+from spmtrack_core.tracking.target import Target
+from spmtrack_core.tracking.tracker import Tracker
 
 
 class Forgetful:
@@ -45,7 +47,9 @@ def ablations(path: Path, device: str) -> dict[str, Forgetful | Tracker]:
     """
 
     def tracker(change: Callable[[SPMTrack], None] = lambda _: None) -> Tracker:
-        model, config, tracker_config, *_ = load_checkpoint(path)
+        checkpoint = load_checkpoint(path)
+        model, config = checkpoint.model, checkpoint.model_config
+        tracker_config = checkpoint.tracker_config
         change(model)
         return Tracker(model, config, tracker_config, choose_device(device))
 

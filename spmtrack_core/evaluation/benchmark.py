@@ -28,18 +28,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.crop import context_crop
-from spmtrack_core.geometry.image import Image, crop_image, normalise
+from spmtrack_core.geometry.image import Image, crop_image, normalize
 from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
-from spmtrack_core.tracking.graph import Recording
+from spmtrack_core.tracking.cuda_engine import CapturedGraph
+from spmtrack_core.tracking.host_engine import HostEngine
+from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.preprocess import crop_numbers
 from spmtrack_core.tracking.references import REFERENCES
-from spmtrack_core.tracking.step import HostStep
-from spmtrack_core.tracking.tracker import Tracker, find_weights
+from spmtrack_core.tracking.tracker import Tracker
 
 LOG = logging.getLogger(__name__)
 SIZES = {
@@ -95,7 +96,9 @@ def measure(
 def network(name: str, device: torch.device) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
     """The network of ``name`` on the host, with its settings; ``device`` draws its numbers."""
     if name not in SIZES:
-        model, config, tracker_config, *_ = load_checkpoint(find_weights(name))
+        checkpoint = load_checkpoint(find_weights(name))
+        model, config = checkpoint.model, checkpoint.model_config
+        tracker_config = checkpoint.tracker_config
         return model.eval(), config, tracker_config
     config = ModelConfig(trunk=SIZES[name])
     torch.manual_seed(0)
@@ -125,7 +128,7 @@ def layouts(
     del references, masks
     yield "fused", partial(_fused_pass, fused, tokens)
     if device.type == "cuda":
-        recorded: dict[int, Recording] = {}
+        recorded: dict[int, CapturedGraph] = {}
         yield "graph", partial(_recorded_pass, recorded, fused, tokens)
         del recorded
     del fused, tokens
@@ -151,14 +154,14 @@ def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Ten
 
 
 def _recorded_pass(
-    recorded: dict[int, Recording], network: nn.Module, tokens: Tensor, *inputs: Tensor
+    recorded: dict[int, CapturedGraph], network: nn.Module, tokens: Tensor, *inputs: Tensor
 ) -> Any:
     """As ``_fused_pass``, recorded at the first pass of a batch size; all inputs are copied."""
     batch, nothing = len(inputs[0]), np.zeros(1)
     others = inputs[0], tokens[:batch], inputs[-1]
     if batch not in recorded:
         recorded.clear()
-        recorded[batch] = Recording(
+        recorded[batch] = CapturedGraph(
             lambda _, *given: tuple(network(*given)), nothing, others, tokens.device
         )
     return recorded[batch](nothing, *others)
@@ -257,7 +260,7 @@ def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
     memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
     tracker.init(frames[0], (300, 200, 60, 80))
     row = timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
-    with tracker.step.place():
+    with tracker.engine.stream():
         for name, stage in stages(tracker, frames[0]).items():
             row[f"{name}_ms"] = timed(stage, tracker.device, seconds / 4)["median_ms"]
     return row
@@ -265,8 +268,8 @@ def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
 
 @torch.inference_mode()
 def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
-    """Upload, search crop, network and choice of the box for one target, as the step has them."""
-    target, step, search_hw = tracker.target, tracker.step, tracker.model_config.search_hw
+    """Upload, search crop, network and choice of the box for one target, as in the engine."""
+    target, engine, search_hw = tracker.target, tracker.engine, tracker.model_config.search_hw
     assert target is not None
     crop = context_crop(
         (300, 200, 360, 280), tracker.config.search_area_factor, FRAME_HW, search_hw
@@ -275,24 +278,24 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
     network: Any = tracker.model
     inputs = search, *target.references.gather(tracker.config.reference_rule), target.state_token
     prediction = network(*inputs)
-    choose = partial(select_box, window=step.window, search_hw=search_hw,
+    choose = partial(select_box, window=engine.window, search_hw=search_hw,
                      window_weight=tracker.config.window_weight)  # fmt: skip
-    if isinstance(step, HostStep):
+    if isinstance(engine, HostEngine):
         return {
-            "crop": lambda: normalise(crop_image(frame, crop, search_hw, target.background)),
+            "crop": lambda: normalize(crop_image(frame, crop, search_hw, target.background)),
             "network": lambda: network(*inputs),
             "choice": lambda: choose(prediction),
         }
     numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
     parts = (
-        ("crop", lambda numbers: (step.crops(numbers, search_hw),), ()),
+        ("crop", lambda numbers: (engine.crops(numbers, search_hw),), ()),
         ("network", lambda _, *given: tuple(network(*given)), inputs),
         ("choice", lambda _, *given: choose(Prediction(*given)), tuple(prediction)),
     )
-    found: dict[str, Callable[[], Any]] = {"upload": lambda: step.show(frame)}
+    found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frame(frame)}
     for name, function, others in parts:
-        if step.may_record:
-            function = Recording(function, numbers, others, tracker.device)
+        if engine.may_capture:
+            function = CapturedGraph(function, numbers, others, tracker.device)
             found[name] = partial(function, numbers, *others)
         else:
             sent = torch.from_numpy(numbers).to(tracker.device)

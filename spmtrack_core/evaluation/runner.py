@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence as Several
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spmtrack_core.data.recording import write_boxes
-from spmtrack_core.data.sequence import Sequence, read_boxes
+from spmtrack_core.data.sequence import FrameSequence, read_boxes
 from spmtrack_core.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
     confidence_auc,
@@ -31,7 +31,7 @@ from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.image import Image
 
 
-class Follows(Protocol):
+class VideoTracker(Protocol):
     """What the loop needs of a tracker."""
 
     def init(self, frame: Image, box_xywh: Any) -> Any: ...
@@ -40,7 +40,10 @@ class Follows(Protocol):
 
 
 def run(
-    tracker: Follows, sequences: Several[Sequence], output: str | Path, label: str = "tracker"
+    tracker: VideoTracker,
+    sequences: Sequence[FrameSequence],
+    output: str | Path,
+    label: str = "tracker",
 ) -> dict[str, Any]:
     """Track every sequence from its first box, without resets, and score the boxes.
 
@@ -126,8 +129,8 @@ def table(report: dict[str, Any]) -> Table:
     return shown
 
 
-def comparison(reports: Several[dict[str, Any]]) -> Group:
-    """Several reports on the same sequences: a line for each, then mean IoU by sequence, and by
+def comparison(reports: Sequence[dict[str, Any]]) -> Group:
+    """Sequence reports on the same sequences: a line for each, then mean IoU by sequence, and by
     disturbance where they have such."""
     means = Table(title=reports[0]["protocol"])
     for title in ("", "tracker", "mean IoU", "success AUC", "AUC of confidence", "frames/s"):
@@ -154,7 +157,7 @@ def comparison(reports: Several[dict[str, Any]]) -> Group:
     return Group(*tables)
 
 
-def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
+def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     """Success curves of several trackers, and their mean IoU over their speed, as a PNG; and
     their mean IoU by disturbance, where the reports have that."""
     disturbed = "disturbed" in reports[0]
@@ -184,7 +187,7 @@ def plot_comparison(path: Path, reports: Several[dict[str, Any]]) -> None:
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
 
 
-def _track(tracker: Follows, sequence: Sequence, tick: Any) -> tuple[np.ndarray, ...]:
+def _track(tracker: VideoTracker, sequence: FrameSequence, tick: Any) -> tuple[np.ndarray, ...]:
     """Boxes (N, 4), seconds and confidence (N,) of one sequence; the first box is given."""
     boxes: list[ArrayLike] = []
     seconds: list[float] = []

@@ -89,12 +89,12 @@ def context_crop(
     return align(crop_transform(box_xyxy, area_factor, output_hw, min_side), frame_hw, output_hw)
 
 
-def rasterise(boxes_xyxy: ArrayLike) -> Cells:
+def rasterize(boxes_xyxy: ArrayLike) -> Cells:
     """(..., 4) the whole pixels or cells that a box touches, as exclusive integer ranges.
 
     An end less than 1e-4 past a line does not touch what lies behind it.
 
-    >>> rasterise([0.2, 1.0, 3.0, 4.5]).tolist()
+    >>> rasterize([0.2, 1.0, 3.0, 4.5]).tolist()
     [0, 1, 3, 5]
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -111,8 +111,8 @@ def align(
     """
     frame_xyxy = np.array([0, 0, frame_hw[1], frame_hw[0]])
     output_xyxy = np.array([0, 0, output_hw[1], output_hw[0]])
-    target = rasterise(np.clip(transform.to_crop(frame_xyxy), 0, np.tile(output_xyxy[2:], 2)))
-    source = np.clip(rasterise(transform.to_frame(target)), 0, np.tile(frame_xyxy[2:], 2))
+    target = rasterize(np.clip(transform.to_crop(frame_xyxy), 0, np.tile(output_xyxy[2:], 2)))
+    source = np.clip(rasterize(transform.to_frame(target)), 0, np.tile(frame_xyxy[2:], 2))
     source_f32, target_f32 = source.astype(np.float32), target.astype(np.float32)
     sides = source_f32[2:] - source_f32[:2]
     with np.errstate(divide="ignore", invalid="ignore"):

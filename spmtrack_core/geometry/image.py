@@ -1,4 +1,4 @@
-"""Images: read, crop, normalise. RGB uint8 (H, W, 3) everywhere; BGR exists at OpenCV alone."""
+"""Images: read, crop, normalize. RGB uint8 (H, W, 3) everywhere; BGR exists at OpenCV alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_frame(frame: object) -> Image:
     return frame
 
 
-def mean_colour(frame: Image) -> NDArray[np.float32]:
+def mean_color(frame: Image) -> NDArray[np.float32]:
     """(3,) mean of each channel in 0..255: what fills a crop beyond the frame."""
     return np.array(cv2.mean(frame)[:3], np.float32)
 
@@ -61,7 +61,7 @@ def crop_image(
     left, top, right, bottom = crop.target_xyxy.tolist()
     x1, y1, x2, y2 = crop.source_xyxy.tolist()
     if not crop.fills(output_hw):
-        output[:] = mean_colour(frame) if background is None else background
+        output[:] = mean_color(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
         # float32 because OpenCV rounds uint8 results to whole grey levels
         output[top:bottom, left:right] = cv2.resize(
@@ -72,7 +72,7 @@ def crop_image(
     return output
 
 
-def normalise(
+def normalize(
     image: NDArray[np.float32], output: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """(H, W, 3) in 0..255 to contiguous (3, H, W) with ImageNet mean 0 and deviation 1.

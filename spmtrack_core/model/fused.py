@@ -213,10 +213,10 @@ class FusedSPMTrack(nn.Module):
 
     @property
     def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of what ``remember`` keeps of a frame."""
+        """Of what ``encode_reference`` keeps of a frame."""
         return (tuple(self.reference_tables.shape[1:]),)
 
-    def remember(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+    def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         """What is kept of reference frames, to be handed in with later searches: their tokens."""
         return (self.embed_references(references, masks),)
 

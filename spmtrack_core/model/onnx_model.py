@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from spmtrack_core.config import CheckpointConfig, from_dict
+from spmtrack_core.config import CheckpointConfig
 from spmtrack_core.model.spmtrack import Prediction
-from spmtrack_core.model.weights import ENTRY
+from spmtrack_core.model.weights import read_description
+from spmtrack_core.settings import from_dict
 
 try:
     import onnxruntime
@@ -24,7 +24,7 @@ OUTPUTS = ("score_map", "boxes", "next_state_token")
 
 
 class OnnxSPMTrack:
-    """The network of a file that ``spmtrack export`` made, with the settings and story in it.
+    """The network of a file that ``spmtrack export`` made, with the settings and provenance in it.
 
     Args:
         path: the .onnx file; one with its tensors in a second file needs that beside it.
@@ -61,12 +61,12 @@ class OnnxSPMTrack:
         metadata = self.session.get_modelmeta().custom_metadata_map
         names = tuple(each.name for each in self.session.get_inputs())
         try:
-            about = json.loads(metadata.get(ENTRY, "{}"))
-            if about.get("format") != ONNX_FORMAT or names != INPUTS:
+            about = read_description(metadata, ONNX_FORMAT)
+            if not about or names != INPUTS:
                 raise ValueError(f"it is no {ONNX_FORMAT} network: spmtrack export makes them")
             tree = {part: about[part] for part in ("model", "tracker")}
             config = from_dict(CheckpointConfig, tree)
-            self.story: dict[str, str] = about["story"]
+            self.provenance: dict[str, str] = about["provenance"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} cannot be used: {error}") from None
         self.model_config = config.model
@@ -75,18 +75,16 @@ class OnnxSPMTrack:
 
     @property
     def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of what ``remember`` keeps of a frame."""
+        """Of what ``encode_reference`` keeps of a frame."""
         return (3, *self.model_config.template_hw), self.model_config.template_grid_hw
 
-    def remember(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+    def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         """What is kept of reference frames, to be handed in with later searches: all of it."""
         return references, masks
 
-    def __call__(
-        self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
-    ) -> Prediction:
+    def __call__(self, search: Tensor, *references_and_state: Tensor) -> Prediction:
         """See ``forward``."""
-        return self.forward(search, references, masks, state_token)
+        return self.forward(search, *references_and_state)
 
     def forward(
         self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None

@@ -115,11 +115,12 @@ def _scalar(tensors: Mapping[str, Tensor], name: str, default: float, source: ob
     return float(tensor)
 
 
-def check_published(
+def from_published(
     tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
-) -> dict[str, list[str]]:
-    """The published names that make up each tensor of ``model``: all, or its trainable ones.
+) -> dict[str, Tensor]:
+    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
 
+    Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
     Raises ``ValueError`` that lists, in the authors' names, what is missing, unexpected and
     mis-shaped.
     """
@@ -131,19 +132,8 @@ def check_published(
     parts = {name: _parts(name, shape, packed) for name, shape in shapes.items()}
     wanted = {name: shape for part in parts.values() for name, shape in part.items()}
     check_tensors(wanted, tensors, source, _SCALARS)
-    return {name: list(part) for name, part in parts.items()}
-
-
-def from_published(
-    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
-) -> dict[str, Tensor]:
-    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
-
-    Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
-    Raises ``ValueError`` as ``check_published`` does.
-    """
     own = {}
-    for name, part in check_published(tensors, model, source).items():
+    for name, part in parts.items():
         found = [tensors[each] for each in part]
         if name.endswith(".experts"):
             own[name] = torch.stack(found, dim=1)  # (out, E, r)

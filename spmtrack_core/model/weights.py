@@ -1,34 +1,27 @@
-"""Checkpoints: the network, the settings that rebuild it, and the story of its weights.
+"""Checkpoints: the network, its settings, and the provenance of its weights.
 
-A checkpoint of this project is one safetensors file, whose metadata hold settings and story. It
-has every tensor of the network, or the trained ones alone. The authors' checkpoints are read as
-well; which of these a file is, its content tells.
+A checkpoint of this project is one safetensors file with all tensors of the network, or the
+trained ones alone; its metadata hold settings and provenance. The authors' checkpoints are read as
+well. The file type is detected from its content.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spmtrack_core.config import (
-    CheckpointConfig,
-    ModelConfig,
-    TrackerConfig,
-    from_dict,
-    override,
-    to_dict,
-)
+from spmtrack_core.config import CheckpointConfig, ModelConfig, TrackerConfig
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.published import (
-    check_published,
     download_trunk,
     from_published,
     from_trunk,
@@ -39,10 +32,12 @@ from spmtrack_core.model.published import (
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.tensors import check_finite, check_tensors, read_tensors
 from spmtrack_core.model.tmoe import TMoELinear
+from spmtrack_core.model.trunk import build_trunk
+from spmtrack_core.settings import from_dict, override, to_dict
 
 FORMAT = "spmtrack-1"
 ENTRY = "spmtrack"
-"""Key of the metadata, in a file of this project."""
+"""Key of the one metadata entry in a file of this project."""
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -50,64 +45,71 @@ PRECISIONS = {
 }
 
 
-class Checkpoint(NamedTuple):
-    """What a weight file holds."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its settings."""
 
     model: SPMTrack
     model_config: ModelConfig
     tracker_config: TrackerConfig
-    story: dict[str, str]
-    """Free text on how the weights were made."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """How the weights were made, as free text by topic."""
     trunk: Path | None = None
     """The file that the frozen tensors came from, where it is another one."""
 
 
 def save_checkpoint(
     path: str | Path,
-    model: SPMTrack,
-    model_config: ModelConfig,
-    tracker_config: TrackerConfig,
-    story: Mapping[str, str] | None = None,
+    checkpoint: Checkpoint,
     dtype: torch.dtype = torch.float32,
     adapters_only: bool = False,
 ) -> None:
-    """Write ``model`` with its settings; the file appears only when it is complete.
+    """Write a checkpoint; the file appears only when it is complete.
 
-    ``dtype`` is that of the maps (``map_names``), everything else stays in float32;
-    ``adapters_only`` leaves the frozen tensors out. Raises ``OSError`` where ``path`` cannot be
-    written and ``ValueError``, before it is, for weights that are not finite.
+    ``dtype`` is that of linear layers and convolutions (``layer_names``), everything else stays in
+    float32; ``adapters_only`` leaves the frozen tensors out. Raises ``OSError`` where ``path``
+    cannot be written and ``ValueError``, before that, for weights that are not finite.
     """
+    model = checkpoint.model
     kept = trainable_names(model) if adapters_only else set(model.state_dict())
     stored = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
     tensors = {n: t.cpu().contiguous() for n, t in in_precision(stored, model, dtype).items()}
-    check_finite(tensors, f"what was to be saved as {path}")
-    metadata = describe(
-        FORMAT, model_config, tracker_config, story, trunk=fingerprint(model.state_dict())
-    )
+    check_finite(tensors, f"the network to be saved as {path}")
+    metadata = describe(FORMAT, checkpoint, trunk=fingerprint(model.state_dict()))
     try:
         write_beside(path, lambda beside: save_file(tensors, beside, metadata))
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from None
 
 
-def describe(
-    format: str,
-    model_config: ModelConfig,
-    tracker_config: TrackerConfig,
-    story: Mapping[str, str] | None,
-    **more: str,
-) -> dict[str, str]:
-    """Format, settings and story as the metadata of a file.
+def describe(format: str, checkpoint: Checkpoint, **more: str) -> dict[str, str]:
+    """Format, settings and provenance as the metadata of a file.
 
     One entry: several would be written in any order, and the same weights in other bytes.
     """
     about = {
         "format": format,
-        "model": to_dict(model_config),
-        "tracker": to_dict(tracker_config),
-        "story": dict(story or {}),
+        "model": to_dict(checkpoint.model_config),
+        "tracker": to_dict(checkpoint.tracker_config),
+        "provenance": dict(checkpoint.provenance),
     }
     return {ENTRY: json.dumps(about | more)}
+
+
+def read_description(metadata: Mapping[str, str], format: str) -> dict[str, Any]:
+    """Settings and provenance in the metadata of a file; empty for a file of another format.
+
+    Raises ``ValueError`` for metadata that are damaged.
+    """
+    try:
+        about = json.loads(metadata.get(ENTRY, "{}"))
+        if about.get("format") != format:
+            return {}
+    except (ValueError, AttributeError):
+        raise ValueError("its settings cannot be used: they are not JSON") from None
+    if "story" in about:  # the key of files written by versions before 0.1
+        about["provenance"] = about.pop("story")
+    return about
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -126,71 +128,95 @@ def load_checkpoint(
     overrides: Sequence[str] = (),
     frozen: bool = True,
 ) -> Checkpoint:
-    """The network of a weight file, with its settings and story.
+    """The network of a weight file, with its settings and provenance.
 
     Args:
         path: a file that ``save_checkpoint`` wrote, or the authors' (safetensors or torch).
         trunk: for files without the frozen tensors, the file that has them: DINOv2's, timm's, or
             a full checkpoint of this project. None: timm's pretrained weights, from the hub.
-        dtype: that of the maps (``map_names``); everything else is float32.
-        overrides: ``model.key=value`` and ``tracker.key=value`` in place of what the file says,
-            or does not say: the authors' files tell no crop sizes and no number of heads.
+        dtype: that of linear layers and convolutions; everything else is float32.
+        overrides: ``model.key=value`` and ``tracker.key=value`` in place of what the file stores.
+            The authors' files store neither crop sizes nor the number of heads.
         frozen: False leaves frozen tensors that the file does not have on the meta device.
 
     Raises:
         FileNotFoundError: a file is not there, or the hub cannot be reached.
-        ValueError: a file is truncated, corrupt, from elsewhere, or does not fit its settings;
-            a trunk was named for a file that has its own, or is not the one it was made on.
+        ValueError: a file is truncated, corrupt, from elsewhere, or does not fit its settings; a
+            trunk was given for a file that has its own, or another trunk than the weights need.
 
     """
     path = Path(path)
-    stored, metadata = read_tensors(path)
-    about = _about(metadata, path)
-    if not about and not is_published(stored):
-        known = ", as a trunk it can go with an adapters-only one" if is_trunk(stored) else ""
-        raise ValueError(f"{path} is no {FORMAT} checkpoint of this package nor SPMTrack's{known}")
-    story = about.get("story", {"source": f"published checkpoint {path.name}"})
-    tree: dict[str, Any] = {part: about[part] for part in ("model", "tracker") if part in about}
-    tree = tree or {"model": published_settings(stored, path)}
-    swapped = tree.get("model", {}).get("swapped_positions", False)
+    stored, about = _read(path)
+    config = _settings(stored, about, overrides, path)
+    with torch.device("meta"):
+        model = build_spmtrack(config.model)
+    provenance = about.get("provenance", {"source": f"published checkpoint {path.name}"})
     if overrides:
-        override(tree, overrides)
-        story = story | {"settings given": " ".join(overrides)}
+        provenance = provenance | {"settings given": " ".join(overrides)}
+    complete = _has_trunk(stored)
+    if complete and trunk is not None:
+        raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
+    if not about:
+        stored = from_published(stored, model, path)
+        check_finite(stored, path)
+    tensors = in_precision(stored, model, dtype)
+    source = None
+    if not complete and frozen:
+        source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
+        below = in_precision(read_trunk(model, config.model, source), model, dtype)
+        if about.get("trunk") and about["trunk"] != fingerprint(below):
+            raise ValueError(f"{path} was trained on another trunk than {source}")
+        tensors |= below
+        provenance = provenance | {"trunk": source.name}
+    if dtype is torch.float16:
+        check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
+    load_tensors(model, tensors, path, None if complete or frozen else trainable_names(model))
+    return Checkpoint(model, config.model, config.tracker, provenance, source)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a weight file and its description, which is empty for the authors' files."""
+    stored, metadata = read_tensors(path)
+    try:
+        about = read_description(metadata, FORMAT)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not about and not is_published(stored):
+        hint = "; it is a trunk, for adapters-only weights" if is_trunk(stored) else ""
+        raise ValueError(f"{path} is neither a {FORMAT} checkpoint nor one of SPMTrack{hint}")
+    return stored, about
+
+
+def _settings(
+    stored: Mapping[str, Tensor], about: dict[str, Any], overrides: Sequence[str], path: Path
+) -> CheckpointConfig:
+    """Settings of a weight file, from its description or its tensors, with ``overrides``."""
+    tree: dict[str, Any]
+    if about:
+        tree = {part: about[part] for part in ("model", "tracker") if part in about}
+    else:
+        tree = {"model": published_settings(stored, path)}
+    swapped = tree.get("model", {}).get("swapped_positions", False)
+    override(tree, overrides)
     try:
         config = from_dict(CheckpointConfig, tree)
         with torch.device("meta"):
-            model = build_spmtrack(config.model)
+            build_trunk(config.model)  # knows which trunks there are
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         given = " with those given" if overrides else ""
         raise ValueError(f"{path} has settings that cannot be used{given}: {error}") from None
-    whole = bool({"trunk.norm.weight", "norm.weight"} & set(stored))
-    if whole and config.model.swapped_positions != swapped:
+    if _has_trunk(stored) and config.model.swapped_positions != swapped:
         raise ValueError(f"{path} has a position table of its own: swapped_positions is too late")
-    if whole and trunk is not None:
-        raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
-    if not about:
-        check_published(stored, model, path)
-    tensors: dict[str, Tensor] = {}
-    source = None
-    if not whole and frozen:
-        # first, and in its final precision: its file is let go of before the other one is read
-        source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
-        tensors = in_precision(read_trunk(model, config.model, source), model, dtype)
-        if about.get("trunk") and about["trunk"] != fingerprint(tensors):
-            raise ValueError(f"{path} was made on another trunk than {source}")
-        story = story | {"trunk": source.name}
-    if not about:
-        check_finite({name: stored[name] for name in stored if name != "use_rsexpert"}, path)
-        stored = from_published(stored, model, path)
-    tensors |= in_precision(stored, model, dtype)
-    if dtype is torch.float16:
-        check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
-    load_tensors(model, tensors, str(path), model.state_dict() if frozen or whole else stored)
-    return Checkpoint(model, config.model, config.tracker, story, source)
+    return config
+
+
+def _has_trunk(stored: Mapping[str, Tensor]) -> bool:
+    """Whether the frozen tensors are there, under our names or the authors'."""
+    return bool({"trunk.norm.weight", "norm.weight"} & set(stored))
 
 
 def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """The mean of weights of one network, with the settings of the first and the story of all.
+    """The mean of weights of one network: settings of the first, provenance of all.
 
     For runs that began alike it is often better than each ("Model soups", ICML 2022), above all
     on images unlike those that the last run saw. Raises ``ValueError`` for another network.
@@ -213,17 +239,8 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     with torch.device("meta"):
         model = build_spmtrack(first.model_config)
     model.load_state_dict(mean, assign=True)
-    story = {"mean_of": json.dumps([checkpoint.story for checkpoint in checkpoints])}
-    return first._replace(model=model, story=story)
-
-
-def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What a file of this project says of itself; empty for one from elsewhere."""
-    try:
-        about = json.loads(metadata.get(ENTRY, "{}"))
-        return about if about.get("format") == FORMAT else {}
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path} has settings that cannot be used: they are no JSON") from None
+    provenance = {"mean_of": json.dumps([dict(each.provenance) for each in checkpoints])}
+    return replace(first, model=model, provenance=provenance)
 
 
 def read_trunk(
@@ -235,7 +252,10 @@ def read_trunk(
     """
     path = download_trunk(config.trunk) if trunk is None else Path(trunk)
     stored, metadata = read_tensors(path)
-    about = _about(metadata, path)
+    try:
+        about = read_description(metadata, FORMAT)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not about:
         if not is_trunk(stored):
             raise ValueError(f"{path} has none of the names of a DINOv2 trunk")
@@ -250,8 +270,8 @@ def read_trunk(
     return {name: stored[name] for name in frozen}
 
 
-def map_names(model: nn.Module) -> set[str]:
-    """Parameters of linear maps and convolutions: what autocast rounds before it multiplies.
+def layer_names(model: nn.Module) -> set[str]:
+    """Names of the parameters of linear layers and convolutions, which autocast rounds.
 
     Rounded once instead, they give the same numbers in half the memory. Norms, tokens and the
     position table are added, not multiplied, and keep their precision.
@@ -267,13 +287,13 @@ def map_names(model: nn.Module) -> set[str]:
 def in_precision(
     tensors: Mapping[str, Tensor], model: nn.Module, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """``tensors`` with the maps of ``model`` in ``dtype`` and the others in float32.
+    """``tensors`` with linear layers and convolutions in ``dtype`` and all others in float32.
 
-    Where anything must be converted, everything is copied, so that a file that ``tensors`` are
-    mapped from is let go of; else nothing is.
+    Where one tensor must be converted, all are copied, so that a file that they are mapped from
+    can be closed; otherwise none is.
     """
-    maps = map_names(model)
-    wanted = {name: dtype if name in maps else torch.float32 for name in tensors}
+    layers = layer_names(model)
+    wanted = {name: dtype if name in layers else torch.float32 for name in tensors}
     copy = any(tensor.dtype != wanted[name] for name, tensor in tensors.items())
     return {n: t.detach().to(wanted[n], copy=copy) for n, t in tensors.items()}
 
@@ -281,14 +301,14 @@ def in_precision(
 def load_tensors(
     model: SPMTrack,
     tensors: Mapping[str, Tensor],
-    source: str,
-    wanted: Mapping[str, Tensor] | None = None,
+    source: object,
+    names: Collection[str] | None = None,
 ) -> None:
-    """Put ``tensors`` into ``model`` without a copy: all of them, or those named in ``wanted``.
+    """Put ``tensors`` into ``model`` without a copy: all of its tensors, or those of ``names``.
 
     Raises ``ValueError`` that lists missing, unexpected and mis-shaped names of ``source``.
     """
     state = model.state_dict()
-    names = state if wanted is None else wanted
-    check_tensors({n: tuple(state[n].shape) for n in names if n in state}, tensors, source)
+    wanted = {n: tuple(t.shape) for n, t in state.items() if names is None or n in names}
+    check_tensors(wanted, tensors, source)
     model.load_state_dict(dict(tensors), assign=True, strict=False)

@@ -1,1 +1,1 @@
-"""The tracker: the network, its crops, and what is remembered of a target between frames."""
+"""The tracker: the network, its crops, and the memory of each target between frames."""

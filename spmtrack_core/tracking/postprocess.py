@@ -19,7 +19,10 @@ def hann_window(grid_hw: tuple[int, int]) -> Tensor:
 
 
 def select_box(
-    prediction: Prediction, window: Tensor, window_weight: float, search_hw: tuple[int, int]
+    prediction: Prediction,
+    window: Tensor,
+    window_weight: float | Tensor,
+    search_hw: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from spmtrack_core.geometry.crop import AlignedCrop, rasterise
+from spmtrack_core.geometry.crop import AlignedCrop, rasterize
 
 CROP_NUMBERS = 12
 
@@ -22,7 +22,7 @@ def crop_numbers(
 def crop_tensor(
     pixels: Tensor, numbers: Tensor, output_hw: tuple[int, int], scale: Tensor, shift: Tensor
 ) -> Tensor:
-    """As ``normalise(crop_image(...))``, on any device: (B, 3, h, w) out of one frame.
+    """As ``normalize(crop_image(...))``, on any device: (B, 3, h, w) out of one frame.
 
     ``pixels`` (H * W or more, 3) uint8 begin with those of the frame, row by row; ``numbers``
     (B, 12) float64 are those of ``crop_numbers``; ``scale`` and ``shift`` (3,) are ``SCALE`` and
@@ -72,6 +72,6 @@ def foreground_mask(
     if clip:
         box = np.clip(box, 0, [crop_hw[1], crop_hw[0]] * 2)
     cell = np.array([crop_hw[1] / grid_hw[1], crop_hw[0] / grid_hw[0]])
-    left, top, right, bottom = rasterise(box / np.tile(cell, 2)).tolist()
+    left, top, right, bottom = rasterize(box / np.tile(cell, 2)).tolist()
     mask[top:bottom, left:right] = 1
     return mask

@@ -22,7 +22,7 @@ def augment(
     boxes_xyxy: Boxes,
     random: np.random.Generator,
     flip: float = 0.5,
-    colour_jitter: float = 0.4,
+    color_jitter: float = 0.4,
     shared: bool = True,
 ) -> tuple[list[Tensor], Boxes]:
     """New crops (3, H, W) in 0..1, and where the boxes (N, 4), one per crop in its px, have gone.
@@ -39,7 +39,7 @@ def augment(
         if mirrored[i]:
             crop = F.horizontal_flip(crop)
             boxes[i, [0, 2]] = crop.shape[-1] - boxes[i, [2, 0]]
-        factors = random.uniform(1 - colour_jitter, 1 + colour_jitter, 3).tolist()
+        factors = random.uniform(1 - color_jitter, 1 + color_jitter, 3).tolist()
         for index in random.permutation(3).tolist():
             if factors[index] != 1:
                 crop = COLOUR[index](crop, factors[index])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spmtrack_core.config import SyntheticConfig
+from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
 

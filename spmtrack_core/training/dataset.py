@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms.v2.functional import normalize
 
-from spmtrack_core.config import ModelConfig, TrackerConfig, VideoConfig
+from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.data.tracks import Tracks
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.crop import CropTransform, align, context_crop
@@ -30,6 +30,7 @@ from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.augment import augment
 from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.config import VideoConfig
 from spmtrack_core.training.jitter import jittered_crop
 from spmtrack_core.training.sampler import sample_frames
 from spmtrack_core.training.targets import cells_of
@@ -126,7 +127,7 @@ class VideoTracks(Dataset[Batch]):
             boxes.append(transform.to_crop(box) if visible[time] else np.full(4, np.nan))
 
         crops, boxes_in_crops = augment(
-            crops, np.stack(boxes), random, config.flip, config.colour_jitter, config.shared
+            crops, np.stack(boxes), random, config.flip, config.color_jitter, config.shared
         )
         z_hw, x_hw = self.model.template_hw, self.model.search_hw
         masks = np.stack(

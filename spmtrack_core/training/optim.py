@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spmtrack_core.config import TrainConfig
+from spmtrack_core.training.config import TrainConfig
 
 
 def decays(name: str, parameter: Tensor) -> bool:

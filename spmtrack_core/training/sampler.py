@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spmtrack_core.config import VideoConfig
 from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.training.config import VideoConfig
 
 ATTEMPTS = 20
 

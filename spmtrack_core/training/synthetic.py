@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
+from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.cutouts import Cutouts, Cutter
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import Stills
@@ -119,10 +120,10 @@ class SyntheticTracks:
         searches = render(layers, poses, filling, endless, x_window, slice(r, times), x_hw)
         references, searches = self.coarsen(references, searches, draw)
         light = (
-            *draw.light(b, times, config.colour_jitter, config.flicker_share),
+            *draw.light(b, times, config.color_jitter, config.flicker_share),
             draw.exposure(b, times, config.switch_share),
         )
-        grey = draw.chance(b, config.grey_share)
+        grey = draw.chance(b, config.gray_share)
         references = self.finish(references, draw, [v[:, :r] for v in light], grey)
         searches = self.finish(searches, draw, [v[:, r:] for v in light], grey)
 

@@ -40,9 +40,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from spmtrack_core.config import TrainConfig, from_dict, read_yaml, to_dict
 from spmtrack_core.data.catalog import open_tracks
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes
@@ -50,13 +49,17 @@ from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_nam
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import (
     PRECISIONS,
+    Checkpoint,
     in_precision,
     load_checkpoint,
     read_trunk,
     save_checkpoint,
 )
-from spmtrack_core.tracking.tracker import Tracker, choose_device, find_weights
+from spmtrack_core.settings import from_dict, read_yaml, to_dict
+from spmtrack_core.tracking.loading import choose_device, find_weights
+from spmtrack_core.tracking.tracker import Tracker
 from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.dataset import VideoTracks, loader
 from spmtrack_core.training.optim import Mean, adamw, learning_rate, muon
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
@@ -75,7 +78,7 @@ SKIPPED_STEPS = 50
 """Steps in a row that the scaler of float16 may skip before the run counts as diverged."""
 FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
-HeldOut: TypeAlias = list[Sequence] | SyntheticTracks | None
+HeldOut: TypeAlias = list[FrameSequence] | SyntheticTracks | None
 
 
 class TrainingDiverged(ArithmeticError):
@@ -182,17 +185,18 @@ def train(
 
     def save_weights(name: str, weights: SPMTrack) -> None:
         if leader:
-            story = {"command": command, **tell(config, log.rows, minutes())}
+            provenance = {"command": command, **tell(config, log.rows, minutes())}
             if before:
                 # a list, the last run first: one inside the other would double every quote
                 earlier = json.loads(before.get("before", "[]"))
                 last = {key: text for key, text in before.items() if key != "before"}
-                story["before"] = json.dumps([last, *earlier])
+                provenance["before"] = json.dumps([last, *earlier])
             save_checkpoint(
-                output / name, weights, config.model, config.tracker, story,
+                output / name,
+                Checkpoint(weights, config.model, config.tracker, provenance),
                 PRECISIONS[config.weights_precision],
                 adapters_only=config.trained == "adapters" and config.trunk is not None,
-            )  # fmt: skip
+            )
 
     def save_state() -> None:
         state = {"network": network, "optimizer": optimizer, "step": step,
@@ -397,7 +401,7 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
 
 
 def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
-    """The network that a run starts from, and the story of its weights where it has one.
+    """The network that a run starts from, and the provenance of its weights where it has one.
 
     To ``resume``, only what stays frozen is needed: the checkpoint of the run has all the rest.
     The maps of a trunk that stays frozen are held in the precision of the run: autocast would
@@ -422,7 +426,7 @@ def first_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, 
             config.model.swapped_positions,
         )  # fmt: skip
         model.load_state_dict(start)
-        return model, loaded.story
+        return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
     if config.trunk is not None:
         path = None if config.trunk == "pretrained" else config.trunk
@@ -508,7 +512,7 @@ def first_batch(config: TrainConfig) -> Batch:
     return next_batch(training_batches(config, stills, datasets, fabric, 0, 1))
 
 
-def validation_sequences(config: TrainConfig) -> list[Sequence] | None:
+def validation_sequences(config: TrainConfig) -> list[FrameSequence] | None:
     """The sequences of ``validation``, evenly spread; None where it names no dataset."""
     if config.validation is None:
         return None
@@ -609,7 +613,7 @@ def check_resumable(path: Path, config: TrainConfig) -> None:
 
 
 def tell(config: TrainConfig, rows: list[dict[str, float]], minutes: float) -> dict[str, str]:
-    """The story of the weights, for their file."""
+    """The provenance of the weights, for their file."""
     validated = [row["validation_iou"] for row in rows if "validation_iou" in row]
     return {
         "revision": revision(),

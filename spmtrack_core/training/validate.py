@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.tracking.tracker import Tracker
@@ -57,7 +57,7 @@ def separation(scores: Tensor, good: Tensor) -> float:
 
 
 def validate_sequences(
-    tracker: Tracker, sequences: Iterable[Sequence], max_frames: int
+    tracker: Tracker, sequences: Iterable[FrameSequence], max_frames: int
 ) -> dict[str, list[float]]:
     """Track each sequence from its first visible frame, at most ``max_frames`` of it.
 
@@ -73,7 +73,7 @@ def validate_sequences(
     return found
 
 
-def _track(tracker: Tracker, sequence: Sequence, max_frames: int) -> list[float]:
+def _track(tracker: Tracker, sequence: FrameSequence, max_frames: int) -> list[float]:
     truth = sequence.boxes_xywh
     if truth is None:
         raise ValueError(f"sequence {sequence.name} has no boxes to validate with")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from spmtrack_core.config import ModelConfig, TrackerConfig, from_dict, load_yaml, to_dict
+from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.settings import from_dict, load_yaml, to_dict
 
 
 @dataclass(frozen=True)

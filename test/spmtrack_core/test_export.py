@@ -25,7 +25,8 @@ from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.model import onnx_model
 from spmtrack_core.model.onnx_model import OnnxSPMTrack
 from spmtrack_core.model.weights import ENTRY, Checkpoint, load_checkpoint
-from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS, Tracker, load_tracker
+from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS, load_tracker
+from spmtrack_core.tracking.tracker import Tracker
 
 VARIANTS = ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 NANO = BUNDLED_WEIGHTS / "nano.safetensors"
@@ -34,8 +35,9 @@ FLOAT32, FLOAT16 = torch.float32, torch.float16
 
 
 def golden_checkpoint(name, **settings):
-    story = {"made by": "a test"}
-    return Checkpoint(golden_model(name), golden_config(name), TrackerConfig(**settings), story)
+    provenance = {"made by": "a test"}
+    config = TrackerConfig(**settings)
+    return Checkpoint(golden_model(name), golden_config(name), config, provenance)
 
 
 def inputs_of(config, targets, seed=0):
@@ -60,7 +62,7 @@ def nano_onnx(tmp_path_factory):
 def tiny_onnx(tiny_checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     checkpoint = load_checkpoint(tiny_checkpoint)
-    checkpoint = checkpoint._replace(tracker_config=TINY_SETTINGS, story={"made": "so"})
+    checkpoint = replace(checkpoint, tracker_config=TINY_SETTINGS, provenance={"made": "so"})
     export_onnx(checkpoint, path, FLOAT32)
     return path
 
@@ -127,7 +129,8 @@ def test_nano_tracks_as_well_in_less(tmp_path, maps, products, size):
 @pytest.mark.parametrize("targets", [1, 3])
 @torch.no_grad()
 def test_any_number_of_targets_in_one_call(nano_onnx, targets):
-    model, config, *_ = load_checkpoint(NANO)
+    checkpoint = load_checkpoint(NANO)
+    model, config = checkpoint.model, checkpoint.model_config
     tensors = inputs_of(config, targets)
     expected, actual = model.eval()(*tensors), OnnxSPMTrack(nano_onnx)(*tensors)
     assert_close(actual, expected, atol=1e-4, rtol=0)
@@ -136,7 +139,8 @@ def test_any_number_of_targets_in_one_call(nano_onnx, targets):
 @torch.no_grad()
 def test_no_state_is_a_state_of_zeros(tiny_checkpoint, tiny_onnx):
     """By which the first frame needs no network of its own."""
-    model, config, *_ = load_checkpoint(tiny_checkpoint)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    model, config = checkpoint.model, checkpoint.model_config
     *images, state = inputs_of(config, 2)
     for network in (model.eval(), OnnxSPMTrack(tiny_onnx)):
         absent, zeros = network(*images), network(*images, torch.zeros_like(state))
@@ -159,10 +163,10 @@ def test_a_pt2_file_is_loaded_and_run_by_torch_alone(tiny_checkpoint, tmp_path, 
         assert_close(program.module()(*tensors), tuple(whole(*tensors)), atol=off, rtol=0)
 
 
-def test_settings_and_story_go_with_the_file(tiny_checkpoint, tiny_onnx):
+def test_settings_and_provenance_go_with_the_file(tiny_checkpoint, tiny_onnx):
     stored = OnnxSPMTrack(tiny_onnx)
     assert stored.model_config == load_checkpoint(tiny_checkpoint).model_config
-    assert (stored.tracker_config, stored.story) == (TINY_SETTINGS, {"made": "so"})
+    assert (stored.tracker_config, stored.provenance) == (TINY_SETTINGS, {"made": "so"})
     assert load_tracker(tiny_onnx, "cpu").config == TINY_SETTINGS
     assert load_tracker(tiny_onnx, "cpu", lost_threshold=0.1).config.lost_threshold == 0.1
 

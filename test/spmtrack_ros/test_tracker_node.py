@@ -33,7 +33,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
-from spmtrack_core.tracking.tracker import BUNDLED_WEIGHTS
+from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import (
     bbox_to_xywh,
     compressed_to_array,

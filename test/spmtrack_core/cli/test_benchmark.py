@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.evaluation.benchmark import example, flop, layouts, stages
-from spmtrack_core.tracking.graph import DeviceStep
-from spmtrack_core.tracking.tracker import emulated, load_tracker
+from spmtrack_core.tracking.cuda_engine import CudaEngine
+from spmtrack_core.tracking.loading import emulated, load_tracker
 
 CPU = torch.device("cpu")
 
@@ -119,8 +119,8 @@ def test_the_stages_of_a_device_are_those_of_the_host(tiny_checkpoint):
     found = []
     for place in ("host", "device"):
         tracker = load_tracker(tiny_checkpoint, "cpu")
-        if place == "device":  # not recorded
-            tracker.step = DeviceStep(tracker.model, tracker.model_config, tracker.config, CPU)
+        if place == "device":  # without a graph
+            tracker.engine = CudaEngine(tracker.model, tracker.model_config, CPU)
         tracker.init(frame, (300, 200, 60, 80))
         found.append({name: stage() for name, stage in stages(tracker, frame).items()})
     host, device = found

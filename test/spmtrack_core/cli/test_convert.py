@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,11 +74,12 @@ def test_the_mean_of_weights_tells_of_all_of_them(files, spmtrack):
     full, other, mean, few = (files / f"{n}.safetensors" for n in ("full", "other", "mean", "few"))
     trunk = ("--trunk", files / "dinov2.pth")
     assert spmtrack("convert", files / "published.bin", *SETTINGS, *trunk, "-o", full)[0] == 0
-    model, *rest = load_checkpoint(full)[:4]
+    checkpoint = load_checkpoint(full)
+    model = checkpoint.model
     trained = trainable_names(model)
     for name, parameter in model.named_parameters():
         parameter.data = parameter + (name in trained)
-    save_checkpoint(other, model, *rest[:2], {"command": "the other"})
+    save_checkpoint(other, replace(checkpoint, provenance={"command": "the other"}))
     code, _, err = spmtrack("convert", full, "--mean-with", other, "-o", mean)
     assert code == 0, err
     made, once = load_checkpoint(mean), load_checkpoint(full)
@@ -85,7 +87,7 @@ def test_the_mean_of_weights_tells_of_all_of_them(files, spmtrack):
         wanted = parameter + 0.5 * (name in trained)
         torch.testing.assert_close(made.model.get_parameter(name), wanted)
     assert made.tracker_config == once.tracker_config
-    assert json.loads(made.story["mean_of"]) == [once.story, {"command": "the other"}]
+    assert json.loads(made.provenance["mean_of"]) == [once.provenance, {"command": "the other"}]
     assert spmtrack("convert", full, "--mean-with", other, "-o", few, "--adapters-only")[0] == 0
     adapters = load_checkpoint(few, files / "dinov2.pth").model.state_dict()
     assert all(torch.equal(adapters[name], made.model.get_parameter(name)) for name in trained)
@@ -102,8 +104,8 @@ def test_settings_go_into_the_file(files, spmtrack):
     assert code == 0, err
     checkpoint = load_checkpoint(files / "o.safetensors")
     assert checkpoint.tracker_config.reference_rule == "thirds"
-    assert checkpoint.story["trunk"] == "dinov2.pth"
-    assert "reference_rule=thirds" in checkpoint.story["settings given"]
+    assert checkpoint.provenance["trunk"] == "dinov2.pth"
+    assert "reference_rule=thirds" in checkpoint.provenance["settings given"]
     with safe_open(files / "o.safetensors", "pt") as file:
         assert file.get_tensor("head.score.layers.0.weight").dtype is torch.bfloat16
         assert file.get_tensor("trunk.pos_embed").dtype is torch.float32

@@ -18,14 +18,14 @@ from spmtrack_core.data.disturb import (
     slow,
     small,
 )
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 
 SIDE = 40
 """Of a white square, px, that moves by 2 px a frame over a grey picture."""
 
 
 @pytest.fixture
-def sequence() -> Sequence:
+def sequence() -> FrameSequence:
     boxes = np.array([[100.0 + 2 * k, 60.0, SIDE, SIDE] for k in range(30)])
 
     def frames():
@@ -36,7 +36,7 @@ def sequence() -> Sequence:
 
     boxes_with_a_gap = boxes.copy()
     boxes_with_a_gap[5] = np.nan
-    return Sequence("square", frames, 30, 30.0, boxes_with_a_gap)
+    return FrameSequence("square", frames, 30, 30.0, boxes_with_a_gap)
 
 
 def white_box(frame: np.ndarray) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 from spmtrack_core.data.clips import Clip, Track, video_times
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.data.tracks import (
-    Texts,
+    StringArray,
     Tracks,
     load_tracks,
     read_video_frame,
@@ -99,7 +99,7 @@ def test_kept_and_pickled_tracks_are_the_same(tracks, tmp_path):
 
 @pytest.mark.parametrize("texts", [[], [""], ["a", "", "é", "\udcff", "b/c.jpg"]])
 def test_packed_texts_are_the_texts(texts):
-    packed = Texts.pack(texts)
+    packed = StringArray.pack(texts)
     assert [packed[i] for i in range(len(packed))] == texts
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spmtrack_core.data.sequence import Sequence
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.runner import run, table
 
 FRAME = np.zeros((40, 60, 3), np.uint8)
@@ -34,7 +34,7 @@ class Still:
 
 def sequence(name, frames=4, shift=0.0):
     boxes = np.array([(BOX[0] + shift * index, *BOX[1:]) for index in range(frames)])
-    return Sequence(name, lambda: iter([FRAME] * frames), frames, None, boxes)
+    return FrameSequence(name, lambda: iter([FRAME] * frames), frames, None, boxes)
 
 
 def test_results_scores_and_plot_are_written(tmp_path):
@@ -95,6 +95,6 @@ def test_another_trackers_files_are_not_taken_over(tmp_path):
 
 
 def test_a_sequence_without_boxes_is_refused(tmp_path):
-    blind = Sequence("blind", lambda: iter([FRAME]), 1)
+    blind = FrameSequence("blind", lambda: iter([FRAME]), 1)
     with pytest.raises(ValueError, match="blind has no boxes"):
         run(Still(), [blind], tmp_path)

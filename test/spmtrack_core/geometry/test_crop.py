@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_core.geometry.crop import align, crop_transform, rasterise
-from spmtrack_core.geometry.image import crop_image, mean_colour, normalise
+from spmtrack_core.geometry.crop import align, crop_transform, rasterize
+from spmtrack_core.geometry.image import crop_image, mean_color, normalize
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
@@ -51,7 +51,7 @@ def test_crop_of_each_box_has_the_published_transform_and_pixels(case, kind, par
         compare("box in the crop", aligned.transform.to_crop(case["box"]), crop["box_in_crop"],
                 atol=1e-4)  # fmt: skip
     if kind == "template":
-        compare("mean colour of the image", mean_colour(FRAME), background, atol=1e-3)
+        compare("mean colour of the image", mean_color(FRAME), background, atol=1e-3)
 
 
 @pytest.mark.golden
@@ -77,7 +77,7 @@ def test_crop_pixels_are_the_published_ones(kind, parity):
                          atol=1e-2, about=f"green of {name}")  # fmt: skip
         if f"_normalised_{name}" in stored:
             seen += 1
-            parity.close(fixture, "normalised pixels", normalise(pixels)[:, rows, columns],
+            parity.close(fixture, "normalised pixels", normalize(pixels)[:, rows, columns],
                          stored[f"_normalised_{name}"], atol=2e-4, about=name)  # fmt: skip
     assert seen == len(stored.files)
 
@@ -133,5 +133,5 @@ def test_rectangles_stay_inside_frame_and_crop(corner, size):
 
 
 def test_an_end_just_past_a_line_does_not_count():
-    assert rasterise([14.0, 28.0, 28.00005, 42.0]).tolist() == [14, 28, 28, 42]
-    assert rasterise([14.0, 28.0, 28.01, 42.0]).tolist() == [14, 28, 29, 42]
+    assert rasterize([14.0, 28.0, 28.00005, 42.0]).tolist() == [14, 28, 28, 42]
+    assert rasterize([14.0, 28.0, 28.01, 42.0]).tolist() == [14, 28, 29, 42]

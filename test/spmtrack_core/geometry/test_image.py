@@ -10,8 +10,8 @@ from spmtrack_core.geometry.image import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     check_frame,
-    mean_colour,
-    normalise,
+    mean_color,
+    normalize,
     read_image,
 )
 
@@ -38,14 +38,14 @@ def test_an_unreadable_image_is_named(tmp_path, content):
 
 def test_normalising_undoes_the_imagenet_statistics():
     image = np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32)
-    back = (normalise(image).transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN) * 255
+    back = (normalize(image).transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN) * 255
     np.testing.assert_allclose(back, image, atol=1e-3)
 
 
 def test_the_mean_colour_is_per_channel():
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[0, 0] = (4, 8, 12)
-    assert mean_colour(frame).tolist() == [1, 2, 3]
+    assert mean_color(frame).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

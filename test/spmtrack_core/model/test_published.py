@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.published import download_trunk, from_published, published_settings
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
-from spmtrack_core.model.weights import load_checkpoint, read_trunk, save_checkpoint
+from spmtrack_core.model.weights import Checkpoint, load_checkpoint, read_trunk, save_checkpoint
 
 VARIANTS = ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 
@@ -53,9 +53,10 @@ def files(tmp_path):
 def test_two_files_give_the_network_that_the_full_parameters_give(variant, kind, naming, files):
     published, trunk = files(variant, kind, naming)
     settings = crop_overrides(variant)
-    model, config, _, story, _ = load_checkpoint(published, trunk, overrides=settings)
+    checkpoint = load_checkpoint(published, trunk, overrides=settings)
+    model, config = checkpoint.model, checkpoint.model_config
     assert config == golden_config(f"model_{variant}_params")
-    assert "published.bin" in story["source"]
+    assert "published.bin" in checkpoint.provenance["source"]
     expected = golden_model(f"model_{variant}_params").state_dict()
     resampled = {"trunk.pos_embed"} if variant == "swiglu_nonsquare" else set()
     for name, tensor in model.state_dict().items():
@@ -215,7 +216,7 @@ def test_a_table_that_is_there_already_is_not_turned(files, tmp_path):
     published, trunk = files("swiglu_nonsquare")
     settings = crop_overrides("swiglu_nonsquare")
     whole = load_checkpoint(published, trunk, overrides=settings)
-    save_checkpoint(tmp_path / "full.safetensors", *whole[:4])
+    save_checkpoint(tmp_path / "full.safetensors", whole)
     turned = ["model.swapped_positions=true"]
     with pytest.raises(ValueError, match=r"full\.safetensors has a position table of its own"):
         load_checkpoint(tmp_path / "full.safetensors", overrides=turned)
@@ -296,8 +297,8 @@ def test_adapters_go_on_the_trunk_of_a_full_checkpoint(tmp_path):
     config = golden_config("model_default_params")
     model = golden_model("model_default_params")
     full, adapters = tmp_path / "full.safetensors", tmp_path / "adapters.safetensors"
-    save_checkpoint(full, model, config, TrackerConfig())
-    save_checkpoint(adapters, model, config, TrackerConfig(), adapters_only=True)
+    save_checkpoint(full, Checkpoint(model, config, TrackerConfig()))
+    save_checkpoint(adapters, Checkpoint(model, config, TrackerConfig()), adapters_only=True)
     assert adapters.stat().st_size < 0.7 * full.stat().st_size
     loaded = load_checkpoint(adapters, full).model
     assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())

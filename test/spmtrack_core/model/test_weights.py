@@ -14,6 +14,7 @@ from spmtrack_core.config import TrackerConfig
 from spmtrack_core.model import weights
 from spmtrack_core.model.tensors import read_tensors
 from spmtrack_core.model.weights import (
+    Checkpoint,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
@@ -24,20 +25,23 @@ def test_a_checkpoint_brings_back_tensors_settings_and_story(tmp_path):
     name = "model_shared_expert_params"
     model, config = golden_model(name), golden_config(name)
     tracker = TrackerConfig(window_weight=0.3)
-    save_checkpoint(tmp_path / "a.safetensors", model, config, tracker, {"made": "by a test"})
-    loaded, loaded_config, loaded_tracker, story, _ = load_checkpoint(tmp_path / "a.safetensors")
-    assert (loaded_config, loaded_tracker, story) == (config, tracker, {"made": "by a test"})
+    saved = Checkpoint(model, config, tracker, {"made": "by a test"})
+    save_checkpoint(tmp_path / "a.safetensors", saved)
+    checkpoint = load_checkpoint(tmp_path / "a.safetensors")
+    loaded = checkpoint.model
+    assert (checkpoint.model_config, checkpoint.tracker_config) == (config, tracker)
+    assert checkpoint.provenance == {"made": "by a test"}
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[key]), key
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_checkpoint):
-    model, config, tracker, *_ = load_checkpoint(tiny_checkpoint)
-    save_checkpoint(tmp_path / "half.safetensors", model, config, tracker, dtype=torch.float16)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path / "half.safetensors", checkpoint, dtype=torch.float16)
     size = (tmp_path / "half.safetensors").stat().st_size
     assert size < 0.7 * tiny_checkpoint.stat().st_size
-    loaded = load_checkpoint(tmp_path / "half.safetensors")[0]
+    loaded = load_checkpoint(tmp_path / "half.safetensors").model
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
 
 
@@ -118,7 +122,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, tiny_checkpoint):
     with torch.no_grad():
         checkpoint.model.target_token[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"weights\.safetensors is not finite: target_token"):
-        save_checkpoint(path, *checkpoint[:4])
+        save_checkpoint(path, checkpoint)
     assert path.read_bytes() == b"what was there before"
 
 
@@ -126,16 +130,16 @@ def test_float16_that_overflows_is_not_saved(tmp_path, tiny_checkpoint):
     checkpoint = load_checkpoint(tiny_checkpoint)
     with torch.no_grad():
         checkpoint.model.head.score.layers[0].weight[0, 0] = 1e5
-    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint[:4])
+    save_checkpoint(tmp_path / "whole.safetensors", checkpoint)
     with pytest.raises(ValueError, match=r"is not finite: head\.score\.layers\.0\.weight"):
-        save_checkpoint(tmp_path / "half.safetensors", *checkpoint[:4], dtype=torch.float16)
+        save_checkpoint(tmp_path / "half.safetensors", checkpoint, dtype=torch.float16)
 
 
 def test_float16_that_overflows_is_not_loaded(tmp_path, tiny_checkpoint):
     checkpoint = load_checkpoint(tiny_checkpoint)
     with torch.no_grad():
         checkpoint.model.head.score.layers[0].weight[0, 0] = 1e5
-    save_checkpoint(tmp_path / "whole.safetensors", *checkpoint[:4])
+    save_checkpoint(tmp_path / "whole.safetensors", checkpoint)
     with pytest.raises(ValueError, match=r"whole\.safetensors in float16 .*bfloat16 has"):
         load_checkpoint(tmp_path / "whole.safetensors", dtype=torch.float16)
 
@@ -147,21 +151,21 @@ def test_what_cannot_be_written_is_named(tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(weights, "save_file", full)
     checkpoint = load_checkpoint(tiny_checkpoint)
     with pytest.raises(OSError, match=r"cannot write .*no_room\.safetensors: No space left"):
-        save_checkpoint(tiny_checkpoint.with_name("no_room.safetensors"), *checkpoint[:4])
+        save_checkpoint(tiny_checkpoint.with_name("no_room.safetensors"), checkpoint)
     assert not list(tiny_checkpoint.parent.glob("*no_room*"))
 
 
 def test_the_same_weights_are_the_same_bytes_and_anyone_may_read_them(tmp_path, tiny_checkpoint):
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in files:
-        save_checkpoint(path, *load_checkpoint(tiny_checkpoint)[:4])
+        save_checkpoint(path, load_checkpoint(tiny_checkpoint))
     assert files[0].read_bytes() == files[1].read_bytes()
     files[1].with_name("plain").touch()
     assert files[0].stat().st_mode == files[1].with_name("plain").stat().st_mode
 
 
 def test_only_maps_are_stored_in_half(tmp_path, tiny_checkpoint):
-    save_checkpoint(tmp_path / "b.safetensors", *load_checkpoint(tiny_checkpoint)[:4],
+    save_checkpoint(tmp_path / "b.safetensors", load_checkpoint(tiny_checkpoint),
                     dtype=torch.bfloat16)  # fmt: skip
     model = load_checkpoint(tmp_path / "b.safetensors", dtype=torch.bfloat16).model
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}

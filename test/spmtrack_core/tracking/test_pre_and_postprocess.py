@@ -11,7 +11,7 @@ from golden_model import GOLDEN
 
 from spmtrack_core.geometry.boxes import clip_xyxy
 from spmtrack_core.geometry.crop import CropTransform, context_crop, crop_transform
-from spmtrack_core.geometry.image import SCALE, SHIFT, crop_image, normalise
+from spmtrack_core.geometry.image import SCALE, SHIFT, crop_image, normalize
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.tracking.postprocess import (
     box_in_frame,
@@ -47,7 +47,7 @@ def test_crops_of_tensors_have_the_pixels_of_those_by_opencv(kind, parity):
         crop = context_crop(case["box"], settings["area_factor"], frame.shape[:2], output_hw,
                             settings.get("min_object_size") or 0)  # fmt: skip
         background = settings.get("background", settings.get("image_mean", frame.mean((0, 1))))
-        expected.append(normalise(crop_image(frame, crop, output_hw, background)))
+        expected.append(normalize(crop_image(frame, crop, output_hw, background)))
         numbers.append(crop_numbers(frame.shape[:2], crop, background))
     pixels = np.concatenate((frame.reshape(-1, 3), np.full((999, 3), 255, np.uint8)))
     made = crop_tensor(

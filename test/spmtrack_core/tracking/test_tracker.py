@@ -20,12 +20,13 @@ from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_tensors
-from spmtrack_core.tracking import step as step_module
+from spmtrack_core.tracking import host_engine as engine_module
 from spmtrack_core.tracking import tracker as module
-from spmtrack_core.tracking.graph import DeviceStep
+from spmtrack_core.tracking.cuda_engine import CudaEngine
+from spmtrack_core.tracking.loading import choose_device, load_tracker
 from spmtrack_core.tracking.postprocess import select_box
-from spmtrack_core.tracking.state import TrackState
-from spmtrack_core.tracking.tracker import Tracker, choose_device, load_tracker
+from spmtrack_core.tracking.result import TrackState
+from spmtrack_core.tracking.tracker import Tracker
 
 E2E = json.loads((GOLDEN / "e2e_tracking.json").read_text())
 FRAMES = np.load(GOLDEN / "e2e_frames.npz")["frames"]
@@ -63,9 +64,8 @@ E2E_QUANTITIES = {
 
 
 def on_device(tracker):
-    """``tracker`` with the step that CUDA devices have, here on the CPU and not recorded."""
-    parts = tracker.model, tracker.model_config, tracker.config, tracker.device
-    tracker.step = DeviceStep(*parts)
+    """``tracker`` with the engine of CUDA devices, here on the CPU without a graph."""
+    tracker.engine = CudaEngine(tracker.model, tracker.model_config, tracker.device)
     return tracker
 
 
@@ -77,7 +77,7 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
     if place == "device":
         on_device(tracker)
     seen = {}
-    forward, select, crop = tracker.model.forward, step_module.select_box, module.context_crop
+    forward, select, crop = tracker.model.forward, engine_module.select_box, module.context_crop
     cover = module.foreground_mask
 
     def spy_forward(search, references, *others):
@@ -114,7 +114,7 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
 
     monkeypatch.setattr(tracker.model, "forward", spy_forward)
     monkeypatch.setattr(module, "foreground_mask", spy_mask)
-    monkeypatch.setattr(step_module, "select_box", spy_select)
+    monkeypatch.setattr(engine_module, "select_box", spy_select)
     monkeypatch.setattr(module, "context_crop", spy_crop)
     tracker.init(FRAMES[0], xyxy_to_xywh(E2E["initial_box"]))
     target = tracker.target
@@ -153,7 +153,7 @@ def follow_e2e(tracker, moved_px=0.0):
 
 
 def best_cell(tracker, prediction):
-    return select_box(prediction, tracker.step.window, tracker.config.window_weight,
+    return select_box(prediction, tracker.engine.window, tracker.config.window_weight,
                       tracker.model_config.search_hw)[2].item()  # fmt: skip
 
 
@@ -370,10 +370,10 @@ def test_where_nothing_can_be_recorded_tracking_goes_on(tracker, caplog, monkeyp
         finally:  # as the end of a recording does
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    monkeypatch.setattr("spmtrack_core.tracking.graph.Recording", refuse)
+    monkeypatch.setattr("spmtrack_core.tracking.cuda_engine.CapturedGraph", refuse)
     on_device(tracker).init(FRAMES[0], (60, 40, 30, 20))
     expected = [tracker.update(frame) for frame in FRAMES[1:4]]
-    on_device(tracker).step.may_record = True
+    on_device(tracker).engine.may_capture = True
     tracker.init(FRAMES[0], (60, 40, 30, 20))
     assert [tracker.update(frame) for frame in FRAMES[1:4]] == expected
     (message,) = caplog.messages
@@ -427,11 +427,11 @@ def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
 def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, caplog):
     large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
     runs = []
-    for may_record in (True, False):
+    for may_capture in (True, False):
         tracker = load_tracker(tiny_checkpoint, "cuda", precision=precision)
-        tracker.step.may_record = may_record
+        tracker.engine.may_capture = may_capture
         tracker.warm_up()
-        assert bool(tracker.step.recordings) is may_record
+        assert bool(tracker.engine.graphs) is may_capture
         targets = [tracker.start(FRAMES[0], box) for box in ((60, 40, 30, 20), (20, 30, 25, 40))]
         results = []
         for frame in [*FRAMES[1:5], large, *FRAMES[5:]]:
@@ -442,14 +442,14 @@ def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, cap
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("may_record", [True, False])
-def test_cuda_finds_what_the_cpu_finds(tiny_checkpoint, may_record):
+@pytest.mark.parametrize("may_capture", [True, False])
+def test_cuda_finds_what_the_cpu_finds(tiny_checkpoint, may_capture):
     """One frame from the same state: over a clip, rounding would lead them apart."""
     found = []
     for device in ("cpu", "cuda"):
         tracker = load_tracker(tiny_checkpoint, device)
         if device == "cuda":
-            tracker.step.may_record = may_record
+            tracker.engine.may_capture = may_capture
         boxes = (60, 40, 30, 20), (-10, -5, 30, 40), (1, 1, 4, 3)
         targets = [tracker.start(FRAMES[0], box) for box in boxes]
         found.append(rows_of(tracker.follow(FRAMES[1], targets)))
@@ -462,7 +462,7 @@ def test_a_recording_that_fails_leaves_the_device_usable(tiny_checkpoint, caplog
     runs = []
     for fails in (True, False):
         tracker = load_tracker(tiny_checkpoint, "cuda")
-        tracker.step.may_record = fails
+        tracker.engine.may_capture = fails
         forward = tracker.model.forward
 
         def waits(search, *others, forward=forward):
@@ -473,14 +473,14 @@ def test_a_recording_that_fails_leaves_the_device_usable(tiny_checkpoint, caplog
         tracker.model.forward = waits
         tracker.init(FRAMES[0], (60, 40, 30, 20))
         runs.append(rows_of([tracker.update(frame) for frame in FRAMES[1:5]]))
-        assert tracker.step.may_record is False
+        assert tracker.engine.may_capture is False
     np.testing.assert_allclose(*runs, atol=1e-3)
     (message,) = caplog.messages
     assert "without a CUDA graph" in message and "previous error" not in message
     other = load_tracker(tiny_checkpoint, "cuda")
     other.init(FRAMES[0], (60, 40, 30, 20))
     other.update(FRAMES[1])
-    assert len(other.step.recordings) == 2
+    assert len(other.engine.graphs) == 2
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spmtrack_core.training.augment import augment
 
 CROP = torch.rand(3, 12, 18, generator=torch.Generator().manual_seed(0))
-OFF = {"flip": 0.0, "colour_jitter": 0.0, "shared": False}
+OFF = {"flip": 0.0, "color_jitter": 0.0, "shared": False}
 
 
 def run(crops, boxes, seed=0, **options):
@@ -46,7 +46,7 @@ def test_mirroring_and_colour_are_drawn_for_each_crop():
     boxes = np.tile([1.0, 2.0, 3.0, 4.0], (200, 1))
     _, moved = run([CROP] * 200, boxes, flip=0.5)
     assert 70 < (moved[:, 0] == 15).sum() < 130  # 18 px wide: right end 3 becomes left end 15
-    crops, _ = run([CROP] * 20, boxes[:20], colour_jitter=0.4)
+    crops, _ = run([CROP] * 20, boxes[:20], color_jitter=0.4)
     assert len({crop.numpy().tobytes() for crop in crops}) == 20
 
 
@@ -70,7 +70,7 @@ def test_one_of_the_three_is_shared_by_all_crops():
 def test_a_function_of_the_generator_that_stays_in_range(seed, flip, jitter, shared):
     crops, boxes = [CROP.clone(), 1 - CROP[:, :8]], np.zeros((2, 4))
     before = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
-    runs = [run(crops, boxes, seed, flip=flip, colour_jitter=jitter, shared=shared)
+    runs = [run(crops, boxes, seed, flip=flip, color_jitter=jitter, shared=shared)
             for _ in range(2)]  # fmt: skip
     for first, second in zip(runs[0][0], runs[1][0], strict=True):
         assert torch.equal(first, second)

@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from spmtrack_core.config import (
-    DatasetConfig,
-    ModelConfig,
-    TrackerConfig,
-    VideoConfig,
-    from_dict,
-)
+from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
 from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.geometry.boxes import clip_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
-from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD, crop_image, normalise
+from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD, crop_image, normalize
+from spmtrack_core.settings import from_dict
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.training.batch import Batch, contact_sheet
+from spmtrack_core.training.config import VideoConfig
 from spmtrack_core.training.dataset import Steps, VideoTracks, collate, last_seen, loader
 from spmtrack_core.training.targets import cells_of
 
@@ -33,7 +29,7 @@ MODEL = ModelConfig(
 TRACKER = TrackerConfig()
 PLAIN = {
     "scale_jitter": 0.0, "translation_jitter": 0.0, "min_side": 0.0, "flip": 0.0,
-    "colour_jitter": 0.0, "shared": False, "reverse": 0.0,
+    "color_jitter": 0.0, "shared": False, "reverse": 0.0,
 }  # fmt: skip
 TARGET = (255, 0, 255)
 
@@ -185,14 +181,14 @@ def test_crops_are_those_of_the_tracker():
         boxes = [xywh_to_xyxy(MOVING[time]) for time in times]
         for i in range(3):
             crop = context_crop(boxes[i], 2.0, frames[i].shape[:2], (48, 64))
-            pixels = normalise(crop_image(frames[i], crop, (48, 64)))
+            pixels = normalize(crop_image(frames[i], crop, (48, 64)))
             np.testing.assert_allclose(sample.references[i], pixels, atol=1e-5)
             box = crop.transform.to_crop(boxes[i])
             mask = foreground_mask(box, (48, 64), (3, 4), clip=True)
             np.testing.assert_array_equal(sample.masks[i], mask)
         for i in range(2):
             crop = context_crop(boxes[3 + i], 5.0, frames[3 + i].shape[:2], (96, 128))
-            pixels = normalise(crop_image(frames[3 + i], crop, (96, 128)))
+            pixels = normalize(crop_image(frames[3 + i], crop, (96, 128)))
             np.testing.assert_allclose(sample.searches[i], pixels, atol=1e-5)
             box = clip_xyxy(crop.transform.to_crop(boxes[3 + i]), (96, 128))
             np.testing.assert_allclose(sample.boxes_xyxy[i], box, rtol=1e-6)
@@ -209,7 +205,7 @@ def magenta(image):
 def test_boxes_and_masks_lie_on_the_target(flip):
     """With jitter, mirrored or not, and with part of the target out of the frame."""
     source = Memory(MOVING, [(-15, 40, 40, 30), (95, 70, 60, 40), (50, -10, 30, 40)] * 4)
-    samples = make(source, flip=flip, colour_jitter=0.0, shared=False, translation_jitter=1.5)
+    samples = make(source, flip=flip, color_jitter=0.0, shared=False, translation_jitter=1.5)
     for index in range(40):
         sample = samples.sample(index)
         for image, box in zip(sample.searches, sample.boxes_xyxy, strict=True):
@@ -356,7 +352,7 @@ def test_contact_sheet_of_a_folder_of_clips(tmp_path):
         ({"search_gap": 1}, "search_gap must be >= 2"),  # two searches
         ({"scale_jitter": float("inf")}, "scale_jitter must be finite"),
         ({"min_side": -1.0}, "min_side"),
-        ({"colour_jitter": 1.5}, "colour_jitter must be in 0..1"),
+        ({"color_jitter": 1.5}, "color_jitter must be in 0..1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, match):

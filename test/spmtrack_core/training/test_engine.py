@@ -22,11 +22,12 @@ from lightning_fabric import Fabric
 from published_files import trunk_part
 from rich.console import Console
 
-from spmtrack_core.config import TrainConfig, load_yaml
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.scene import scene
 from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.settings import load_yaml
 from spmtrack_core.training.batch import Batch
+from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.stills import read_stills
 from spmtrack_core.training.trainer import (
     first_batch,
@@ -150,8 +151,8 @@ def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
 
 def test_a_mixed_run_goes_on_where_it_was_interrupted(mixed, tmp_path):
     whole, half = (replace(mixed, output=str(tmp_path / name)) for name in ("whole", "half"))
-    story = load_checkpoint(train(whole)).story
-    assert story["samples"] == "32 mixed tracks"
+    provenance = load_checkpoint(train(whole)).provenance
+    assert provenance["samples"] == "32 mixed tracks"
     train(half, time_limit_min=1e-9)  # one step
     train(half, resume=True)
     logs = []
@@ -305,10 +306,10 @@ def test_fewer_sequences_than_processes_give_one_score(settings):
     output = settings.parent / "fewer"
     finish(start(SPMTRACK, "train", settings, f"output={output}", "devices=2",
                  "validation_samples=1", "steps=2"))  # fmt: skip
-    story = load_checkpoint(output / "best.safetensors").story
+    provenance = load_checkpoint(output / "best.safetensors").provenance
     alone = settings.parent / "fewer_alone"
     train(load_yaml(settings, TrainConfig, [f"output={alone}", "validation_samples=1", "steps=2"]))
-    assert story["validation_iou"] == load_checkpoint(alone / "best.safetensors").story[
+    assert provenance["validation_iou"] == load_checkpoint(alone / "best.safetensors").provenance[
         "validation_iou"
     ]
 
@@ -337,7 +338,7 @@ def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
     before = load_checkpoint(Path(__file__).parents[3] / "spmtrack_core/weights/nano.safetensors")
     assert adapted.model_config == before.model_config
     assert adapted.tracker_config == replace(before.tracker_config, lost_threshold=0.3)
-    assert "before" in adapted.story
+    assert "before" in adapted.provenance
     same = {n for n, t in adapted.model.state_dict().items()
             if torch.equal(t, before.model.state_dict()[n])}  # fmt: skip
     assert "trunk.blocks.0.attn.proj.weight" in same

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_core.config import VideoConfig
+from spmtrack_core.training.config import VideoConfig
 from spmtrack_core.training.sampler import sample_frames
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spmtrack_core.config import SyntheticConfig
+from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.stills import read_stills, usable_segments
 
 CPU = torch.device("cpu")

@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spmtrack_core.config import ModelConfig, SyntheticConfig, TrackerConfig
+from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.training.batch import contact_sheet
+from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.draw import Draw
 from spmtrack_core.training.stills import read_stills
 from spmtrack_core.training.synthetic import (
@@ -90,7 +91,7 @@ def test_pixels_under_the_box_are_the_target(config):
     """A white target on black: the box must be just the bounding box of the white pixels."""
     plain = replace(
         config, segment_share=0.0, in_place_share=0.0, distractor_share=0.0, occluder_share=0.0,
-        blur_share=0.0, grey_share=0.0, colour_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
+        blur_share=0.0, gray_share=0.0, color_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
     )  # fmt: skip
     tracks = make(plain, batch_size=8)
     # cut-outs are multiplied by alpha, so a constant picture gives a constant target
@@ -111,8 +112,8 @@ def test_pixels_under_the_box_are_the_target(config):
 
 
 PLAIN = dict(
-    segment_share=0.0, distractor_share=0.0, occluder_share=0.0, blur_share=0.0, grey_share=0.0,
-    colour_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
+    segment_share=0.0, distractor_share=0.0, occluder_share=0.0, blur_share=0.0, gray_share=0.0,
+    color_jitter=0.0, noise=0.0, image_side=64, patch_side=64,
 )  # fmt: skip
 
 

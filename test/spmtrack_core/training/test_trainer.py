@@ -19,19 +19,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from spmtrack_core.cli.train import train as command
-from spmtrack_core.config import (
-    ModelConfig,
-    SyntheticConfig,
-    TrackerConfig,
-    TrainConfig,
-    load_yaml,
-    to_dict,
-)
+from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.tracker import load_tracker
+from spmtrack_core.settings import load_yaml, to_dict
+from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.training import trainer
+from spmtrack_core.training.config import SyntheticConfig, TrainConfig
 from spmtrack_core.training.optim import decays, learning_rate, muon
 from spmtrack_core.training.trainer import TrainingDiverged, train
 
@@ -69,10 +64,11 @@ def rows(config: TrainConfig) -> list[dict[str, str]]:
 
 def test_a_run_leaves_its_files(config):
     path = train(config, command="spmtrack train tiny.yaml")
-    model, model_config, tracker_config, story, _ = load_checkpoint(path)
-    assert (model_config, tracker_config) == (config.model, config.tracker)
-    assert story["command"] == "spmtrack train tiny.yaml"
-    assert story["samples"].startswith("24 ")
+    checkpoint = load_checkpoint(path)
+    model, provenance = checkpoint.model, checkpoint.provenance
+    assert (checkpoint.model_config, checkpoint.tracker_config) == (config.model, config.tracker)
+    assert provenance["command"] == "spmtrack train tiny.yaml"
+    assert provenance["samples"].startswith("24 ")
     assert all(p.isfinite().all() for p in model.parameters())
     log = rows(config)
     assert [row["step"] for row in log] == list("123456")
@@ -106,7 +102,7 @@ def test_resuming_gives_the_same_losses(config, tmp_path, optimizer):
     train(half, resume=True)
     same = ("step", "lr", "loss", "score_loss", "box_loss", "gradient_norm", "validation_iou")
     assert [[row[c] for c in same] for row in rows(half)] == [[r[c] for c in same] for r in whole]
-    a, b = (load_checkpoint(Path(c.output, "weights.safetensors"))[0] for c in (config, half))
+    a, b = (load_checkpoint(Path(c.output, "weights.safetensors")).model for c in (config, half))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
@@ -204,10 +200,10 @@ def test_a_run_that_starts_from_weights(config, tmp_path):
     assert after[3]["command"] == "second" and json.loads(after[3]["before"]) == [before[3]]
     third = replace(config, start_from=str(Path(second.output, "weights.safetensors")),
                     lr=1e-9, output=str(tmp_path / "later"))  # fmt: skip
-    told = json.loads(load_checkpoint(train(third, command="third"))[3]["before"])
+    told = json.loads(load_checkpoint(train(third, command="third")).provenance["before"])
     assert [each["command"] for each in told] == ["second", "first"]
     kept = first.rename(tmp_path / "kept.safetensors")
-    train(second, resume=True)  # needs its checkpoint alone, which holds the story as well
+    train(second, resume=True)  # needs its checkpoint alone, which holds the provenance as well
     assert torch.load(Path(second.output, "checkpoint.pt"))["before"] == before[3]
     second = replace(second, start_from=str(kept))
     other = replace(second.model, mlp_hidden=64)
@@ -303,8 +299,8 @@ def test_a_run_that_gets_no_better_is_stopped(config, monkeypatch):
     monkeypatch.setattr(trainer, "validate_batches", lambda *_: {"validation_iou": 0.1})
     train(replace(config, steps=50, validation_every=2, patience=2))
     assert rows(config)[-1]["step"] == "6"  # the first is the best; then two that are not better
-    story = load_checkpoint(Path(config.output, "best.safetensors")).story
-    assert (story["steps"], story["validation_iou"]) == ("2", "0.1000")
+    provenance = load_checkpoint(Path(config.output, "best.safetensors")).provenance
+    assert (provenance["steps"], provenance["validation_iou"]) == ("2", "0.1000")
 
 
 def test_a_dry_run_leaves_nothing(config, capsys):

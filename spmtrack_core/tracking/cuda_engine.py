@@ -1,0 +1,221 @@
+"""One frame on a CUDA device: one upload of the frame, one graph, one small read-back.
+
+In a network of many small matrix multiplications, starting the kernels takes longer than running
+them. So everything from the crop to the chosen box is captured once in a CUDA graph and then
+replayed without Python between the kernels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.geometry.crop import AlignedCrop
+from spmtrack_core.geometry.image import SCALE, SHIFT, Image, mean_color
+from spmtrack_core.model.fused import FusedSPMTrack
+from spmtrack_core.tracking.host_engine import Located, locate
+from spmtrack_core.tracking.postprocess import hann_window
+from spmtrack_core.tracking.preprocess import CROP_NUMBERS, crop_numbers, crop_tensor
+
+LOG = logging.getLogger(__name__)
+
+FRAME_BYTES = 1920 * 1080 * 3
+"""Memory for a frame, to begin with."""
+WARM_UP_RUNS = 3
+"""Runs before the capture; libraries choose kernels and take memory in the first ones."""
+CAPTURE_LOCK = threading.Lock()
+"""Held while capturing: CUDA allows one capture at a time, and no synchronization meanwhile."""
+
+
+class CudaEngine:
+    """As ``HostEngine``, with frame and crops in the memory of ``device``, on a stream of its own.
+
+    A graph is captured for each number of targets when that number is first met, and again for a
+    frame larger than any before (and than 1920x1080). Where capturing fails, one warning says so,
+    and the kernels are started one by one.
+    """
+
+    def __init__(
+        self, model: FusedSPMTrack, model_config: ModelConfig, device: torch.device
+    ) -> None:
+        self.model = model
+        self.model_config = model_config
+        self.device = device
+        self.window = hann_window(model_config.search_grid_hw).to(device)
+        self.scale, self.shift = (torch.from_numpy(part).to(device) for part in (SCALE, SHIFT))
+        cuda = device.type == "cuda"
+        self.may_capture = cuda
+        self.graphs: dict[tuple[str, int], CapturedGraph] = {}
+        self.pool = GraphPool(device) if cuda else None
+        self.frame: Image = np.empty((0, 0, 3), np.uint8)
+        self.cuda_stream = torch.cuda.Stream(device) if cuda else None
+        if self.cuda_stream is not None:  # the weights are still on their way
+            self.cuda_stream.wait_stream(torch.cuda.current_stream(device))
+        with self.stream():
+            self.pixels = PinnedBuffer(FRAME_BYTES, torch.uint8, device)
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """Context in which tensors of the device are made and used."""
+        if self.cuda_stream is None:
+            yield
+        else:
+            with torch.cuda.device(self.device), torch.cuda.stream(self.cuda_stream):
+                yield
+
+    def set_frame(self, frame: Image) -> None:
+        """See ``HostEngine``."""
+        if frame.size > len(self.pixels.tensor):
+            self.graphs.clear()  # they read from the former memory
+            self.pool = GraphPool(self.device) if self.pool else None
+            self.pixels = PinnedBuffer(frame.size, torch.uint8, self.device)
+        self.pixels.send(frame)
+        self.frame = frame
+
+    def locate(
+        self,
+        crops: Sequence[AlignedCrop],
+        backgrounds: Sequence[ArrayLike],
+        references: Sequence[Tensor],
+        states: Tensor,
+        window_weight: float,
+    ) -> Located:
+        """See ``HostEngine``."""
+        frame_hw, pairs = self.frame.shape[:2], zip(crops, backgrounds, strict=True)
+        # the weight is an input like the crops: a graph would keep the number it was captured with
+        numbers = np.stack(
+            [np.append(crop_numbers(frame_hw, *pair), window_weight) for pair in pairs]
+        )  # (B, 13)
+        found, states = self._run("locate", self._locate, numbers, *references, states)
+        return found.tolist(), states  # the only read-back
+
+    def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
+        """See ``HostEngine``."""
+        inside = crop.fills(self.model_config.template_hw)
+        background = np.zeros(3) if inside else mean_color(self.frame)
+        numbers = crop_numbers(self.frame.shape[:2], crop, background)
+        return self._run("encode", self._encode, np.append(numbers, mask)[None])
+
+    def crops(self, numbers: Tensor, output_hw: tuple[int, int]) -> Tensor:
+        """(B, 12) of ``crop_numbers`` to normalized crops (B, 3, h, w) of the frame."""
+        pixels = self.pixels.tensor.view(-1, 3)
+        return crop_tensor(pixels, numbers, output_hw, self.scale, self.shift)  # (B, 3, h, w)
+
+    def _locate(self, numbers: Tensor, *references_and_states: Tensor) -> tuple[Tensor, ...]:
+        """(B, 13) crops and window weights, references and states to what ``locate`` returns."""
+        crops, weight = numbers.tensor_split((CROP_NUMBERS,), 1)
+        search_hw = self.model_config.search_hw
+        searches, weight = self.crops(crops, search_hw), weight.float().unsqueeze(2)  # (B, 1, 1)
+        return locate(self.model, self.window, weight, search_hw, searches, *references_and_states)
+
+    def _encode(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """(1, 12 + Hz * Wz) crop and mask to the network's form of a reference frame."""
+        crop, mask = numbers.tensor_split((CROP_NUMBERS,), 1)
+        templates = self.crops(crop, self.model_config.template_hw)
+        return self.model.encode_reference(
+            templates, mask.unflatten(1, self.model.template_grid_hw)
+        )
+
+    def _run(
+        self,
+        name: str,
+        function: Callable[..., tuple[Tensor, ...]],
+        numbers: NDArray,
+        *others: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """``function`` of ``numbers`` from the host and tensors of the device."""
+        key = name, len(numbers)
+        if self.may_capture and key not in self.graphs:
+            try:
+                self.graphs[key] = CapturedGraph(function, numbers, others, self.device, self.pool)
+            except RuntimeError as error:
+                self.may_capture = False
+                cause: BaseException = error
+                while cause.__context__ is not None:  # ending the capture fails as well
+                    cause = cause.__context__
+                reason = str(cause).partition("\n")[0]
+                LOG.warning("tracking without a CUDA graph, which is slower: %s", reason)
+        if key in self.graphs:
+            return self.graphs[key](numbers, *others)
+        return function(torch.from_numpy(numbers).to(self.device), *others)
+
+
+class GraphPool:
+    """A stream to capture graphs on, and the memory that these graphs share.
+
+    Graphs of one pool must not run at the same time. Libraries keep memory for the stream, which
+    an ordinary stream would share with others: PyTorch hands out 32 of them in turn.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device, priority=-1)
+        self.handle = torch.cuda.graph_pool_handle()
+
+
+class CapturedGraph:
+    """A function of numbers from the host and tensors of the device as a CUDA graph.
+
+    The function must neither wait for the device nor read from it. Raises ``RuntimeError`` where
+    it cannot be captured; the current stream stays what it was.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        numbers: NDArray,
+        others: Sequence[Tensor],
+        device: torch.device,
+        pool: GraphPool | None = None,
+    ) -> None:
+        pool = pool or GraphPool(device)
+        self.numbers = PinnedBuffer(numbers.size, torch.float64, device)
+        self.numbers.send(numbers)
+        received = self.numbers.tensor.view(numbers.shape)
+        self.inputs = [other.clone() for other in others]
+        for _ in range(WARM_UP_RUNS):
+            function(received, *self.inputs)
+        self.graph = torch.cuda.CUDAGraph()
+        # a capture that fails would leave its own stream the current one
+        with CAPTURE_LOCK, torch.cuda.stream(torch.cuda.current_stream(device)):
+            torch.cuda.synchronize(device)
+            # other threads may use the device meanwhile
+            with torch.cuda.graph(
+                self.graph, pool.handle, pool.stream, capture_error_mode="thread_local"
+            ):
+                self.outputs = function(received, *self.inputs)
+
+    def __call__(self, numbers: NDArray, *others: Tensor) -> tuple[Tensor, ...]:
+        """What ``function`` returns, in tensors that the caller may keep."""
+        self.numbers.send(numbers)
+        for kept, given in zip(self.inputs, others, strict=True):
+            kept.copy_(given)
+        self.graph.replay()
+        return tuple(output.clone() for output in self.outputs)
+
+
+class PinnedBuffer:
+    """A tensor on the device that arrays are copied to, on a GPU through pinned memory."""
+
+    def __init__(self, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.tensor = torch.empty(capacity, dtype=dtype, device=device)
+        self.pinned, self.sent = self.tensor, None
+        if device.type == "cuda":
+            self.pinned = torch.empty(capacity, dtype=dtype, pin_memory=True)
+            self.sent = torch.cuda.Event()
+
+    def send(self, array: NDArray) -> None:
+        """Copy ``array`` to the beginning of the tensor; the caller may change it on return."""
+        if self.sent is not None:
+            self.sent.synchronize()  # the last copy may still be on its way
+        np.copyto(self.pinned[: array.size].view(array.shape).numpy(), array)
+        if self.sent is not None:
+            self.tensor[: array.size].copy_(self.pinned[: array.size], non_blocking=True)
+            self.sent.record(torch.cuda.current_stream(self.tensor.device))

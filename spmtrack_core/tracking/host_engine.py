@@ -1,0 +1,89 @@
+"""One frame on the host: from its crops to the boxes that the network finds in them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.geometry.crop import AlignedCrop
+from spmtrack_core.geometry.image import Image, crop_image, normalize
+from spmtrack_core.model.inference import InferenceModel
+from spmtrack_core.tracking.postprocess import hann_window, select_box
+
+Located: TypeAlias = tuple[list[list[float]], Tensor]
+"""x1, y1, x2, y2 in search pixels and confidence of each of B targets; state tokens (B, 1, C)."""
+
+
+def locate(
+    model: InferenceModel,
+    window: Tensor,
+    window_weight: float | Tensor,
+    search_hw: tuple[int, int],
+    searches: Tensor,
+    *references_and_states: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Box in search pixels and confidence of each target (B, 5), and its state token (B, 1, C).
+
+    ``searches`` (B, 3, H, W) are normalized; what follows is what the model takes after them.
+    """
+    prediction = model(searches, *references_and_states)
+    boxes, scores, _ = select_box(prediction, window, window_weight, search_hw)
+    return torch.cat((boxes, scores.unsqueeze(1)), 1), prediction.state_token
+
+
+class HostEngine:
+    """Crops by OpenCV; the network runs on the CPU, or uploads its inputs by itself."""
+
+    def __init__(self, model: InferenceModel, model_config: ModelConfig) -> None:
+        self.model = model
+        self.model_config = model_config
+        self.window = hann_window(model_config.search_grid_hw)
+
+    def stream(self) -> AbstractContextManager[object]:
+        """Context in which tensors of the engine are made and used."""
+        return contextlib.nullcontext()
+
+    def set_frame(self, frame: Image) -> None:
+        """Set the frame that the next crops are taken from."""
+        self.frame = frame
+
+    def locate(
+        self,
+        crops: Sequence[AlignedCrop],
+        backgrounds: Sequence[ArrayLike],
+        references: Sequence[Tensor],
+        states: Tensor,
+        window_weight: float,
+    ) -> Located:
+        """Find B targets, each in its search region.
+
+        ``backgrounds`` (3,) fill what lies beyond the frame, ``references`` (B, R, ...) come from
+        ``encode_reference``, ``states`` (B, 1, C) are target state tokens.
+        """
+        search_hw = self.model_config.search_hw
+        searches = np.empty((len(crops), 3, *search_hw), np.float32)
+        for search, crop, background in zip(searches, crops, backgrounds, strict=True):
+            normalize(crop_image(self.frame, crop, search_hw, background), search)
+        found, states = locate(
+            self.model, self.window, window_weight, search_hw,
+            torch.from_numpy(searches), *references, states,
+        )  # fmt: skip
+        return found.tolist(), states
+
+    def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
+        """The frame as the network takes it as a reference frame, (1, ...) each.
+
+        ``mask`` is (Hz, Wz); what lies beyond the frame has the frame's mean color.
+        """
+        template = normalize(crop_image(self.frame, crop, self.model_config.template_hw))
+        return self.model.encode_reference(
+            torch.from_numpy(template)[None], torch.from_numpy(mask)[None]
+        )

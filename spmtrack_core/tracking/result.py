@@ -1,0 +1,37 @@
+"""What a tracker reports of a frame, and what every tracker looks like. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from spmtrack_core.geometry.image import Image
+
+
+class TrackState(str, Enum):
+    """Whether the target is seen."""
+
+    TRACKING = "tracking"
+    LOST = "lost"
+
+
+class TrackResult(NamedTuple):
+    """What ``VideoTracker.update`` reports of one frame."""
+
+    box_xywh: tuple[float, float, float, float]
+    """Frame pixels, clipped to the frame; the last good box if this frame gave none."""
+    confidence: float
+    """0..1, without the Hann window; NaN from a tracker that has no confidence."""
+    state: TrackState
+    """LOST when the confidence is below the threshold or the prediction was no box."""
+
+
+class VideoTracker(Protocol):
+    """A tracker of one target: this project's, OpenCV's, or one of your own."""
+
+    def init(self, frame: Image, box_xywh: Sequence[float]) -> Any:
+        """Start on ``frame``, RGB uint8 (H, W, 3), with the target's box in its pixels."""
+
+    def update(self, frame: Image) -> TrackResult:
+        """Find the target in the next frame."""
