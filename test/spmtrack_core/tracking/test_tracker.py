@@ -23,7 +23,7 @@ from spmtrack_core.model.weights import PRECISIONS, in_precision, load_tensors
 from spmtrack_core.tracking import host_engine as engine_module
 from spmtrack_core.tracking import tracker as module
 from spmtrack_core.tracking.cuda_engine import CudaEngine
-from spmtrack_core.tracking.loading import choose_device, load_tracker
+from spmtrack_core.tracking.loading import choose_device, emulated, load_tracker
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.result import TrackState
 from spmtrack_core.tracking.tracker import Tracker
@@ -158,6 +158,7 @@ def best_cell(tracker, prediction):
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_of_one_frame_stays_near_float32(precision, parity):
     tracker = e2e_tracker()
@@ -561,7 +562,7 @@ def test_precisions_that_a_cpu_has_no_instructions_for(
 ):
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert module.emulated(precision, torch.device(device)) is is_emulated
+    assert emulated(precision, torch.device(device)) is is_emulated
     if device == "cpu":
         load_tracker(tiny_checkpoint, "cpu", precision=precision)
         assert [precision in message for message in caplog.messages] == [True] * is_emulated
