@@ -1,38 +1,85 @@
-"""The command ``spmtrack``: one file per sub-command, one line per error."""
+"""The command ``spmtrack``: one module per sub-command, one line per error.
+
+A sub-command is imported when it is called, so that ``spmtrack --help`` needs no torch.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import sys
+from pathlib import Path
+from typing import Any
 
 import typer
+import typer.core
+import typer.main
 
 import spmtrack_core
-from spmtrack_core.cli.benchmark import benchmark, soak
-from spmtrack_core.cli.compare import compare
-from spmtrack_core.cli.convert import convert
-from spmtrack_core.cli.evaluate import evaluate
-from spmtrack_core.cli.export import export
-from spmtrack_core.cli.plot import plot
-from spmtrack_core.cli.track import track
-from spmtrack_core.cli.train import train
+
+COMMANDS = {
+    "track": "track",
+    "eval": "evaluate",
+    "compare": "compare",
+    "benchmark": "benchmark",
+    "train": "train",
+    "plot": "plot",
+    "convert": "convert",
+    "export": "export",
+}
+"""Sub-commands, and the function of each, in the module of the function's name."""
+EXTRAS = {
+    "matplotlib": "eval",
+    "skimage": "demo",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "tensorboardX": "train",
+}
+"""Modules that are not always installed, and the extra of this package that has them."""
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """Imports a sub-command when it is called, and not to list it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
 
 app = typer.Typer(
     name="spmtrack",
-    help="Follow one named target through a video.",
+    cls=_LazyGroup,
+    help="Follow a target through a video, train the network, evaluate it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# a box may have negative numbers, which look like options
-app.command(context_settings={"ignore_unknown_options": True})(track)
-app.command("eval")(evaluate)
-app.command()(compare)
-app.command()(train)
-app.command()(plot)
-app.command()(convert)
-app.command()(benchmark)
-app.command()(soak)
-app.command()(export)
+
+
+def load_command(name: str) -> Any:
+    """The sub-command ``name``, with its options and help."""
+    function = COMMANDS[name]
+    module = importlib.import_module(f"spmtrack_core.cli.{function}")
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    settings = getattr(module, "CONTEXT_SETTINGS", None)
+    single.command(name, context_settings=settings)(getattr(module, function))
+    return typer.main.get_command(single)
+
+
+def _first_line(function: str) -> str:
+    """The first line of a sub-command's help, read from its source instead of imported."""
+    source = Path(__file__).with_name(f"{function}.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    docstring = next(ast.get_docstring(node) for node in functions if node.name == function)
+    return (docstring or "").partition("\n")[0]
+
+
+for _name, _function in COMMANDS.items():
+    # a place in the list; the group loads the command itself
+    app.command(_name, help=_first_line(_function))(lambda: None)
 
 
 def _show_version(wanted: bool) -> None:
@@ -54,9 +101,18 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr for what the user can mend."""
     try:
         app(standalone_mode=True)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        extra = EXTRAS[package]
+        _fail(f"{package} is not installed: pip install 'spmtrack_ros[{extra}]'")
     except (OSError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"spmtrack: error: {text}", file=sys.stderr)
-        sys.exit(2)
+        _fail(" ".join(str(error).split()) or type(error).__name__)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(text: str) -> None:
+    print(f"spmtrack: error: {text}", file=sys.stderr)
+    sys.exit(2)

@@ -1,13 +1,13 @@
-"""``spmtrack convert``: the authors' checkpoint and its trunk as one file of this package."""
+"""``spmtrack convert``: bring weights into one file with their settings."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from spmtrack_core.cli.options import OutputFile
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
 from spmtrack_core.tracking.loading import choose_precision, find_weights
@@ -15,21 +15,22 @@ from spmtrack_core.tracking.loading import choose_precision, find_weights
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="Published checkpoint, or one of this package, full or not.")
+        str,
+        typer.Argument(help="Checkpoint: published, or of this package, complete or not."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Safetensors file to write.")],
+    output: OutputFile,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What SOURCE does not tell, or other values: "
+            help="Settings that SOURCE lacks, or other values for them: "
             "model.search_hw=[252,252] tracker.reference_rule=thirds"
         ),
     ] = None,
     trunk: Annotated[
         str | None,
         typer.Option(
-            help="File of the DINOv2 trunk, in DINOv2's or timm's naming; without it, timm's "
-            "pretrained weights are taken from the hub."
+            help="File of the DINOv2 trunk, with DINOv2's or timm's names; without it, timm's "
+            "pretrained weights are downloaded from the hub."
         ),
     ] = None,
     adapters_only: Annotated[
@@ -37,13 +38,16 @@ def convert(
     ] = False,
     mean_with: Annotated[
         list[str] | None,
-        typer.Option(help="Weights of the same network to take the mean with; may be repeated."),
+        typer.Option(help="Other weights of the same network: write the mean; may be repeated."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the stored maps: float32, bfloat16 or float16.")
+        str, typer.Option(help="Precision of stored linear layers: float32, bfloat16 or float16.")
     ] = "float32",
 ) -> None:
-    """Bring weights into one file with their settings, checked tensor by tensor."""
+    """Bring weights into one file with their settings.
+
+    Reads the authors' checkpoints, this package's, and trunks; checks every tensor.
+    """
     dtype = choose_precision(precision)
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
     others = [find_weights(other) for other in mean_with or ()]
@@ -51,10 +55,10 @@ def convert(
         raise ValueError(f"--output {str(output)!r} is a folder: name a file")
     for each in filter(None, (path, frozen, *others)):
         if output.exists() and output.samefile(each):
-            raise ValueError(f"--output {output} is what is to be read: name another file")
+            raise ValueError(f"--output {output} is an input: name another file")
     output.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(output.parent, os.W_OK):
-        raise ValueError(f"--output {output}: its folder cannot be written to")
+        raise ValueError(f"--output {output}: cannot write to its folder")
     read = choose_precision("float32") if others else dtype  # a mean is rounded once, at the end
     loaded = [
         load_checkpoint(each, frozen, read, overrides or (), frozen=not adapters_only)

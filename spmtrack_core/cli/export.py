@@ -1,13 +1,13 @@
-"""``spmtrack export``: the network for other runtimes."""
+"""``spmtrack export``: write the network for another runtime."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from spmtrack_core.cli.options import OutputFile, Trunk, Weights
 from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.loading import choose_precision, find_weights
@@ -16,20 +16,21 @@ WRITERS = {"onnx": export_onnx, "torch": export_torch, "tensorrt": export_tensor
 
 
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    weights: Annotated[str, typer.Option(help="Bundled name or path of a checkpoint.")] = "nano",
+    output: OutputFile,
+    weights: Weights = "nano",
     format: Annotated[
         str,
-        typer.Option(help="onnx, torch (torch.export, .pt2) or tensorrt (for this GPU)."),
+        typer.Option(help="Format: onnx, torch (torch.export, .pt2) or tensorrt (for this GPU)."),
     ] = "onnx",
-    trunk: Annotated[
-        str | None, typer.Option(help="File of the trunk, for weights that hold none.")
-    ] = None,
+    trunk: Trunk = None,
     precision: Annotated[
-        str, typer.Option(help="Of the products: float32, float16, or int8 for onnx.")
+        str, typer.Option(help="Precision of the network: float32, float16, or int8 for onnx.")
     ] = "float32",
 ) -> None:
-    """Write one step of the network, without the tracker around it, for other runtimes."""
+    """Write the network for another runtime.
+
+    The file has one pass of the network; crops and reference frames stay with the tracker.
+    """
     if format not in WRITERS:
         raise ValueError(f"format must be one of {', '.join(WRITERS)}; got {format!r}")
     choices = ("float32", "float16", "int8") if format == "onnx" else ("float32", "float16")
@@ -38,14 +39,14 @@ def export(
             f"precision of an export to {format} is {' or '.join(choices)}; got {precision!r}"
         )
     if format == "onnx" and output.suffix != ".onnx":
-        raise ValueError(f"{output} must end in .onnx, by which the tracker knows it")
+        raise ValueError(f"{output} must end in .onnx: the tracker recognizes it by that")
     check_installed(format)
     dtype = torch.int8 if precision == "int8" else choose_precision(precision)
     path = find_weights(weights)
     if output.exists() and output.samefile(path):
-        raise ValueError(f"{output} is the source itself: name another output")
-    maps = torch.float32 if precision == "int8" else dtype
-    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), maps)
+        raise ValueError(f"--output {output} is the file of the weights: name another file")
+    stored = torch.float32 if precision == "int8" else dtype
+    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), stored)
     WRITERS[format](checkpoint, output, dtype)
     for file in (output, output.with_name(f"{output.name}.data")):
         if file.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +11,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spmtrack_core.cli.options import Device, Precision, Trunk, Weights
 from spmtrack_core.data.recording import VideoRecorder, write_boxes
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
 from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.loop import track_frames
 from spmtrack_core.tracking.result import TrackState
+
+CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
 
 
 def track(
@@ -27,36 +30,36 @@ def track(
         tuple[float, float, float, float] | None,
         typer.Option(
             metavar="X Y W H",
-            help="The target in the first frame, pixels; a source may know its own.",
+            help="Box of the target in the first frame, pixels; a source may have its own.",
         ),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Bundled name or path of a checkpoint.")] = "nano",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    trunk: Annotated[
-        str | None, typer.Option(help="File of the trunk, for weights that hold none.")
+    weights: Weights = "nano",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    trunk: Trunk = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Annotated video (mp4) to write.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Annotated video (mp4) to write.")] = None,
     boxes: Annotated[
-        Path | None, typer.Option(help="Text file to write: x,y,w,h per frame, first the given.")
+        Path | None,
+        typer.Option(help="Text file to write: x,y,w,h of every frame, the given box first."),
     ] = None,
     max_frames: Annotated[
         int | None, typer.Option(help="Stop after so many frames; a camera runs until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Follow the target of --box through SOURCE."""
+    """Follow a target through a video, a folder of images or a camera."""
     sequence = open_frames(source, max_frames)
     if box is None:
         if sequence.boxes_xywh is None:
-            raise ValueError(f"{source} knows no target of its own; name it with --box X Y W H")
+            raise ValueError(f"{source} has no box of a target; give one with --box X Y W H")
         box = tuple(sequence.boxes_xywh[0].tolist())
     tracker = load_tracker(weights, device, precision=precision, trunk=trunk)
-    frames = iter(sequence)
-    first = next(frames, None)
+    tracked = track_frames(tracker, sequence, box)
+    first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:
         raise ValueError(f"{source} gave no frame")
-    tracker.init(first, box)  # before anything is shown or written: this is where users err
-    found = [box]
+    found = [first.result.box_xywh]
     seconds: list[float] = []
     lost = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -64,21 +67,19 @@ def track(
     with ExitStack() as stack:
         recorder = output and stack.enter_context(VideoRecorder(output, sequence.fps or 30.0))
         if recorder:
-            recorder.write(draw_box(first, box, "target"))
+            recorder.write(draw_box(first.frame, box, "target"))
         bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
         bar.advance(task)
         try:
-            for frame in frames:
-                started = time.perf_counter()
-                result = tracker.update(frame)
-                seconds.append(time.perf_counter() - started)
+            for frame, result, duration in tracked:
+                seconds.append(duration)
                 found.append(result.box_xywh)
-                label, colour = f"{result.confidence:.2f}", GREEN
+                label, color = f"{result.confidence:.2f}", GREEN
                 if result.state is TrackState.LOST:
-                    lost, label, colour = lost + 1, f"lost {label}", ORANGE
+                    lost, label, color = lost + 1, f"lost {label}", ORANGE
                 if recorder:
-                    recorder.write(draw_box(frame, result.box_xywh, label, colour))
+                    recorder.write(draw_box(frame, result.box_xywh, label, color))
                 bar.update(task, advance=1, rate=f"{1 / np.median(seconds[-50:]):.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")

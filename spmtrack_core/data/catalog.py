@@ -1,7 +1,6 @@
-"""Opens a dataset: finds its tracks, checks them once and remembers the result.
+"""The datasets that can be trained and evaluated on, and how one of them is opened.
 
-The index holds names, boxes and where the frames are. It is kept as npz in a cache folder and
-made anew when a watched file or folder of the dataset changes.
+A new dataset is one reader, ``find(root, split)``, and one line in ``READERS``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,30 +20,39 @@ import numpy as np
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data import coco, folder, got10k, lasot, mot, trackingnet, vasttrack
 from spmtrack_core.data.clips import Clip, Entry, visible
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 
+READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
+    "lasot": lasot.find,
+    "trackingnet": trackingnet.find,
+    "got10k": got10k.find,
+    "coco": coco.find,
+    "vasttrack": vasttrack.find,
+    "mot": mot.find,
+    "folder": folder.find,
+}
+"""The datasets by name. A reader lists the parts of a split below a root, and reads them later."""
 VERSION = 1
-"""Of the index; one more whenever readers find something else in the same files."""
+"""Version of the index; raise it whenever a reader finds something else in the same files."""
 
 
 def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
-    """The tracks of a dataset, from its index in ``cache`` or, the first time, from its files.
+    """The tracks of a dataset, for random access; from an index, or the first time from its files.
 
-    ``cache`` is ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack`` unless given. Sequences that
-    are broken are left out and named in ``skipped``: frames and boxes of different numbers, boxes
-    that do not parse, no visible target, a first frame that cannot be read (of stills: that is not
-    there). Raises ``FileNotFoundError`` or ``ValueError`` for a root that is not this dataset, for
-    an ``exclude`` that names nothing in it, and where no sequence can be used.
+    The index holds names, boxes and where the frames are. It lies in ``cache``, by default
+    ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack``, and is made again when a watched file or
+    folder of the dataset changes. Broken sequences are left out and named in ``skipped``: frames
+    and boxes of different numbers, boxes that do not parse, no visible target, a first frame that
+    cannot be read (a still image: that does not exist).
+
+    Raises ``FileNotFoundError`` or ``ValueError`` for an unknown dataset, a root that is not this
+    dataset, an ``exclude`` that names nothing in it, and a dataset without a usable sequence.
     """
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder at {root} (root of dataset {config.name})")
-    root = root.resolve()
-    entries = _find(config.name, root, config.split)
+    root, entries = _find(config)
     excluded = _excluded(config)
-
     identity = [config.name, str(root), config.split, sorted(excluded)]
     fingerprint = hashlib.sha256(json.dumps([VERSION, identity]).encode())
     for entry in entries:
@@ -65,33 +73,54 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
         cache.mkdir(parents=True, exist_ok=True)
         lock = open(file.with_suffix(".lock"), "w")
     except OSError as error:
-        raise ValueError(f"no index can be kept ({error}); XDG_CACHE_HOME moves it") from None
+        raise ValueError(
+            f"cannot keep the index of {root}: {error}; set XDG_CACHE_HOME to another folder"
+        ) from None
     with lock:
         # the processes of one training run start together: one reads, the others wait for it
         fcntl.flock(lock, fcntl.LOCK_EX)
         tracks = _cached(file, key)
         if tracks is None:
-            tracks = _build(config, root, entries, excluded)
+            clips, skipped = _read_clips(config, root, entries, excluded)
+            tracks = Tracks.pack(config.name, root, clips, skipped)
             write_beside(file, lambda path: save_tracks(path, tracks, key))
     return tracks
 
 
-def _find(name: str, root: Path, split: str) -> list[Entry]:
-    match name:
-        case "lasot":
-            return lasot.find(root, split)
-        case "trackingnet":
-            return trackingnet.find(root, split)
-        case "got10k":
-            return got10k.find(root, split)
-        case "coco":
-            return coco.find(root, split)
-        case "vasttrack":
-            return vasttrack.find(root, split)
-        case "mot":
-            return mot.find(root, split)
-        case _:
-            return folder.find(root)
+def open_sequences(config: DatasetConfig) -> list[FrameSequence]:
+    """Every track of a dataset as a sequence, to evaluate on; no index is read or written.
+
+    Nothing is left out in silence: raises ``ValueError`` for a broken sequence, for one whose
+    first frame does not show its target, and for a dataset of still images; else as
+    ``open_tracks``.
+    """
+    root, entries = _find(config)
+    clips, skipped = _read_clips(config, root, entries, _excluded(config))
+    boxes = [track.boxes_xywh for clip in clips for track in clip.tracks]
+    tracks = Tracks.pack(config.name, root, clips, [])
+    for index, (first, *_) in enumerate(boxes):
+        if not visible(first[None]).all():
+            skipped.append(f"{tracks.track_name(index)}: its first frame does not show its target")
+    if skipped:
+        raise ValueError(
+            f"{len(skipped)} of the sequences in {root} cannot be evaluated on, first "
+            f"{skipped[0]}; repair them, or leave them out by an exclude file"
+        )
+    if all(len(each) == 1 for each in boxes):
+        raise ValueError(f"{config.name} in {root} holds still images; evaluation needs videos")
+    # the boxes as they were read: Tracks stores them in float32
+    return [replace(tracks.sequence(i), boxes_xywh=each) for i, each in enumerate(boxes)]
+
+
+def _find(config: DatasetConfig) -> tuple[Path, list[Entry]]:
+    """The root of a dataset, and its parts."""
+    if config.name not in READERS:
+        raise ValueError(f"dataset must be one of {', '.join(READERS)}; got {config.name!r}")
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root} (root of dataset {config.name})")
+    root = root.resolve()
+    return root, READERS[config.name](root, config.split)
 
 
 def _excluded(config: DatasetConfig) -> set[str]:
@@ -106,14 +135,17 @@ def _excluded(config: DatasetConfig) -> set[str]:
 
 
 def _cached(file: Path, key: str) -> Tracks | None:
-    """What was kept under this key; None where nothing was, or what is left of it is broken."""
+    """The tracks in an index file; None if it was made under another key, is broken or missing."""
     try:
         return load_tracks(file, key)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _build(config: DatasetConfig, root: Path, entries: list[Entry], excluded: set[str]) -> Tracks:
+def _read_clips(
+    config: DatasetConfig, root: Path, entries: list[Entry], excluded: set[str]
+) -> tuple[list[Clip], list[str]]:
+    """The usable clips of a dataset, and ``name: reason`` for each of the others."""
     kept = [entry for entry in entries if entry.name not in excluded]
     left_out = len(entries) - len(kept)
     clips: list[Clip] = []
@@ -131,11 +163,11 @@ def _build(config: DatasetConfig, root: Path, entries: list[Entry], excluded: se
     if not clips:
         first = f"; {len(skipped)} were left out, first {skipped[0]}" if skipped else ""
         raise ValueError(f"{root} holds no {config.name} sequence that can be used{first}")
-    return Tracks.pack(config.name, root, clips, skipped)
+    return clips, skipped
 
 
 def _read(root: Path, entry: Entry, excluded: set[str]) -> tuple[list[Clip], list[str], int]:
-    """The sound clips of an entry, what is wrong with the others, and how many are excluded."""
+    """The usable clips of an entry, what is wrong with the others, and how many are excluded."""
     clips: list[Clip] = []
     skipped: list[str] = []
     left_out = 0

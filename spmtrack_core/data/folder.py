@@ -10,7 +10,7 @@ from spmtrack_core.data.clips import Clip, Entry, Track, listed_clip, video_time
 from spmtrack_core.data.sequence import GROUNDTRUTH, IMAGE_SUFFIXES, read_boxes
 
 
-def find(root: Path) -> list[Entry]:
+def find(root: Path, split: str = "") -> list[Entry]:
     """Every folder in ``root``, and every video file; ``root`` itself may be such a folder.
 
     A folder holds images or one video, and ``groundtruth.txt``; a video file ``a.mp4`` has its

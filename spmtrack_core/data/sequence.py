@@ -86,25 +86,6 @@ def image_paths(folder: Path) -> list[Path]:
     )
 
 
-def read_folder(root: str | Path) -> list[FrameSequence]:
-    """Every sequence under ``root``: a sub-folder with images and ``groundtruth.txt`` each.
-
-    ``root`` itself may be such a folder. Raises ``FileNotFoundError`` without the folder and
-    ``ValueError`` where it holds no sequence, or one that is incomplete.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder at {root}")
-    folders = [root] if (root / GROUNDTRUTH).is_file() else sorted(root.iterdir())
-    sequences = [image_folder(path) for path in folders if (path / GROUNDTRUTH).is_file()]
-    if not sequences:
-        raise ValueError(f"{root} holds no sequence: a folder with images and {GROUNDTRUTH}")
-    for sequence in sequences:
-        if not np.isfinite(sequence.boxes_xywh[0]).all():  # type: ignore[index]
-            raise ValueError(f"sequence {sequence.name} does not show its target in frame 1")
-    return sequences
-
-
 def read_boxes(path: str | Path) -> Boxes:
     """(N, 4) from a text file of one ``x,y,w,h`` a line; commas, tabs or blanks, ``nan`` = absent.
 

@@ -71,7 +71,7 @@ def success_auc(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
 
 
 def good_boxes(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.bool_]:
-    """(N,) where the target is visible and the IoU (no +1) is above 0.5."""
+    """(N,) whether the target is visible and the IoU (no +1) is above 0.5."""
     predicted, truth = _pair(predicted_xywh, truth_xywh)
     visible = _valid(truth)
     good = np.zeros(len(truth), bool)
@@ -82,12 +82,15 @@ def good_boxes(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.b
 def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
     """ROC AUC: how often a good box has more confidence than one that is not; ties are halves.
 
-    0.5 is chance; ``nan`` where all boxes are good or none is.
+    ``confidence`` and ``good`` are (N,); frames without a confidence (NaN) do not count. 0.5 is
+    chance; ``nan`` where all boxes are good or none is.
 
-    >>> confidence_auc([0.9, 0.8, 0.3], [True, False, False])
+    >>> confidence_auc([0.9, 0.8, 0.3, float("nan")], [True, False, False, True])
     1.0
     """
     scores, is_good = np.asarray(confidence, float), np.asarray(good, bool)
+    known = ~np.isnan(scores)
+    scores, is_good = scores[known], is_good[known]
     ordered = np.sort(scores[~is_good])
     below = np.searchsorted(ordered, scores[is_good], "left")
     up_to = np.searchsorted(ordered, scores[is_good], "right")

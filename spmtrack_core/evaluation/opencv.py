@@ -1,67 +1,63 @@
-"""The trackers that come with OpenCV, behind the two methods of ours, to be compared with."""
+"""The trackers that come with OpenCV, to compare with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
-import numpy as np
 
 from spmtrack_core.geometry.image import Image
-
-
-class Found(NamedTuple):
-    """What one of them says of a frame."""
-
-    box_xywh: tuple[float, ...]
-    confidence: float
-    """NaN for a tracker that has none."""
+from spmtrack_core.tracking.result import TrackResult, TrackState
 
 
 class OpenCVTracker:
-    """VideoTracker one target with a tracker of OpenCV; ``make`` makes a new one for every target.
+    """A tracker of OpenCV as a ``VideoTracker``; ``make`` makes a new one for every target.
 
-    ``scored`` says whether it has a confidence: some have the method and no meaning in it.
+    ``scored`` says whether its score is a confidence: some have the method and no meaning in it.
     """
 
     def __init__(self, make: Callable[[], Any], scored: bool = False) -> None:
         self.make, self.scored = make, scored
         self.tracker: Any = None
-        self.box_xywh: tuple[float, ...] = ()
+        self.box_xywh = (0.0, 0.0, 0.0, 0.0)
 
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
-        """Name the target: ``frame`` RGB uint8 (H, W, 3), ``box_xywh`` in its pixels.
+        """Start on ``frame``, RGB uint8 (H, W, 3), with the target's box in its pixels.
 
-        OpenCV takes whole pixels only.
+        The box is rounded: OpenCV takes whole pixels only.
         """
         self.tracker = self.make()
         x, y, w, h = (round(float(value)) for value in box_xywh)
-        self.box_xywh = (float(x), float(y), float(max(w, 1)), float(max(h, 1)))
-        self.tracker.init(_bgr(frame), (x, y, max(w, 1), max(h, 1)))
+        w, h = max(w, 1), max(h, 1)
+        self.box_xywh = (float(x), float(y), float(w), float(h))
+        self.tracker.init(_bgr(frame), (x, y, w, h))
 
-    def update(self, frame: Image) -> Found:
-        """Find the target in the next frame; where it finds none, it is where it was."""
+    def update(self, frame: Image) -> TrackResult:
+        """Find the target in the next frame; if it is not found, the box stays and it is LOST."""
         found, box = self.tracker.update(_bgr(frame))
         if found:
-            self.box_xywh = tuple(float(value) for value in box)
-        score = self.tracker.getTrackingScore() if self.scored else float("nan")
-        return Found(self.box_xywh, float(score))
+            x, y, w, h = (float(value) for value in box)
+            self.box_xywh = (x, y, w, h)
+        confidence = float(self.tracker.getTrackingScore()) if self.scored else math.nan
+        state = TrackState.TRACKING if found else TrackState.LOST
+        return TrackResult(self.box_xywh, confidence, state)
 
 
 def opencv_trackers(
     nano: Sequence[Path] = (), vit: Path | None = None
 ) -> tuple[dict[str, OpenCVTracker], list[str]]:
-    """Trackers of the installed OpenCV by name, and a word on each that it does not have.
+    """Trackers of the installed OpenCV by name, and a line for each one that it lacks.
 
-    ``nano`` are the two ONNX files of NanoTrack (backbone, head), ``vit`` that of VitTrack, as
-    published in OpenCV's model zoo. Raises ``FileNotFoundError`` for files that are not there.
+    ``nano`` are the two ONNX files of NanoTrack (backbone, head), ``vit`` is that of VitTrack, as
+    published in OpenCV's model zoo. Raises ``FileNotFoundError`` for a file that does not exist.
     """
     for path in (*nano, *([vit] if vit else [])):
         if not Path(path).is_file():
             raise FileNotFoundError(f"no ONNX file at {path}")
-    library: Any = cv2  # its type stubs know half of it
+    library: Any = cv2  # half of these names are missing in its type stubs
     trackers, absent = {}, []
     for name in ("CSRT", "KCF", "MIL"):
         make = getattr(library, f"Tracker{name}_create", None)
@@ -83,5 +79,5 @@ def opencv_trackers(
     return trackers, absent
 
 
-def _bgr(frame: Image) -> np.ndarray:
+def _bgr(frame: Image) -> Image:
     return cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)

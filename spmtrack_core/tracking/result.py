@@ -1,4 +1,4 @@
-"""What a tracker reports of a frame, and what every tracker looks like. Knows no torch."""
+"""What a tracker reports of a frame, and the two methods of every tracker. Imports no torch."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_what_is_read_is_never_the_output(files, spmtrack, name):
         "convert", files / "published.bin", *SETTINGS, "--trunk", files / "dinov2.pth",
         "-o", files / name,
     )  # fmt: skip
-    assert (code, "is what is to be read" in err) == (2, True)
+    assert (code, "is an input" in err) == (2, True)
     assert before == {path: path.read_bytes() for path in files.iterdir()}
 
 

@@ -21,7 +21,7 @@ from dataset_trees import (
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data import catalog
-from spmtrack_core.data.catalog import open_tracks
+from spmtrack_core.data.catalog import READERS, open_sequences, open_tracks
 from spmtrack_core.data.recording import write_image
 
 MAKE = {
@@ -45,6 +45,10 @@ def opened(tmp_path):
         return open_tracks(config, tmp_path / "cache")
 
     return opened
+
+
+def test_every_reader_has_its_layout_here():
+    assert set(MAKE) == set(READERS)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,11 @@ def test_a_root_of_something_else_is_refused(tmp_path, opened, name, split, matc
         opened(name, split=split)
 
 
+def test_an_unknown_dataset_is_refused(opened):
+    with pytest.raises(ValueError, match=r"dataset must be one of lasot, .*folder; got 'otb'"):
+        opened("otb")
+
+
 def test_a_root_that_is_not_there_is_named(opened):
     with pytest.raises(FileNotFoundError, match="root of dataset lasot"):
         opened("lasot")
@@ -258,7 +267,7 @@ def test_an_exclude_file_that_is_not_there_is_named(tmp_path, opened):
 def test_the_index_is_made_once(tmp_path, opened, name, monkeypatch):
     MAKE[name](tmp_path / "data")
     first = opened(name)
-    monkeypatch.setattr(catalog, "_build", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(catalog, "_read_clips", lambda *_: pytest.fail("read again"))
     again = opened(name)
     assert again.skipped == first.skipped
     np.testing.assert_array_equal(again.boxes, first.boxes)
@@ -303,11 +312,10 @@ def test_a_folder_may_be_one_clip(tmp_path):
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"name": "otb"}, "name of a dataset must be one of .*'lasot'.*got 'otb'"),
         ({"root": ""}, "root of dataset lasot"),
         ({"split": ""}, "split of dataset lasot"),
-        ({"weight": 0.0}, "weight must be finite and > 0, got 0.0"),
-        ({"weight": float("nan")}, "weight"),
+        ({"weight": 0.0}, "weight must be above 0; got 0.0"),
+        ({"weight": float("nan")}, "weight must be above 0; got nan"),
     ],
 )
 def test_a_dataset_that_cannot_be_meant_is_refused(values, match):
@@ -358,3 +366,65 @@ def test_every_image_is_drawn_as_often_whatever_is_in_it(tmp_path, opened):
     drawn = np.bincount([tracks.draw(random) for _ in range(3000)], minlength=len(names))
     # two objects in one image, one in the other
     assert np.allclose(np.sort(drawn) / 3000, [0.25, 0.25, 0.5], atol=0.04), names
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("folder", "test"), ("lasot", "test"), ("got10k", "train"), ("mot", "")]
+)
+def test_every_video_dataset_can_be_evaluated_on(tmp_path, name, split, opened):
+    """Frames and boxes are those that training reads, and no index is kept."""
+    MAKE[name](tmp_path / "data")
+    sequences = open_sequences(DatasetConfig(name, str(tmp_path / "data"), split or "train"))
+    assert not (tmp_path / "cache").exists()
+    tracks = opened(name, split=split or "train")
+    assert [each.name for each in sequences] == [tracks.track_name(i) for i in range(len(tracks))]
+    for i, sequence in enumerate(sequences):
+        np.testing.assert_allclose(sequence.boxes_xywh, tracks.boxes_xywh(i), atol=1e-5)
+        for frame, image in enumerate(sequence):
+            np.testing.assert_array_equal(image, tracks.read(i, frame))
+        assert frame == len(sequence.boxes_xywh) - 1
+
+
+def test_boxes_to_evaluate_with_are_exact(tmp_path):
+    make_folder(tmp_path / "data")
+    text(tmp_path / "data" / "a" / "groundtruth.txt", "1.39,2.7,5.1,6.3", "2,2,5,6")
+    (first, *_) = open_sequences(DatasetConfig("folder", str(tmp_path / "data"), "test"))
+    assert first.boxes_xywh[0].tolist() == [1.39, 2.7, 5.1, 6.3]  # tracks round to float32
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "match"),
+    [
+        ("folder", write("b.txt", "1,2,3,4"), r"1 of the seq.*first b\.mp4: .* 3 frames"),
+        ("folder", write("a/groundtruth.txt", "nan,nan,nan,nan", "1,2,5,6"), "a: its first frame"),
+        ("folder", write("a/groundtruth.txt", "1,2,0,0", "1,2,5,6"), "a: its first frame"),
+        ("coco", lambda root: None, "1 of the sequences"),
+        ("coco", write("train2017/000000000030.jpg", ""), "coco in .* holds still images"),
+        ("otb", lambda root: None, "dataset must be one of"),
+    ],
+)
+def test_nothing_is_left_out_of_an_evaluation_in_silence(tmp_path, name, damage, match):
+    MAKE.get(name, make_folder)(tmp_path / "data")
+    damage(tmp_path / "data")
+    with pytest.raises(ValueError, match=match):
+        open_sequences(DatasetConfig(name, str(tmp_path / "data")))
+
+
+def test_a_sequence_is_left_out_of_an_evaluation_by_name(tmp_path):
+    make_folder(tmp_path / "data")
+    text(tmp_path / "data" / "b.txt", "1,2,3,4")
+    text(tmp_path / "exclude.txt", "b.mp4  # has one box")
+    config = DatasetConfig("folder", str(tmp_path / "data"), "test", str(tmp_path / "exclude.txt"))
+    assert [sequence.name for sequence in open_sequences(config)] == ["a", "c"]
+
+
+def test_real_sequences_are_read():
+    default = Path(__file__).parents[4] / "shared" / "sequences"
+    root = Path(os.environ.get("SPMTRACK_SEQUENCES", default))
+    if not root.is_dir():
+        pytest.skip("no folder of real sequences; SPMTRACK_SEQUENCES may name one")
+    for sequence in open_sequences(DatasetConfig("folder", str(root))):
+        height, width = next(iter(sequence)).shape[:2]
+        x, y, w, h = sequence.boxes_xywh[0]
+        assert 0 <= x < x + w <= width, sequence.name
+        assert 0 <= y < y + h <= height, sequence.name

@@ -1,35 +1,28 @@
-"""Sequences on disk: layouts that are read, and faults that are named."""
+"""Boxes in text files, and folders of images as sequences: what is read, and faults by name."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spmtrack_core.data.recording import write_boxes, write_image
-from spmtrack_core.data.sequence import read_boxes, read_folder
+from spmtrack_core.data.sequence import image_folder, read_boxes
 
 
-def make(folder, frames=3, lines=None):
+def make(folder, frames=3, lines=("1,2,3,4", "nan,nan,nan,nan", "2,2,3,4")):
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(frames):
-        write_image(folder / f"{index + 1:08d}.jpg", np.full((20, 30, 3), 80, np.uint8))
-    lines = lines or ["1,2,3,4", "nan,nan,nan,nan", "2,2,3,4"][:frames]
+        write_image(folder / f"{index + 9}.jpg", np.full((20, 30, 3), 8 * index, np.uint8))
     (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def test_every_sub_folder_with_boxes_is_a_sequence(tmp_path):
-    make(tmp_path / "b")
-    make(tmp_path / "a")
-    (tmp_path / "notes").mkdir()
-    sequences = read_folder(tmp_path)
-    assert [sequence.name for sequence in sequences] == ["a", "b"]
-    assert [len(list(sequence)) for sequence in sequences] == [3, 3]
-    assert np.isnan(sequences[0].boxes_xywh[1]).all()
-    assert [sequence.name for sequence in read_folder(tmp_path / "a")] == ["a"]
+def test_a_folder_of_images_is_a_sequence_in_natural_order(tmp_path):
+    sequence = image_folder(make(tmp_path / "a"))
+    assert (sequence.name, sequence.length) == ("a", 3)
+    assert [frame[0, 0, 0] for frame in sequence] == [0, 8, 16]  # 9.jpg, 10.jpg, 11.jpg
+    np.testing.assert_array_equal(sequence.boxes_xywh[0], [1, 2, 3, 4])
+    assert np.isnan(sequence.boxes_xywh[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -51,14 +44,13 @@ def test_written_boxes_are_read_again(tmp_path):
     [
         (["1,2,3", "1,2,3,4", "1,2,3,4"], "line 1: expected x,y,w,h"),
         (["1,2,3,4", "one,2,3,4", "1,2,3,4"], "line 2"),
-        (["1,2,3,4"], "3 images and 1 boxes"),
-        (["nan,nan,nan,nan", "1,2,3,4", "1,2,3,4"], "does not show its target in frame 1"),
+        (["1,2,3,4", "1,2,3,4"], "3 images and 2 boxes"),
+        ([], "holds no boxes"),
     ],
 )
-def test_a_broken_sequence_is_named(tmp_path, lines, match):
-    make(tmp_path / "a", lines=lines)
+def test_broken_boxes_are_named(tmp_path, lines, match):
     with pytest.raises(ValueError, match=match):
-        read_folder(tmp_path)
+        image_folder(make(tmp_path / "a", lines=lines))
 
 
 def test_boxes_that_are_no_text_are_named(tmp_path):
@@ -67,20 +59,8 @@ def test_boxes_that_are_no_text_are_named(tmp_path):
         read_boxes(tmp_path / "boxes.txt")
 
 
-def test_real_sequences_are_read():
-    default = Path(__file__).parents[4] / "shared" / "sequences"
-    root = Path(os.environ.get("SPMTRACK_SEQUENCES", default))
-    if not root.is_dir():
-        pytest.skip("no folder of real sequences; SPMTRACK_SEQUENCES may name one")
-    for sequence in read_folder(root):
-        height, width = next(iter(sequence)).shape[:2]
-        x, y, w, h = sequence.boxes_xywh[0]
-        assert 0 <= x < x + w <= width, sequence.name
-        assert 0 <= y < y + h <= height, sequence.name
-
-
-def test_a_root_without_sequences_is_refused(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_folder(tmp_path / "absent")
-    with pytest.raises(ValueError, match="holds no sequence"):
-        read_folder(tmp_path)
+        image_folder(tmp_path / "absent")
+    with pytest.raises(ValueError, match="holds no images"):
+        image_folder(tmp_path)

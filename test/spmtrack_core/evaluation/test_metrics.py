@@ -68,6 +68,7 @@ def test_good_boxes_lie_on_a_visible_target():
         ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 0.0, "apart, but the wrong way round"),
         ([0.5, 0.5, 0.5], [1, 0, 0], 0.5, "ties say nothing"),
         ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75, "three of four pairs in order"),
+        ([np.nan, 0.2, 0.8, np.nan], [1, 0, 1, 0], 1.0, "no confidence, no vote"),
     ],
 )
 def test_confidence_auc(confidence, good, expected, reason):
@@ -77,6 +78,7 @@ def test_confidence_auc(confidence, good, expected, reason):
 def test_confidence_auc_needs_boxes_of_both_kinds():
     assert np.isnan(confidence_auc([0.5, 0.7], [True, True]))
     assert np.isnan(confidence_auc([], []))
+    assert np.isnan(confidence_auc([float("nan")] * 2, [True, False]))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=40))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+import math
 
 import numpy as np
 import pytest
 
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.runner import run, table
+from spmtrack_core.evaluation.report import table
+from spmtrack_core.evaluation.runner import run
+from spmtrack_core.tracking.result import TrackResult, TrackState
 
 FRAME = np.zeros((40, 60, 3), np.uint8)
 BOX = (10.0, 10.0, 8.0, 6.0)
@@ -29,7 +31,7 @@ class Still:
         self.calls += 1
         if self.calls == self.fails_at:
             raise KeyboardInterrupt
-        return SimpleNamespace(box_xywh=self.box)
+        return TrackResult(self.box, math.nan, TrackState.TRACKING)
 
 
 def sequence(name, frames=4, shift=0.0):
@@ -53,8 +55,7 @@ class Honest(Still):
     """Stays where it is, and is less sure with every frame."""
 
     def update(self, frame):
-        result = super().update(frame)
-        return SimpleNamespace(box_xywh=result.box_xywh, confidence=1 / self.calls)
+        return super().update(frame)._replace(confidence=1 / self.calls)
 
 
 def test_the_confidence_is_judged_where_there_is_one(tmp_path):

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spmtrack_core.data.disturb import (
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.disturb import (
     DISTURBANCES,
     dark,
     hidden,
@@ -18,7 +19,6 @@ from spmtrack_core.data.disturb import (
     slow,
     small,
 )
-from spmtrack_core.data.sequence import FrameSequence
 
 SIDE = 40
 """Of a white square, px, that moves by 2 px a frame over a grey picture."""

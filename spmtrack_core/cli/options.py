@@ -1,0 +1,33 @@
+"""Options that several sub-commands share, one each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Weights = Annotated[
+    str, typer.Option(help="Weights: a bundled name (nano), a checkpoint or an .onnx file.")
+]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str, typer.Option(help="Precision of the network: float32, bfloat16 or float16.")
+]
+Trunk = Annotated[
+    str | None, typer.Option(help="File of the DINOv2 trunk, for weights that hold none.")
+]
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="Dataset: folder (your own), lasot, got10k, trackingnet, vasttrack, mot, "
+        "or synthetic (the built-in scene)."
+    ),
+]
+Root = Annotated[Path | None, typer.Option(help="Folder of the dataset.")]
+Split = Annotated[str, typer.Option(help="Split of the dataset, such as test or val.")]
+Exclude = Annotated[
+    str | None, typer.Option(help="Text file of sequences to leave out, one name a line.")
+]
+OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]

@@ -1,0 +1,43 @@
+"""The loop over the frames of a sequence: start on the first, follow through the others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
+
+
+class TrackedFrame(NamedTuple):
+    """One frame and what the tracker made of it."""
+
+    frame: Image
+    """RGB uint8 (H, W, 3)."""
+    result: TrackResult
+    """Of the first frame: the given box, without a confidence (NaN)."""
+    seconds: float
+    """Time the tracker took for it, without reading the frame."""
+
+
+def track_frames(
+    tracker: VideoTracker, frames: Iterable[Image], box_xywh: Sequence[float]
+) -> Iterator[TrackedFrame]:
+    """Start ``tracker`` with ``box_xywh``, in pixels, on the first frame, and follow the target.
+
+    Yields each frame as soon as it is tracked. An error of the source or of the tracker is raised
+    at the frame it belongs to, so that the caller has all frames before it. Without a frame,
+    nothing is yielded.
+    """
+    given = None
+    for frame in frames:
+        started = time.perf_counter()
+        if given is None:
+            tracker.init(frame, box_xywh)
+            x, y, w, h = (float(value) for value in box_xywh)
+            result = given = TrackResult((x, y, w, h), math.nan, TrackState.TRACKING)
+        else:
+            result = tracker.update(frame)
+        yield TrackedFrame(frame, result, time.perf_counter() - started)
