@@ -1,5 +1,5 @@
 # make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
-# make test     all tests; ARGS="..." goes to pytest
+# make test     the tests, in parallel; ARGS="..." goes to pytest, such as ARGS="-k crop -n 0"
 # make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
 # make check    ruff, mypy and all tests
 # make setup    only what the others need first: .venv and the ROS 2 interfaces
@@ -60,8 +60,9 @@ demo: setup
 	@$(ENV) python -m spmtrack_ros.demo $(if $(SOURCE),"$(SOURCE)") $(if $(BOX),--box $(BOX))
 
 test: setup
-	@$(ENV) python -m pytest $(ARGS)
+	@$(ENV) python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
+# one process, for the report is put together in it
 parity: setup
 	@$(ENV) python -m pytest -m golden --parity=docs/parity.md $(ARGS)
 
@@ -69,6 +70,7 @@ check: lint test
 
 lint: setup
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
 setup: $(INTERFACES_DONE)
