@@ -1,6 +1,6 @@
 """Makes the moving picture of README from an annotated video.
 
-    python tools/animate.py tracked.mp4 docs/demo.webp
+python tools/animate.py tracked.mp4 docs/demo.webp
 """
 
 from __future__ import annotations
