@@ -82,12 +82,13 @@ docs: setup
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
 
 wheel: setup
-	@rm -rf dist
+	@rm -rf dist && mkdir -p build
 	@.venv/bin/python -m build --outdir dist . >build/wheel.log 2>&1 \
 		|| { cat build/wheel.log >&2; exit 1; }
 	@tools/check-wheel dist/*.whl
 
 picture: setup
+	@mkdir -p build
 	@$(ENV) spmtrack track synthetic --output build/picture.mp4
 	@$(ENV) python tools/animate.py build/picture.mp4 docs/demo.webp
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -103,6 +104,26 @@ def test_lines_of_prose_are_narrow(page):
     for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
         table, link = line.startswith("|"), re.fullmatch(r"[^\s]*\]\(\S+\)\S*", line.strip())
         assert len(line) <= 100 or table or link, f"{page}:{number} has {len(line)} columns"
+
+
+@pytest.mark.parametrize(
+    ("folder", "link", "expected"),
+    [
+        ("", "[a](docs/ros.md#no-image)", "[a](ros.md#no-image)"),
+        ("", "![a](docs/demo.webp)", "![a](demo.webp)"),
+        ("", "[a](LICENSE)", "[a](URL/blob/main/LICENSE)"),
+        ("", "[a](https://ros.org/x.md)", "[a](https://ros.org/x.md)"),
+        ("docs", "[a](nano.md)", "[a](nano.md)"),
+        ("docs", "[a](../recipes/nano.yaml)", "[a](URL/blob/main/recipes/nano.yaml)"),
+        ("docs", "![a](../benchmarks/x.png)", "![a](benchmarks/x.png)"),
+        ("docs", "[a](#memory)", "[a](#memory)"),
+    ],
+)
+def test_links_of_the_documentation_site(folder, link, expected, monkeypatch):
+    pytest.importorskip("mkdocs", reason="mkdocs builds the documentation site")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    docs_site = importlib.import_module("docs_site")
+    assert docs_site.site_links(link, folder, "URL") == expected
 
 
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():

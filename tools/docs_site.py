@@ -11,15 +11,17 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-LINK = re.compile(r"(!?\[[^]]*\]\()([^)#:\s]+)([^)]*\))")
+LINK = re.compile(r"(!?\[[^]]*\]\()(?!\w+:|#)([^)#\s]+)([^)]*\))")
+"""Opening, target and rest of a link or picture of the repository; no URL, no anchor alone."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add README as index.md, and every picture outside docs/ that a page shows."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "index.md", content=_site_links(readme, "", config)))
+    readme = site_links((ROOT / "README.md").read_text(encoding="utf-8"), "", config.repo_url)
+    files.append(File.generated(config, "index.md", content=readme))
     pictures = set()
     for page in files.documentation_pages():
         for opening, target, _ in LINK.findall(page.content_string):
@@ -30,12 +32,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links that leave docs/ lead to the repository."""
-    return markdown if page.file.src_uri == "index.md" else _site_links(markdown, "docs", config)
+    if page.file.src_uri == "index.md":  # done in on_files
+        return markdown
+    return site_links(markdown, "docs", config.repo_url)
 
 
-def _site_links(markdown: str, folder: str, config: MkDocsConfig) -> str:
+def site_links(markdown: str, folder: str, repository: str | None) -> str:
     """Links of a page that lies in ``folder`` of the repository, as the site needs them."""
 
     def replace(match: re.Match[str]) -> str:
@@ -46,7 +50,7 @@ def _site_links(markdown: str, folder: str, config: MkDocsConfig) -> str:
         elif opening.startswith("!"):
             target = path
         else:
-            target = f"{config.repo_url}/blob/main/{path}"
+            target = f"{repository}/blob/main/{path}"
         return f"{opening}{target}{closing}"
 
     return LINK.sub(replace, markdown)
