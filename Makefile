@@ -1,7 +1,10 @@
 # make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
-# make test     all tests; ARGS="..." goes to pytest
+# make test     the tests, in parallel; ARGS="..." goes to pytest, such as ARGS="-k crop -n 0"
 # make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
-# make check    ruff, mypy and all tests
+# make check    the linters and the tests
+# make docs     the documentation site, in site/
+# make wheel    the wheel, in dist/, tried in an environment of its own
+# make picture  docs/demo.webp, the moving picture of README
 # make setup    only what the others need first: .venv and the ROS 2 interfaces
 # make clean    remove everything these have made
 #
@@ -24,6 +27,8 @@ ROS := $(DISTRO)
 CANDIDATES := python3
 VENV_OPTIONS := --system-site-packages
 EXTRAS := dev,colcon
+# The messages of these were compiled with NumPy 1.
+PINS := $(if $(filter humble jazzy,$(DISTRO)),"numpy<2")
 # carried along for distributions that lack it
 VISION_MSGS := $(wildcard $(addsuffix /share/vision_msgs,$(subst :, ,$(AMENT_PREFIX_PATH))))
 PACKAGES := . $(if $(VISION_MSGS),,third_party/vision_msgs)
@@ -53,15 +58,16 @@ VENV_DONE := .venv/.made-for-$(ROS)
 INTERFACES_DONE := .venv/.interfaces-built
 INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
 
-.PHONY: demo test parity check lint setup clean
+.PHONY: demo test parity check lint docs wheel picture setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
 	@$(ENV) python -m spmtrack_ros.demo $(if $(SOURCE),"$(SOURCE)") $(if $(BOX),--box $(BOX))
 
 test: setup
-	@$(ENV) python -m pytest $(ARGS)
+	@$(ENV) python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
+# one process, for the report is put together in it
 parity: setup
 	@$(ENV) python -m pytest -m golden --parity=docs/parity.md $(ARGS)
 
@@ -69,12 +75,27 @@ check: lint test
 
 lint: setup
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+
+wheel: setup
+	@rm -rf dist && mkdir -p build
+	@.venv/bin/python -m build --outdir dist . >build/wheel.log 2>&1 \
+		|| { cat build/wheel.log >&2; exit 1; }
+	@tools/check-wheel dist/*.whl
+
+picture: setup
+	@mkdir -p build
+	@$(ENV) spmtrack track synthetic --output build/picture.mp4
+	@$(ENV) python tools/animate.py build/picture.mp4 docs/demo.webp
 
 setup: $(INTERFACES_DONE)
 
 clean:
-	rm -rf .venv build install log demo_output *.egg-info
+	rm -rf .venv build dist install log site demo_output *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV_DONE): pyproject.toml setup.py
@@ -90,7 +111,7 @@ $(VENV_DONE): pyproject.toml setup.py
 		|| fail "ROS 2 wheels are for x86-64 Linux only; source a ROS 2 distribution"
 	@echo "==> Python packages, into .venv (PyTorch is large: minutes the first time)"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_OPTIONS) .venv
-	@.venv/bin/python -m pip install -qq -e ".[$(EXTRAS)]"
+	@.venv/bin/python -m pip install -qq -e ".[$(EXTRAS)]" $(PINS)
 	@ln -sfn ../../tools/ros-env $(ENV)
 	@touch $@
 

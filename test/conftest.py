@@ -7,6 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Workers of pytest-xdist share the processor: one thread each, and in the processes they start.
+# PyTorch reads this when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch

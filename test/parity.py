@@ -1,10 +1,10 @@
-"""How far this implementation is from the published one: compared by the golden tests, kept here.
+"""How far this implementation is from the published one, measured by the golden tests.
 
-    make parity        # the golden tests, and docs/parity.md from what they saw
+    make parity        # runs the golden tests and writes docs/parity.md
 
-The tests hand every comparison with a fixture to the ``parity`` fixture, which fails beyond the
-tolerance and otherwise remembers the largest deviation. There is no report of a failed run, nor
-of one that left a fixture out; a narrower choice of tests goes unnoticed.
+The tests pass every comparison with a fixture to the ``parity`` fixture, which fails beyond the
+tolerance and otherwise keeps the largest deviation. A failed run writes no report, and neither
+does one that left a fixture out. A narrower choice of tests is not detected.
 """
 
 from __future__ import annotations
@@ -26,6 +26,28 @@ from spmtrack_core.files import write_beside
 MANIFEST = Path(__file__).parent / "golden" / "manifest.json"
 INPUTS = {"README", "crop_image", "e2e_frames", "e2e_params"}
 """Files that hold nothing to compare with."""
+INTRODUCTION = """\
+# Parity with the published tracker
+
+This implementation, compared with numbers that the published one wrote to `test/golden`
+([what the files hold](../test/golden/README.md)). `make parity` wrote this page; it fails if a
+deviation exceeds its tolerance. A deviation is absolute, or relative to the expected value where
+the tolerance is only relative.
+
+"""
+HALF_PRECISION = """\
+
+## Half precision
+
+The published evaluation uses autocast. The fixtures are in float32, so there is no tolerance for
+it. Given the inputs of the float32 run in each frame, half precision stays close. Tracking on its
+own, it soon chooses other boxes, because the weights of the fixture are random and do not return
+to a target. So does float32 when its boxes are moved by 0.01 px, because crops have whole pixels.
+Trained weights do return: the last lines.
+
+| subject | quantity | deviation from float32 |
+|---|---|---|
+"""
 
 
 @dataclass
@@ -103,18 +125,19 @@ def _array(value) -> np.ndarray:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # with =, for before this is known pytest takes a FILE that exists for the tests to run
+    # Give it with =: pytest parses the command line once before it has this option, and would take
+    # an existing FILE for tests to run.
     parser.addoption("--parity", metavar="FILE", help="write the parity report (Markdown)")
 
 
 @pytest.fixture(scope="session")
 def parity(request: pytest.FixtureRequest) -> Iterator[Parity]:
-    """Where golden tests compare; writes the report at the end if all of them passed."""
+    """Collects the comparisons; writes the report at the end if all tests passed."""
     seen = Parity()
     yield seen
     target = request.config.getoption("--parity")
     if target and not request.session.testsfailed:
-        assert not seen.left_out(), f"no report, for nothing compared {seen.left_out()}"
+        assert not seen.left_out(), f"no report: no test compared {seen.left_out()}"
         text = report(seen)
         write_beside(target, lambda path: Path(path).write_text(text, encoding="utf-8"))
 
@@ -122,13 +145,7 @@ def parity(request: pytest.FixtureRequest) -> Iterator[Parity]:
 def report(seen: Parity) -> str:
     """docs/parity.md."""
     lines = [
-        "# Parity with the published tracker",
-        "",
-        "The numbers that the published implementation recorded in `test/golden`, against this",
-        "one; what the files hold is told in [their README](../test/golden/README.md). Made by",
-        "`make parity`, which fails beyond a tolerance. A deviation is absolute, or relative to",
-        "the expected value where the tolerance is only relative.",
-        "",
+        *INTRODUCTION.splitlines(),
         f"PyTorch {torch.__version__}, timm {timm.__version__}, Python "
         f"{platform.python_version()}, CPU ({torch.backends.cpu.get_cpu_capability()}), float32.",
         "",
@@ -144,16 +161,6 @@ def report(seen: Parity) -> str:
         lines.append(
             f"| `{fixture}` | {quantity} | {row.values:,} | {row.tolerance} | {off} | {share} |"
         )
-    lines += ["", "## Half precision", ""]
-    lines += [
-        "Autocast, as in the published evaluation, has no tolerance: the fixtures are in float32.",
-        "With the inputs of float32 it stays close. Left to itself on the fixture, whose weights",
-        "are random, it soon takes another path; so does float32 once its boxes are moved by",
-        "0.01 px, for crops snap to whole pixels and such weights have no target to come back to.",
-        "Trained weights have: the last lines.",
-        "",
-        "| subject | quantity | deviation from float32 |",
-        "|---|---|---|",
-    ]
+    lines += HALF_PRECISION.splitlines()
     lines += [f"| {s} | {q} | {text} |" for (s, q), text in sorted(seen.notes.items())]
     return "\n".join(lines) + "\n"

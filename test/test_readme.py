@@ -1,7 +1,8 @@
-"""What the README promises exists: targets, commands, topics and the Python lines."""
+"""What README and docs promise exists: targets, commands, topics, files and the Python lines."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -66,22 +67,63 @@ def test_every_spmtrack_command_is_understood(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
 
 
-def test_every_topic_and_service_of_the_table_is_in_the_node():
-    source = (ROOT / "spmtrack_ros" / "tracker_node.py").read_text()
-    rows = re.findall(r"^\| (?:sub|pub|srv) \| (.+?) \|", README, re.MULTILINE)
-    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+def test_every_topic_and_service_of_the_node_graph_is_documented():
+    (graph,) = blocks("mermaid")
+    interface = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
+    names = re.findall(r"[~/]*\b[a-z_]+\b", " ".join(re.findall(r'-- "(.+?)" -->', graph)))
+    names = [name for name in names if name not in {"br", "/", "service"} and name != "/br"]
+    assert len(names) >= 9
+    for name in names:
+        assert re.search(rf"^\| `{re.escape(name)}` ", interface, re.MULTILINE), name
+
+
+def test_every_topic_and_service_in_the_docs_is_in_the_node():
+    interface = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text() for path in (ROOT / "spmtrack_ros").glob("*.py"))
+    types = r"\w+_msgs/\w+|std_srvs/\w+|spmtrack_ros/\w+"
+    names = re.findall(rf"^\| `(\S+)` \| (?:{types}) \|", interface, re.MULTILINE)
     assert len(names) >= 10
     for name in names:
-        assert f'"{name}"' in source, name
+        assert f'"{name.removesuffix("/compressed")}"' in source, name
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_finished_and_their_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)", text):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+    for name in re.findall(r"\brecipes/\w+\.yaml", text):
+        assert (ROOT / name).exists(), name
     assert not re.findall(r"^[A-Z]+_[A-Z_]+$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_prose_are_narrow(page):
+    """At most 100 columns outside tables; a line that is one link may be longer."""
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        table, link = line.startswith("|"), re.fullmatch(r"[^\s]*\]\(\S+\)\S*", line.strip())
+        assert len(line) <= 100 or table or link, f"{page}:{number} has {len(line)} columns"
+
+
+@pytest.mark.parametrize(
+    ("folder", "link", "expected"),
+    [
+        ("", "[a](docs/ros.md#no-image)", "[a](ros.md#no-image)"),
+        ("", "![a](docs/demo.webp)", "![a](demo.webp)"),
+        ("", "[a](LICENSE)", "[a](URL/blob/main/LICENSE)"),
+        ("", "[a](https://ros.org/x.md)", "[a](https://ros.org/x.md)"),
+        ("docs", "[a](nano.md)", "[a](nano.md)"),
+        ("docs", "[a](../recipes/nano.yaml)", "[a](URL/blob/main/recipes/nano.yaml)"),
+        ("docs", "![a](../benchmarks/x.png)", "![a](benchmarks/x.png)"),
+        ("docs", "[a](#memory)", "[a](#memory)"),
+    ],
+)
+def test_links_of_the_documentation_site(folder, link, expected, monkeypatch):
+    pytest.importorskip("mkdocs", reason="mkdocs builds the documentation site")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    docs_site = importlib.import_module("docs_site")
+    assert docs_site.site_links(link, folder, "URL") == expected
 
 
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():

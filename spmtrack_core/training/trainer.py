@@ -1,10 +1,10 @@
 """The trainer, to be read downwards: devices, data, parameters, loop, files of the run.
 
-    spmtrack train config/train_spmtrack_b.yaml                       # a run
-    spmtrack train config/train_spmtrack_b.yaml --dry-run             # two steps: memory and speed
-    spmtrack train config/train_spmtrack_b.yaml --resume              # go on after an interruption
-    spmtrack train config/train_spmtrack_b.yaml --time-limit 230      # end before a queue does
-    spmtrack train config/train_spmtrack_b.yaml devices=8             # every GPU of this computer
+    spmtrack train recipes/spmtrack_b.yaml                       # a run
+    spmtrack train recipes/spmtrack_b.yaml --dry-run             # two steps: memory and speed
+    spmtrack train recipes/spmtrack_b.yaml --resume              # go on after an interruption
+    spmtrack train recipes/spmtrack_b.yaml --time-limit 230      # end before a queue does
+    spmtrack train recipes/spmtrack_b.yaml devices=8             # every GPU of this computer
     torchrun --nnodes 2 --nproc-per-node 8 ... $(which spmtrack) train ... devices=8 nodes=2
 
 The folder of a run holds ``config.yaml`` (what it was really run with), ``log.csv`` and events for

@@ -6,8 +6,11 @@ import os
 import random
 from pathlib import Path
 
-# Nobody else's topics in these tests, and theirs on nobody else's machine.
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+# Tests hear no topics but their own: neither those of the machine nor those of another worker of
+# pytest-xdist. 101 is prime, so workers have different domains.
+_domain = int(os.environ.get("ROS_DOMAIN_ID") or random.SystemRandom().randint(1, 100))
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["ROS_DOMAIN_ID"] = str(1 + (_domain - 1 + 13 * _worker) % 101)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 _PROFILE = Path(__file__).parents[2] / "config" / "fastdds_large_images.xml"
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(_PROFILE))

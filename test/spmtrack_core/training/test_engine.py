@@ -36,7 +36,7 @@ from spmtrack_core.training.trainer import (
     training_batches,
 )
 
-CONFIG = Path(__file__).parents[3] / "config"
+RECIPES = Path(__file__).parents[3] / "recipes"
 SPMTRACK = Path(sys.executable).with_name("spmtrack")
 TORCHRUN = SPMTRACK.with_name("torchrun")
 
@@ -235,7 +235,7 @@ def test_two_computers_are_the_same_run(settings, alone):
     assert_same(output, alone)
 
 
-@pytest.mark.parametrize("recipe", ["train_spmtrack_b", "train_spmtrack_b_got10k"])
+@pytest.mark.parametrize("recipe", ["spmtrack_b", "spmtrack_b_got10k"])
 def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_path):
     """The walk-throughs of docs/training.md: all but the sizes is as in their files."""
     for name, make in (("LaSOT", make_lasot), ("TrackingNet", make_trackingnet),
@@ -243,7 +243,7 @@ def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_pa
         make(tmp_path / "data" / name)
     text(tmp_path / "data" / "got10k_vot_exclude.txt", "GOT-10k_Train_000005")
     torch.save(trunk_part("default"), tmp_path / "dinov2.pth")
-    tree = yaml.safe_load((CONFIG / f"{recipe}.yaml").read_text())
+    tree = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
     tree["model"] = {"trunk": "explicit", "embed_dim": 64, "depth": 3, "num_heads": 4,
                      "mlp_hidden": 256, "template_hw": [56, 56], "search_hw": [98, 98],
                      "rank": 2, "alpha": 2.0, "experts": 2}  # fmt: skip
@@ -329,10 +329,10 @@ def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
         "log_every=1", "validation_every=2", "checkpoint_every=2", "tracker.lost_threshold=0.3",
     ]  # fmt: skip
     sheet = tmp_path / "sheet.png"
-    code, _, err = spmtrack("train", CONFIG / "train_own_clips.yaml", *change, "--show", sheet)
+    code, _, err = spmtrack("train", RECIPES / "own_clips.yaml", *change, "--show", sheet)
     assert code == 0, err
     assert cv2.imread(str(sheet)).shape[0] == 12 * (224 + 4)  # what nano sees
-    code, _, err = spmtrack("train", CONFIG / "train_own_clips.yaml", *change)
+    code, _, err = spmtrack("train", RECIPES / "own_clips.yaml", *change)
     assert code == 0, err
     adapted = load_checkpoint(tmp_path / "run" / "weights.safetensors")
     before = load_checkpoint(Path(__file__).parents[3] / "spmtrack_core/weights/nano.safetensors")

@@ -409,7 +409,7 @@ def test_a_device_that_is_not_there(config):
         train(replace(config, device="abacus"))
 
 
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("config/train_*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("recipes/*.yaml")), ids=str)
 def test_shipped_settings_can_be_read(path):
-    assert path.read_text().startswith(f"# spmtrack train config/{path.name}\n")
+    assert path.read_text().startswith(f"# spmtrack train recipes/{path.name}\n")
     load_yaml(path, TrainConfig)
