@@ -1,4 +1,4 @@
-"""What the node says on /diagnostics: rates, latency, and why no image arrives. Free of ROS."""
+"""The values of /diagnostics: rates, latency, and why no image arrives. Free of ROS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 
 @dataclass(frozen=True)
 class Publisher:
-    """Someone who publishes on the image topic."""
+    """A publisher of the image topic."""
 
     node: str
     type: str
@@ -23,16 +23,16 @@ class Publisher:
 def why_no_image(
     topic: str, expected_type: str, reliable: bool, publishers: Sequence[Publisher]
 ) -> str:
-    """The likeliest cause of silence on a topic and its cure, in one sentence.
+    """The most likely cause of a silent topic and the cure, in one sentence.
 
-    ``reliable`` is what the subscription asks for; ``expected_type`` is for instance
+    ``reliable`` is the reliability of the subscription; ``expected_type`` is for instance
     ``sensor_msgs/msg/Image``.
     """
     if not publishers:
-        return f"nobody publishes on {topic}: is the camera running, is image_topic right?"
+        return f"no node publishes {topic}: start the camera or set image_topic"
     others = [each for each in publishers if each.type != expected_type]
     if len(others) == len(publishers):
-        text = f"{topic} carries {others[0].type}, not {expected_type}"
+        text = f"{topic} has the type {others[0].type}, expected {expected_type}"
         return f"{text}: set image_transport or image_topic"
     if reliable and not any(each.reliable for each in publishers):
         return (
@@ -47,33 +47,32 @@ def why_no_image(
     )
 
 
-_NEWEST = 1000
-"""Images whose times are kept: many more than come between two messages, and never more."""
+_MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
 
 
-class Period:
-    """Collects the times of the images processed between two messages.
+class RateWindow:
+    """Rates and times of the images processed between two messages.
 
-    Only one thread may call :meth:`add`; :meth:`report` may be called from another.
+    One thread may call :meth:`add` and another one :meth:`report`.
     """
 
     def __init__(self, now: float) -> None:
-        self._times: deque[tuple[float, float]] = deque(maxlen=_NEWEST)
+        self._times: deque[tuple[float, float]] = deque(maxlen=_MAX_SAMPLES)
         self._last = Counters()
         self._last_time = now
 
     def add(self, latency: float, processing: float) -> None:
-        """An image was published ``latency`` s after its stamp, ``processing`` s of it work."""
+        """Add an image: s from its stamp to the publication, and s of processing in that."""
         self._times.append((latency, processing))
 
     def report(
         self, now: float, counters: Counters, enabled: bool, target: Target | None, hint: str
     ) -> tuple[int, str, dict[str, str]]:
-        """Level, message and values since the last report; ``now`` is later than that, in s.
+        """Level, message and values since the last report; ``now`` is in s.
 
-        ``hint`` is for the case that no image arrived.
+        ``hint`` is the message if no image arrived.
         """
-        times, self._times = self._times, deque(maxlen=_NEWEST)
+        times, self._times = self._times, deque(maxlen=_MAX_SAMPLES)
         last, self._last = self._last, counters
         elapsed, self._last_time = now - self._last_time, now
         received = counters.received - last.received

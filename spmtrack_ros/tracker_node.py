@@ -47,11 +47,11 @@ from spmtrack_ros.conversions import (
     image_to_array,
     stamp_to_ns,
 )
-from spmtrack_ros.diagnostics import Period, Publisher, why_no_image
+from spmtrack_ros.diagnostics import Publisher, RateWindow, why_no_image
 from spmtrack_ros.msg import TrackState, TrackStateArray
-from spmtrack_ros.parameters import read_parameters
+from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
-from spmtrack_ros.session import Code, InitRequest, Outcome, Reply, Session, State, Target
+from spmtrack_ros.session import Code, FrameReport, InitRequest, Reply, Session, State, Target
 from spmtrack_ros.srv import InitTarget, RemoveTarget
 
 
@@ -61,19 +61,19 @@ class TrackerNode(Node):
     def __init__(self) -> None:
         """Load the weights and open all topics.
 
-        Raises ``ValueError`` or ``FileNotFoundError`` for a parameter that cannot be used.
+        Raises ``ValueError`` or ``FileNotFoundError`` for an unusable parameter.
         """
         super().__init__("spmtrack")
-        self.parameters = settings = read_parameters(self)
+        self.parameters = settings = read_parameters(self, TrackerParameters)
         self._tracker = self._load()
         self._weights_threshold = self._tracker.config.lost_threshold
         self._set_threshold()
         self._last_header = Header()
-        self._last_outcome: Outcome | None = None
+        self._last_report: FrameReport | None = None
         self._camera_info: CameraInfo | None = None
         self._last_seen: tuple[str, State] | None = None
         self._detector_request: Future[Reply] | None = None
-        self._period = Period(time.monotonic())
+        self._rates = RateWindow(time.monotonic())
         compressed = settings.image_transport == "compressed"
         self._decode = compressed_to_array if compressed else image_to_array
 
@@ -102,7 +102,7 @@ class TrackerNode(Node):
         self.session = Session(
             self._tracker,
             self._decode,
-            on_outcome=self._on_outcome,
+            on_report=self._on_report,
             on_change=self._publish_status,
             on_error=self._on_error,
             buffer_size=settings.frame_buffer,
@@ -112,7 +112,7 @@ class TrackerNode(Node):
         reliability = ReliabilityPolicy[settings.image_reliability.upper()]
         self._images = self.create_subscription(
             CompressedImage if compressed else ImageMessage,
-            # The name first, then the ending: so that a remapping of `image` holds for both.
+            # Resolved before the suffix is added, so that a remapping of `image` holds for both.
             self.resolve_topic_name("image") + ("/compressed" if compressed else ""),
             self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
@@ -132,8 +132,7 @@ class TrackerNode(Node):
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             qos_overriding_options=overridable,
         )
-        # Calls that wait for the worker are coroutines; images, being in the node's own group,
-        # go on arriving meanwhile.
+        # Calls that wait for the worker are coroutines; images keep arriving meanwhile.
         waiting = ReentrantCallbackGroup()
         self.create_service(
             InitTarget, "~/init_target", self._on_init_target, callback_group=waiting
@@ -143,7 +142,7 @@ class TrackerNode(Node):
         self.create_service(SetBool, "~/enable", self._on_enable)
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            # simulated time may stand still: then above all is there something to explain
+            # on the steady clock: a simulated clock that stands still is worth a report
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self.create_timer(settings.diagnostics_period, self._on_diagnostics, clock=steady)
 
@@ -155,16 +154,16 @@ class TrackerNode(Node):
             self.session.init(request, float("inf")).add_done_callback(self._log_reply)
 
     def close(self) -> None:
-        """End the worker; the node can be destroyed after that."""
+        """End the worker, after which the node can be destroyed."""
         self.session.close()
 
     def _load(self) -> Any:
         settings, started = self.parameters, time.perf_counter()
-        # PyTorch is imported only here: wrong parameters are answered, and Ctrl-C heard, before.
+        # Imports PyTorch, which takes seconds: wrong parameters are reported before.
         tracker = spmtrack_core.load_tracker(
             settings.weights, settings.device, precision=settings.precision
         )
-        # The first run allocates memory and chooses kernels: not while the target moves away.
+        # The first inference allocates memory and selects kernels: better without a target.
         tracker.warm_up()
         loaded = time.perf_counter() - started
         self.get_logger().info(
@@ -175,10 +174,10 @@ class TrackerNode(Node):
     def _set_threshold(self) -> None:
         given, own = self.parameters.lost_threshold, self._weights_threshold
         config = replace(self._tracker.config, lost_threshold=given if given >= 0 else own)
-        self._tracker.config = config  # what the worker has begun with goes on as it was
+        self._tracker.config = config  # an image in progress keeps the old one
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Take what may be set at any time; rclpy refuses the rest, and what is out of range."""
+        """Apply live parameters; rclpy rejects the others and values out of range."""
         values = {each.name: each.value for each in changes if hasattr(self.parameters, each.name)}
         try:
             self.parameters = self.parameters.changed(values)
@@ -197,9 +196,9 @@ class TrackerNode(Node):
 
     # Results out, in the worker thread
 
-    def _on_outcome(self, outcome: Outcome) -> None:
-        header, target = outcome.frame.message.header, outcome.target
-        self._last_header, self._last_outcome = header, outcome
+    def _on_report(self, report: FrameReport) -> None:
+        header, target = report.frame.message.header, report.target
+        self._last_header, self._last_report = header, report
         array = Detection2DArray(header=header)
         if target is not None and target.state is State.TRACKING:
             detection = fill_detection(
@@ -213,43 +212,43 @@ class TrackerNode(Node):
             )
             self._detection.publish(detection)
             array.detections = [detection]
-            self._publish_bearing(outcome, target)
+            self._publish_bearing(report, target)
         self._detections.publish(array)
         self._publish_status()
         now = self.get_clock().now().nanoseconds
-        self._period.add((now - outcome.frame.stamp_ns) / 1e9, outcome.seconds)
+        self._rates.add((now - report.frame.stamp_ns) / 1e9, report.seconds)
         self._log_change(target)
         watched = [each for each in self._debug_images if each[0].get_subscription_count()]
         if watched:
-            with contextlib.suppress(ValueError):  # an image that cannot be read is not drawn
-                image = outcome.image
+            with contextlib.suppress(ValueError):  # an unreadable image is not drawn
+                image = report.image
                 if image is None:
-                    image = self._decode(outcome.frame.message)
+                    image = self._decode(report.frame.message)
                 drawn = draw_target(image, target)
                 for topic, kind, fill in watched:
                     topic.publish(fill(kind(), drawn, header))
 
-    def _publish_bearing(self, outcome: Outcome, target: Target) -> None:
-        info, image = self._camera_info, outcome.image
+    def _publish_bearing(self, report: FrameReport, target: Target) -> None:
+        info, image = self._camera_info, report.image
         if info is None or image is None:
             return
         x, y, w, h = target.box_xywh
-        centre = (x + w / 2, y + h / 2)
+        center = (x + w / 2, y + h / 2)
         try:
-            ray = direction(info, image.shape[:2], centre, self.parameters.rectified)
+            ray = direction(info, image.shape[:2], center, self.parameters.rectified)
         except ValueError as error:
             self.get_logger().warning(f"no bearing: {error}", throttle_duration_sec=10.0)
             return
-        message = Vector3Stamped(header=outcome.frame.message.header)
+        message = Vector3Stamped(header=report.frame.message.header)
         message.vector.x, message.vector.y, message.vector.z = ray
         self._bearing.publish(message)
 
     def _publish_status(self) -> None:
-        """The newest image's header with the state as it is now, which may have changed since.
+        """Publish the present state with the header of the newest image.
 
-        The session calls one listener at a time, so what is latched last is true.
+        The session calls one listener at a time, so the state latched last is the newest.
         """
-        target, outcome = self.session.target, self._last_outcome
+        target, report = self.session.target, self._last_report
         message = TrackStateArray(header=self._last_header, enabled=self.session.enabled)
         if target is not None:
             state = TrackState(
@@ -261,8 +260,8 @@ class TrackerNode(Node):
             state.score = target.score
             fill_bbox(state.bbox, target.box_xywh)
             message.targets = [state]
-            if outcome is not None:
-                message.processing_time, message.message = outcome.seconds, outcome.error
+            if report is not None:
+                message.processing_time, message.message = report.seconds, report.error
         self._status.publish(message)
 
     def _log_change(self, target: Target | None) -> None:
@@ -286,7 +285,7 @@ class TrackerNode(Node):
         started = self._init(
             request.header, request.bbox, request.id, request.label, request.normalized
         )
-        # The answer comes in the worker thread; as a task it also wakes the executor up.
+        # Set in the worker thread; the task wakes the executor up.
         started.add_done_callback(
             lambda done: executor.create_task(answer.set_result, done.result())
         )
@@ -299,11 +298,11 @@ class TrackerNode(Node):
 
     def _on_init_detection(self, message: Detection2D) -> None:
         label = message.results[0].hypothesis.class_id if message.results else ""
-        # Of several only the newest waits: a detector sends faster than a busy tracker can start.
+        # Only the newest waits: a detector may send faster than a busy tracker can start.
         request = self._init(
             message.header, message.bbox, message.id, label, False, self._detector_request
         )
-        if not request.done():  # a refused one has replaced nothing
+        if not request.done():  # a rejected one has replaced nothing
             self._detector_request = request
 
     def _init(
@@ -369,7 +368,7 @@ class TrackerNode(Node):
         reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         expected = f"sensor_msgs/msg/{kind.__name__}"
         session = self.session
-        level, text, values = self._period.report(
+        level, text, values = self._rates.report(
             time.monotonic(),
             session.counters,
             session.enabled,
@@ -386,7 +385,7 @@ class TrackerNode(Node):
 
 
 def draw_target(image: Image, target: Target | None) -> Image:
-    """A copy of the image with the target's box, where it has one, and a line about it."""
+    """A copy of the image with the target's box, if visible, and a caption."""
     if target is None:
         return draw_box(image, None, "no target", WHITE)
     tracking = target.state is State.TRACKING
@@ -397,7 +396,7 @@ def draw_target(image: Image, target: Target | None) -> Image:
 
 
 def work(node: TrackerNode) -> int:
-    """Spin until a signal comes."""
+    """Spin until a signal arrives."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -409,10 +408,10 @@ def work(node: TrackerNode) -> int:
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Run the node until SIGINT or SIGTERM: exit code 0, or 2 if a parameter cannot be used."""
+    """Run the node until SIGINT or SIGTERM: exit code 0, or 2 for a wrong parameter."""
     code = run_program("spmtrack", TrackerNode, work, args)
-    # All that is ours is closed. To take PyTorch apart as well lasts seconds on a busy machine,
-    # and `ros2 launch` gets impatient with a process that is not gone after five.
+    # The node is closed. Unloading PyTorch takes seconds on a busy machine, and `ros2 launch`
+    # escalates to SIGTERM after five.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -25,8 +25,9 @@ MAY_SEE = {
     f"{CORE}.cli": GROUND | {"model", "data", "tracking", "training", "evaluation", "export"},
     "spmtrack_ros": {"geometry", "tracking"},
 }
-# the two programs that play and record video around the node
-PLAYERS = {"spmtrack_ros/video_publisher.py", "spmtrack_ros/demo.py"}
+# the programs that play and record video around the node
+PLAYERS = {"spmtrack_ros/video_publisher.py", "spmtrack_ros/demo.py",
+           "spmtrack_ros/recorder.py"}  # fmt: skip
 FILES = sorted(p for part in (CORE, "spmtrack_ros") for p in (ROOT / part).rglob("*.py"))
 
 

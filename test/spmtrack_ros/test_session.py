@@ -16,7 +16,7 @@ SECOND = 1_000_000_000
 
 
 class FakeTracker:
-    """Answers with the frame's own number as x; frames hold their number in the first pixel."""
+    """Returns the frame's number, which is in its first pixel, as x of the box."""
 
     def __init__(self):
         self.log = []  # ("init" | "update", frame number)
@@ -47,11 +47,11 @@ class FakeTracker:
 
 
 class Bench:
-    """A session, its tracker, and what came out."""
+    """A session, its tracker and its output."""
 
     def __init__(self, **options):
         self.tracker = FakeTracker()
-        self.outcomes, self.errors, self.changes = [], [], []
+        self.reports, self.errors, self.changes = [], [], []
         self.arrived = threading.Condition()
         self.session = Session(
             self.tracker, self.decode, self.note, on_error=self.errors.append,
@@ -63,9 +63,9 @@ class Bench:
             raise ValueError("image encoding 'yuv' is not supported")
         return np.full((100, 200, 3), message, np.uint8)
 
-    def note(self, outcome):
+    def note(self, report):
         with self.arrived:
-            self.outcomes.append(outcome)
+            self.reports.append(report)
             self.arrived.notify_all()
 
     def push(self, number, wait=True):
@@ -73,7 +73,7 @@ class Bench:
         self.session.push(number * SECOND, number)
         if wait:
             self.wait_for(number)
-        return self.outcomes[-1] if wait else None
+        return self.reports[-1] if wait else None
 
     def wait_for(self, number):
         with self.arrived:
@@ -90,7 +90,7 @@ class Bench:
 
     @property
     def reported(self):
-        return [outcome.frame.message for outcome in self.outcomes]
+        return [report.frame.message for report in self.reports]
 
     def init(self, box=BOX, timeout=5.0, **options):
         return self.session.init(InitRequest(box, **options), timeout)
@@ -120,8 +120,8 @@ def bench(make_bench):
 
 
 def test_without_a_target_each_image_is_reported_and_none_is_decoded(bench):
-    outcome = bench.push(1)
-    assert (outcome.target, outcome.image, outcome.error) == (None, None, "")
+    report = bench.push(1)
+    assert (report.target, report.image, report.error) == (None, None, "")
     assert bench.session.counters == Counters(received=1, processed=1)
     assert bench.tracker.log == []
 
@@ -131,10 +131,10 @@ def test_a_target_is_followed(bench):
     reply = bench.start(label="cat")
     assert (reply.code, reply.stamp_ns, reply.score) == (Code.OK, 1 * SECOND, 1.0)
     assert reply.frames_caught_up == 0
-    outcome = bench.push(2)
-    assert outcome.target.box_xywh == (2.0, 20.0, 30.0, 40.0)
-    assert (outcome.target.id, outcome.target.label) == (reply.id, "cat")
-    assert outcome.target.state is State.TRACKING
+    report = bench.push(2)
+    assert report.target.box_xywh == (2.0, 20.0, 30.0, 40.0)
+    assert (report.target.id, report.target.label) == (reply.id, "cat")
+    assert report.target.state is State.TRACKING
     assert bench.tracker.log == [("init", 1), ("update", 2)]
 
 
@@ -176,7 +176,7 @@ def test_start_on_an_earlier_image_catches_up_and_repeats_nothing(bench):
     assert (reply.code, reply.stamp_ns, reply.frames_caught_up) == (Code.OK, 3 * SECOND, 3)
     assert bench.tracker.log == [("init", 3), ("update", 4), ("update", 5), ("update", 6)]
     assert bench.session.target.box_xywh[0] == 6.0
-    # What was told last is the present, not the image of the box.
+    # The last report is about the newest image, not about the image of the box.
     assert [target.frame.message for target in bench.changes] == [6]
     bench.push(7)
     assert bench.reported == [1, 2, 3, 4, 5, 6, 7]
@@ -189,14 +189,14 @@ def test_init_while_inference_runs_uses_the_images_of_that_time(bench):
     for number in (3, 4):
         bench.push(number, wait=False)
     answer = bench.init(stamp_ns=3 * SECOND, id="new")
-    assert not answer.done()  # the truth is not known yet
+    assert not answer.done()  # the result is not known yet
     bench.tracker.gate.set()
     reply = answer.result(5)
     assert (reply.code, reply.id, reply.frames_caught_up) == (Code.OK, "new", 1)
     assert bench.tracker.log[-2:] == [("init", 3), ("update", 4)]
     bench.push(5)
     assert bench.reported == [1, 2, 3, 4, 5]  # 4 was waiting, and is not processed twice
-    assert bench.outcomes[2].target.box_xywh == BOX
+    assert bench.reports[2].target.box_xywh == BOX
 
 
 def test_init_waits_for_its_image(bench):
@@ -265,8 +265,8 @@ def test_a_tracker_that_fails_in_one_image_loses_the_target_there_only(bench):
     bench.push(1)
     bench.start()
     bench.tracker.fails = {("update", 2)}
-    outcome = bench.push(2)
-    assert outcome.target.state is State.LOST and "out of memory" in outcome.error
+    report = bench.push(2)
+    assert report.target.state is State.LOST and "out of memory" in report.error
     assert bench.push(3).target.state is State.TRACKING
     assert bench.session.counters.errors == 1 and "out of memory" in bench.errors[0]
 
@@ -290,20 +290,20 @@ def test_a_broken_image_is_reported_and_the_next_one_processed(bench):
     assert bench.start().code is Code.OK
     bench.session.push(3 * SECOND, "broken")
     with bench.arrived:
-        assert bench.arrived.wait_for(lambda: len(bench.outcomes) == 3, 5)
-    assert "yuv" in bench.outcomes[-1].error
+        assert bench.arrived.wait_for(lambda: len(bench.reports) == 3, 5)
+    assert "yuv" in bench.reports[-1].error
     assert bench.push(4).target.state is State.TRACKING
 
 
 def test_a_listener_that_fails_does_not_end_the_worker(bench):
-    note, failures = bench.session._on_outcome, iter([RuntimeError("publisher is gone")])
+    note, failures = bench.session._on_report, iter([RuntimeError("publisher is gone")])
 
-    def listener(outcome):
+    def listener(report):
         for failure in failures:
             raise failure
-        note(outcome)
+        note(report)
 
-    bench.session._on_outcome = listener
+    bench.session._on_report = listener
     bench.push(1, wait=False)
     deadline = time.monotonic() + 5
     while not bench.errors and time.monotonic() < deadline:
@@ -330,7 +330,7 @@ def test_removed_while_inference_runs_stays_removed(bench, how):
     getattr(bench.session, how)()
     bench.tracker.gate.set()
     bench.wait_for(2)
-    assert bench.outcomes[-1].target is None and bench.session.target is None
+    assert bench.reports[-1].target is None and bench.session.target is None
 
 
 @pytest.mark.parametrize("how", ["remove", "reset"])
@@ -361,7 +361,7 @@ def test_switched_off_ignores_images_and_keeps_the_target(bench):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The session's time: its one entry."""
+    """The session's clock, in s, as a list of one number."""
     now = [100.0]
     fake = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
     monkeypatch.setattr("spmtrack_ros.session.time", fake)
@@ -446,7 +446,7 @@ def test_switched_off_when_the_tracker_has_the_new_target(bench):
     bench.session.enable(False)
     bench.tracker.gate.set()
     reply = answer.result(5)
-    assert reply.code is Code.OK and "switched off" in reply.message
+    assert reply.code is Code.OK and "disabled" in reply.message
     assert bench.session.target.id == bench.changes[-1].id == "new"
     bench.session.enable(True)
     assert bench.push(2).target.id == "new"
@@ -504,29 +504,29 @@ def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
 def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
     bench.push(1)
     bench.start()
-    report, done = bench.session._report, threading.Event()
+    report_now, done = bench.session._report, threading.Event()
 
-    def report_late(outcome):
+    def report_late(report):
         getattr(bench.session, how)(*([False] if how == "enable" else []))
-        report(outcome)
+        report_now(report)
         done.set()
 
     bench.session._report = report_late
     bench.push(2, wait=False)
     assert done.wait(5)
-    targets = [outcome.target for outcome in bench.outcomes]
+    targets = [report.target for report in bench.reports]
     assert targets == ([None] if how == "enable" else [None, None])
 
 
 def test_listeners_are_called_one_at_a_time(bench):
-    entered, go_on, note = threading.Event(), threading.Event(), bench.session._on_outcome
+    entered, go_on, note = threading.Event(), threading.Event(), bench.session._on_report
 
-    def slow(outcome):
+    def slow(report):
         entered.set()
         assert go_on.wait(5)
-        note(outcome)
+        note(report)
 
-    bench.session._on_outcome = slow
+    bench.session._on_report = slow
     bench.push(1, wait=False)
     assert entered.wait(5)
     remover = threading.Thread(target=bench.session.remove)
@@ -545,7 +545,7 @@ def test_close_answers_everyone_and_refuses_the_rest(make_bench):
     assert waiting.result(5).code is Code.CANCELLED
     assert bench.start().code is Code.CANCELLED
     bench.push(1, wait=False)
-    assert bench.outcomes == []
+    assert bench.reports == []
 
 
 def test_a_waiting_session_uses_no_processor(bench):
