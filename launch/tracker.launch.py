@@ -53,12 +53,15 @@ PARAMETERS["use_sim_time"] = ("", "Take the time from /clock.", ("", *BOOLEAN))
 
 def convert(name, text):
     """The value of a parameter that was given as text."""
-    kind = type(ROWS[name].default) if name in ROWS else bool
+    default = ROWS[name].default if name in ROWS else False
+    kind = type(default)
     if kind is bool:
         return text == "true"
     if kind is str:
         return ParameterValue(text, value_type=str)  # a name may look like a number
     try:
+        if kind is tuple and isinstance(default[0], str):
+            return text.split()
         if kind is tuple:
             return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
         return kind(text)

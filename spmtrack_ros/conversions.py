@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import math
+from collections.abc import Collection
 from typing import Any
 
 import cv2
@@ -195,6 +196,46 @@ def fill_detection(
     hypothesis.hypothesis.score = 0.0 if math.isnan(score) else min(max(float(score), 0.0), 1.0)
     detection.results = [hypothesis]
     return detection
+
+
+def fill_track_state(message: Any, target: Any, primary: bool, now: float) -> Any:
+    """Put a ``Target`` into an empty ``spmtrack_ros/TrackState``; return that.
+
+    ``now`` is the time in s of the monotonic clock.
+    """
+    message.header = target.frame.message.header
+    message.id, message.label = target.id, target.label
+    message.state, message.reason = target.state, target.reason
+    message.score = target.score
+    fill_bbox(message.bbox, target.box_xywh)
+    message.primary = primary
+    message.age = max(0.0, now - target.started)
+    fill_stamp(message.last_seen, target.last_seen_ns)
+    message.frames_lost = target.frames_lost
+    return message
+
+
+def fill_answer(response: Any, reply: Any) -> Any:
+    """Put a ``Reply`` into the response of a service of this package; return that."""
+    response.success = reply.code == 0
+    response.code, response.message = reply.code, reply.message
+    if hasattr(response, "init_stamp"):
+        response.id, response.score = reply.id, reply.score
+        fill_stamp(response.init_stamp, reply.stamp_ns)
+        response.frames_caught_up = reply.frames_caught_up
+    return response
+
+
+def best_class(detection: Any, classes: Collection[str] = ()) -> tuple[str, float]:
+    """class_id and score of the best hypothesis of a ``vision_msgs/Detection2D``.
+
+    With ``classes`` only of these; ``("", -inf)`` if there is none.
+    """
+    hypotheses = [each.hypothesis for each in detection.results]
+    scores = [(each.score, each.class_id) for each in hypotheses]
+    scores = [each for each in scores if not classes or each[1] in classes]
+    score, name = max(scores, default=(-math.inf, ""))
+    return name, score
 
 
 def _rgb(image: Any) -> Image:

@@ -6,9 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spmtrack_ros.session import Counters, State, Target
+import numpy as np
+
+from spmtrack_ros.snapshot import Counters, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
+
+_MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
 
 
 @dataclass(frozen=True)
@@ -47,57 +51,67 @@ def why_no_image(
     )
 
 
-_MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
-
-
 class RateWindow:
-    """Rates and times of the images processed between two messages.
+    """Rates and times of the images between two messages.
 
     One thread may call :meth:`add` and another one :meth:`report`.
     """
 
-    def __init__(self, now: float) -> None:
-        self._times: deque[tuple[float, float]] = deque(maxlen=_MAX_SAMPLES)
+    def __init__(self, now: float, busy_timeout: float = 5.0) -> None:
+        """``now`` is in s; processing one image for ``busy_timeout`` s is an error."""
+        self._busy_timeout = busy_timeout
+        self._samples: dict[str, deque[float]] = {}
         self._last = Counters()
         self._last_time = now
 
-    def add(self, latency: float, processing: float) -> None:
-        """Add an image: s from its stamp to the publication, and s of processing in that."""
-        self._times.append((latency, processing))
+    def add(self, **seconds: float) -> None:
+        """Add durations in s by name, such as the latency of an image."""
+        for name, value in seconds.items():
+            samples = self._samples.setdefault(name, deque(maxlen=_MAX_SAMPLES))
+            samples.append(max(0.0, value))  # negative after a jump of the clock
 
-    def report(
-        self, now: float, counters: Counters, enabled: bool, target: Target | None, hint: str
-    ) -> tuple[int, str, dict[str, str]]:
-        """Level, message and values since the last report; ``now`` is in s.
+    def report(self, session: Snapshot, hint: str) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values since the last report.
 
         ``hint`` is the message if no image arrived.
         """
-        times, self._times = self._times, deque(maxlen=_MAX_SAMPLES)
-        last, self._last = self._last, counters
-        elapsed, self._last_time = now - self._last_time, now
+        samples, self._samples = self._samples, {}
+        counters, last, self._last = session.counters, self._last, session.counters
+        elapsed, self._last_time = session.time - self._last_time, session.time
         received = counters.received - last.received
+        processed = counters.processed - last.processed
         errors = counters.errors - last.errors
-        state = target.state if target else State.IDLE
+        primary = session.primary
+        state = primary.state.name if primary else "IDLE"
         values = {
-            "state": state.name if enabled else "DISABLED",
-            "target": target.id if target else "",
+            "state": state if session.enabled else "DISABLED",
+            "target": primary.id if primary else "",
+            "targets": str(len(session.targets)),
             "images received": str(counters.received),
             "images processed": str(counters.processed),
             "images dropped": str(counters.dropped),
             "errors": str(counters.errors),
+            "images received per s": f"{received / elapsed:.1f}",
+            "images processed per s": f"{processed / elapsed:.1f}",
         }
-        processed = counters.processed - last.processed
-        values["images received per s"] = f"{received / elapsed:.1f}"
-        values["images processed per s"] = f"{processed / elapsed:.1f}"
-        if times:
-            for name, column in (("latency", 0), ("processing", 1)):
-                seconds = [row[column] for row in times]
-                values[f"{name} mean ms"] = f"{1000 * sum(seconds) / len(seconds):.1f}"
-                values[f"{name} max ms"] = f"{1000 * max(seconds):.1f}"
+        for name, seconds in samples.items():
+            times = 1000 * np.array(seconds)
+            values[f"{name} mean ms"] = f"{times.mean():.1f}"
+            values[f"{name} p50 ms"] = f"{np.percentile(times, 50):.1f}"
+            values[f"{name} p95 ms"] = f"{np.percentile(times, 95):.1f}"
+            values[f"{name} max ms"] = f"{times.max():.1f}"
+        for target in session.targets:
+            values[f"target '{target.id}'"] = f"{target.state.name} {target.score:.2f}"
+        if session.busy > self._busy_timeout:
+            return (
+                ERROR,
+                f"the tracker has been busy with one image for {session.busy:.0f} s",
+                values,
+            )
         if errors:
             return ERROR, f"{errors} failures, see the log", values
-        if not enabled:
+        if not session.enabled:
             return OK, "switched off", values
         if not received:
             return WARN, hint, values
-        return OK, {State.IDLE: "no target"}.get(state, state.name.lower()), values
+        return OK, state.lower() if primary else "no target", values

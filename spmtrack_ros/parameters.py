@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
+
+from spmtrack_ros.target import Limits
 
 
 def parameter(
@@ -84,6 +86,9 @@ class TrackerParameters(NodeParameters):
         (0.0, 0.0, 0.0, 0.0),
         "Box [x, y, w, h] in px to follow from the first image on; all zero: wait for a request.",
     )
+    max_targets: int = parameter(
+        8, "How many targets can be followed at a time.", (1, 32), live=True
+    )
     autostart: bool = parameter(
         True, "Process images from the start; false: after ~/enable is called."
     )
@@ -103,12 +108,43 @@ class TrackerParameters(NodeParameters):
     frame_buffer: int = parameter(
         30, "How many of the last images are kept for a target in an earlier image.", (1, 300)
     )
+    frame_buffer_mb: float = parameter(
+        256.0, "Most memory in MB for these images; the newest is always kept.", (1.0, 16384.0)
+    )
+    image_timeout: float = parameter(
+        2.0,
+        "Time in s without an image after which all targets count as lost.",
+        (0.05, 60.0),
+        live=True,
+    )
     init_timeout: float = parameter(
-        5.0, "Longest time in s that ~/init_target waits for its image.", (0.1, 60.0), live=True
+        5.0, "Longest time in s until ~/init_target answers.", (0.1, 60.0), live=True
+    )
+    init_min_side: float = parameter(
+        4.0, "Shortest side in px of a target's first box.", (0.001, 1000.0), live=True
+    )
+    init_max_part: float = parameter(
+        0.95, "Largest part of the image that a target's first box covers.", (0.01, 1.0), live=True
+    )
+    init_overlap: float = parameter(
+        0.5,
+        "IoU from which on a message on ~/init_detection or ~/init_detections is about a target "
+        "that is followed already.",
+        (0.0, 1.0),
+        live=True,
+    )
+    init_classes: tuple[str, ...] = parameter(
+        ("",), "Classes that ~/init_detections starts; one empty text: any.", live=True
+    )
+    init_min_score: float = parameter(
+        0.5, "Lowest score of a detection that ~/init_detections starts.", (0.0, 1.0), live=True
     )
     debug_image: bool = parameter(
         True,
         "Offer ~/debug_image and its /compressed, drawn only while someone subscribes.",
+    )
+    processing_timeout: float = parameter(
+        5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
     )
     diagnostics_period: float = parameter(
         1.0, "Time in s between messages on /diagnostics; 0: none.", (0.0, 60.0)
@@ -121,6 +157,11 @@ class TrackerParameters(NodeParameters):
             raise ValueError(f"{problem} four finite numbers")
         if self.has_init_box and min(box[2:]) <= 0:
             raise ValueError(f"{problem} a positive width and height")
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the parameters that the session needs."""
+        return Limits(**{row.name: getattr(self, row.name) for row in fields(Limits)})
 
     @property
     def has_init_box(self) -> bool:
@@ -160,7 +201,11 @@ def _read(node: Node, row: Any) -> Any:
 def _convert(row: Any, value: Any) -> Any:
     """A parameter's value in the type of its default; whole numbers are accepted as real ones."""
     default = row.default
-    if isinstance(default, tuple):
+    of_texts = isinstance(default, tuple) and isinstance(default[0], str)
+    if of_texts:
+        if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
+            return (value,) if isinstance(value, str) else tuple(value)
+    elif isinstance(default, tuple):
         if not isinstance(value, str):
             with contextlib.suppress(TypeError, ValueError):
                 return tuple(map(_to_float, value))
@@ -171,7 +216,11 @@ def _convert(row: Any, value: Any) -> Any:
         return value
     elif row.metadata["as_text"] and type(value) is int:
         return str(value)
-    kinds = {tuple: "a list of numbers", float: "a number", int: "a whole number"}
+    kinds = {
+        tuple: "a list of texts" if of_texts else "a list of numbers",
+        float: "a number",
+        int: "a whole number",
+    }
     kinds |= {bool: "true or false", str: "a text"}
     raise ValueError(f"parameter '{row.name}' is {value!r}: expected {kinds[type(default)]}")
 
