@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from spmtrack_ros.conversions import Image
 from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.request_queue import Pending, RequestQueue
 from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
 from spmtrack_ros.target import (
@@ -51,34 +52,24 @@ class Tracker(Protocol):
 class Session:
     """Runs one tracker over the newest images and answers requests meanwhile.
 
-    ``decode`` converts a message to an RGB image or raises ``ValueError``. ``on_report`` receives
-    every reported image and runs in the worker thread, ``on_change`` is called after every other
-    change of the state, ``on_error`` receives one sentence per failure and ``on_warning`` one per
-    disturbance from outside; only one of them runs at a time. ``limits`` may be set at any time.
+    ``decode`` converts a message to an RGB image or raises ``ValueError``. ``limits`` may be set
+    at any time.
     """
 
     def __init__(
         self,
         tracker: Tracker,
         decode: Callable[[Any], Image],
-        on_report: Callable[[FrameReport], None],
-        on_change: Callable[[], None] = lambda: None,
-        on_error: Callable[[str], None] = lambda text: None,
-        on_warning: Callable[[str], None] = lambda text: None,
+        listeners: Listeners,
         buffer: FrameBuffer | None = None,
         limits: Limits | None = None,
         enabled: bool = True,
     ) -> None:
         self._tracker = tracker
         self._decode = decode
-        self._on_report = on_report
-        self._on_change = on_change
-        self._on_error = on_error
-        self._on_warning = on_warning
+        self._listeners = listeners
         self.limits = limits or Limits()
 
-        # Serializes listeners, so that an older state is never published after a newer one.
-        self._listener_lock = threading.RLock()
         lock = threading.RLock()  # guards all of the below
         self._condition = threading.Condition(lock)  # wakes the worker
         self._alarm = threading.Condition(lock)  # wakes the thread that keeps deadlines
@@ -133,7 +124,7 @@ class Session:
         if order is Order.CLOCK_JUMPED and before is not None:
             seconds = (before.stamp_ns - stamp_ns) / 1e9
             text = f"the stamps of the images jumped back by {seconds:.3f} s"
-            self._notify(self._on_warning, f"{text}: older images were discarded")
+            self._listeners.warning(f"{text}: older images were discarded")
 
     def init(
         self, request: InitRequest, timeout: float, instead_of: Future[Reply] | None = None
@@ -165,7 +156,7 @@ class Session:
         """Choose the target that counts as the primary one; empty: the first one."""
         with self._condition:
             reply = self._targets.set_primary(target_id)
-        self._notify(self._on_change)
+        self._listeners.change()
         return reply
 
     def remove(self, target_id: str = "") -> Reply:
@@ -174,7 +165,7 @@ class Session:
             reply = self._targets.remove(target_id)
             pending = [] if target_id else self._requests.drop_all()
         _answer(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
-        self._notify(self._on_change)
+        self._listeners.change()
         return reply
 
     def reset(self) -> None:
@@ -184,7 +175,7 @@ class Session:
             self._discard_images()
             pending = self._requests.drop_all()
         _answer(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
-        self._notify(self._on_change)
+        self._listeners.change()
 
     def enable(self, enabled: bool) -> None:
         """Process or ignore images. The targets are kept."""
@@ -197,7 +188,7 @@ class Session:
                 pending = self._requests.drop_impatient()
             self._alarm.notify_all()
         _answer(pending, Reply(Code.DISABLED, "tracking was disabled meanwhile"))
-        self._notify(self._on_change)
+        self._listeners.change()
 
     def close(self) -> None:
         """Cancel all requests and end the threads, after the present image."""
@@ -247,7 +238,7 @@ class Session:
                 pending.reply(reply)
                 time.sleep(_ANSWER_SPACING)
             if stale:
-                self._notify(self._on_change)
+                self._listeners.change()
 
     def _stale_time(self) -> float:
         """When targets become LOST if no image arrives; infinite if none can."""
@@ -330,7 +321,7 @@ class Session:
             if frame is replayed[-1] or not pending.expired:
                 self._process(frame)
                 pending.frames_caught_up += 1
-        self._notify(self._on_change)
+        self._listeners.change()
         with self._condition:
             return self._reply(pending)
 
@@ -377,7 +368,7 @@ class Session:
     def _publish(self, report: FrameReport) -> None:
         """Report an image once, also if a target is started in an earlier image later."""
         number = report.frame.number
-        with self._listener_lock:
+        with self._listeners.lock:
             with self._condition:
                 if self._waiting is not None and self._waiting.number <= number:
                     self._waiting = None
@@ -391,22 +382,12 @@ class Session:
                 primary = primary if primary in targets else None
                 report = replace(report, targets=targets, primary=primary)
                 self._report = report
-            self._notify(self._on_report, report)
+            self._listeners.report(report)
 
     def _fail(self, text: str) -> None:
         with self._condition:
             self._counters = replace(self._counters, errors=self._counters.errors + 1)
-        self._notify(self._on_error, text)
-
-    def _notify(self, listener: Callable[..., None], *arguments: Any) -> None:
-        """Call a listener. Its failure is reported and ends neither worker nor request."""
-        with self._listener_lock:
-            try:
-                listener(*arguments)
-            except Exception as error:
-                if listener is not self._on_error:
-                    text = f"publishing failed: {type(error).__name__}: {error}"
-                    self._notify(self._on_error, text)
+        self._listeners.error(text)
 
 
 def _answer(requests: Iterable[Pending], reply: Reply) -> None:

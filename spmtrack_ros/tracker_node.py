@@ -33,6 +33,7 @@ from spmtrack_ros.conversions import (
 )
 from spmtrack_ros.diagnostics import Publisher, RateWindow, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
@@ -85,10 +86,7 @@ class TrackerNode(Node):
         self.session = Session(
             self._tracker,
             self._decode,
-            on_report=self._on_report,
-            on_change=self._on_change,
-            on_error=self._on_error,
-            on_warning=self.get_logger().warning,
+            Listeners(self._on_report, self._on_change, self._on_error, self.get_logger().warning),
             buffer=FrameBuffer(settings.frame_buffer, 1e6 * settings.frame_buffer_mb),
             limits=settings.limits,
             enabled=settings.autostart,

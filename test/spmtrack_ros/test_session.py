@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.session import Session
 from spmtrack_ros.snapshot import Counters
 from spmtrack_ros.target import Code, InitRequest, Limits, Reason, State
@@ -64,11 +65,11 @@ class Bench:
         self.tracker = FakeTracker()
         self.reports, self.errors, self.warnings, self.changes = [], [], [], []
         self.arrived = threading.Condition()
-        self.session = Session(
-            self.tracker, self.decode, self.note, on_error=self.errors.append,
-            on_warning=self.warnings.append, on_change=lambda: self.changes.append(self.target),
-            **options,
+        self.listeners = Listeners(
+            self.note, lambda: self.changes.append(self.target), self.errors.append,
+            self.warnings.append,
         )  # fmt: skip
+        self.session = Session(self.tracker, self.decode, self.listeners, **options)
 
     @property
     def target(self):
@@ -323,14 +324,14 @@ def test_a_broken_image_is_reported_and_the_next_one_processed(bench):
 
 
 def test_a_listener_that_fails_does_not_end_the_worker(bench):
-    note, failures = bench.session._on_report, iter([RuntimeError("publisher is gone")])
+    note, failures = bench.listeners.on_report, iter([RuntimeError("publisher is gone")])
 
     def listener(report):
         for failure in failures:
             raise failure
         note(report)
 
-    bench.session._on_report = listener
+    bench.listeners.on_report = listener
     bench.push(1, wait=False)
     deadline = time.monotonic() + 5
     while not bench.errors and time.monotonic() < deadline:
@@ -545,14 +546,14 @@ def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
 
 
 def test_listeners_are_called_one_at_a_time(bench):
-    entered, go_on, note = threading.Event(), threading.Event(), bench.session._on_report
+    entered, go_on, note = threading.Event(), threading.Event(), bench.listeners.on_report
 
     def slow(report):
         entered.set()
         assert go_on.wait(5)
         note(report)
 
-    bench.session._on_report = slow
+    bench.listeners.on_report = slow
     bench.push(1, wait=False)
     assert entered.wait(5)
     remover = threading.Thread(target=bench.session.remove)
