@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 
 class OpenCVTracker:
-    """VideoTracker one target with a tracker of OpenCV; ``make`` makes a new one for every target.
+    """Follows one target with a tracker of OpenCV; ``make`` makes a new one for every target.
 
     ``scored`` says whether it has a confidence: some have the method and no meaning in it.
     """
