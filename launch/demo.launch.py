@@ -1,57 +1,49 @@
-"""Plays a video to the node, follows its target and writes what came of it to a folder.
+"""Plays a video to the node, tracks its target and writes the results to a folder.
 
-    ros2 launch spmtrack_ros demo.launch.py source:=walk.mp4 box:='10 20 30 40'
+ros2 launch spmtrack_ros demo.launch.py source:=walk.mp4 box:='10 20 30 40'
 """
 
-import os
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    Shutdown,
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
+TRACKER = Path(__file__).with_name("tracker.launch.py")
+# The client uses these names; the demo ends with the node.
+FIXED = {"namespace": "", "node_name": "spmtrack", "image_topic": "image", "on_exit": "shutdown"}
 
 # name: (default, description)
 ARGUMENTS = {
     "source": ("synthetic", "video file, folder of images, camera index, or synthetic"),
-    "box": ("", "'x y w h' of the target in the first frame; empty: the source knows it"),
+    "box": ("", "'x y w h' of the target in the first frame; empty: the box of the source"),
     "output": ("demo_output", "folder for the results"),
-    "rate": ("0", "frames per second; 0: as the source says"),
+    "rate": ("0", "frames per second; 0: rate of the source"),
     "max_frames": ("0", "end after this many frames; 0: at the end of the source"),
-    "weights": ("nano", "name of bundled weights, or path of a checkpoint"),
-    "device": ("auto", "where inference runs: auto, cpu, cuda or cuda:N"),
-    "log_level": ("info", "lowest level logged: debug, info, warn, error or fatal"),
 }
 
 
-def start_nodes(context):
-    """The node, the publisher, and the client whose end is the end of it all."""
+def start_player_and_client(context):
+    """The publisher of the video, and the client, with which the launch ends."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     common = {
         "package": "spmtrack_ros",
-        "ros_arguments": ["--log-level", given["log_level"]],
+        "ros_arguments": ["--log-level", LaunchConfiguration("log_level").perform(context)],
         "output": "screen",
     }
-    text = {name: ParameterValue(given[name], value_type=str) for name in given}
-    tracker = Node(
-        executable="tracker_node",
-        parameters=[
-            str(CONFIG / "tracker.yaml"),
-            {"weights": text["weights"], "device": text["device"]},
-        ],
-        on_exit=Shutdown(reason="there is no tracker"),
-        **common,
-    )
     player = Node(
         executable="video_publisher",
         parameters=[
             {
-                "source": text["source"],
+                "source": ParameterValue(given["source"], value_type=str),
                 "rate": float(given["rate"]),
                 "max_frames": int(given["max_frames"]),
                 "wait_for_subscribers": 2,
@@ -73,18 +65,18 @@ def start_nodes(context):
         on_exit=Shutdown(reason="the demo is over"),
         **common,
     )
-    return [tracker, player, client]
+    return [player, client]
 
 
 def generate_launch_description():
-    """All arguments are declared here, so that --show-args lists them."""
+    """The arguments of tracker.launch.py, such as weights and device, are arguments here too."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    # Fast DDS loses large images without it.
-    environment = []
-    if PROFILES not in os.environ:
-        profile = str(CONFIG / "fastdds_large_images.xml")
-        environment = [SetEnvironmentVariable(PROFILES, profile)]
-    return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_nodes)])
+    tracker = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(TRACKER)), launch_arguments=FIXED.items()
+    )
+    return LaunchDescription(
+        [*declared, tracker, OpaqueFunction(function=start_player_and_client)]
+    )

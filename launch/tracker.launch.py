@@ -5,14 +5,21 @@ ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from spmtrack_ros.parameters import TrackerParameters
 
 CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
 PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -22,68 +29,82 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node", ()),
     "node_name": ("spmtrack", "name of the node, and of its topics and services", ()),
     "image_topic": ("image", "topic of the images, without the ending /compressed", ()),
-    "camera_info_topic": (
-        "",
-        "topic of the calibration; empty: beside image_topic",
-        (),
-    ),
+    "camera_info_topic": ("", "topic of the calibration; empty: beside image_topic", ()),
     "params_file": (str(CONFIG / "tracker.yaml"), "YAML file with the node's parameters", ()),
     "rviz": ("false", "start RViz as well", ("true", "false")),
     "rviz_config": (str(CONFIG / "tracker.rviz"), "configuration of RViz", ()),
     "log_level": ("info", "lowest level logged", ("debug", "info", "warn", "error", "fatal")),
+    "respawn": ("false", "start the node again when it ends", ("true", "false")),
+    "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
 }
-
-# Parameters of the node. Empty means: as params_file says; anything else wins over it.
-OVERRIDES = {
-    "weights": ("", "name of bundled weights, or path of a checkpoint", ()),
-    "device": ("", "where inference runs: auto, cpu, cuda or cuda:N", ()),
-    "precision": ("", "of the network's products", ("", "float32", "bfloat16", "float16")),
-    "image_transport": ("", "kind of images", ("", "raw", "compressed")),
-    "image_reliability": ("", "QoS of the images", ("", "best_effort", "reliable")),
-    "init_box": ("", "'x y w h' in px to follow from the first image on", ()),
-    "autostart": ("", "process images before ~/enable is called", ("", "true", "false")),
-    "rectified": ("", "the images are rectified", ("", "true", "false")),
-    "debug_image": ("", "offer ~/debug_image", ("", "true", "false")),
-    "use_sim_time": ("", "take the time from /clock", ("", "true", "false")),
+# Every parameter of the node is an argument; an empty one keeps the value from params_file.
+BOOLEAN = ("true", "false")
+ROWS = {row.name: row for row in fields(TrackerParameters)}
+PARAMETERS = {
+    name: (
+        "",
+        row.metadata["description"],
+        ("", *(BOOLEAN if isinstance(row.default, bool) else row.metadata["choices"])),
+    )
+    for name, row in ROWS.items()
 }
+PARAMETERS["use_sim_time"] = ("", "Take the time from /clock.", ("", *BOOLEAN))
 
 
-def parameter(name, text):
+def convert(name, text):
     """The value of a parameter that was given as text."""
-    if name == "init_box":
-        try:
-            return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
-        except ValueError:
-            raise RuntimeError(f"init_box is '{text}': expected 'x y w h'") from None
-    if OVERRIDES[name][2] == ("", "true", "false"):
+    default = ROWS[name].default if name in ROWS else False
+    kind = type(default)
+    if kind is bool:
         return text == "true"
-    return ParameterValue(text, value_type=str)  # a name may look like a number
+    if kind is str:
+        return ParameterValue(text, value_type=str)  # a name may look like a number
+    try:
+        if kind is tuple and isinstance(default[0], str):
+            return text.split()
+        if kind is tuple:
+            return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
+        return kind(text)
+    except ValueError:
+        expected = {tuple: "'x y w h'", float: "a number", int: "a whole number"}[kind]
+        raise RuntimeError(f"{name} is '{text}': expected {expected}") from None
 
 
 def start_nodes(context):
-    """The nodes, with the parameters that were given."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in [*ARGUMENTS, *OVERRIDES]}
-    overrides = {name: parameter(name, given[name]) for name in OVERRIDES if given[name]}
-    beside = given["image_topic"].rpartition("/")
-    camera_info = given["camera_info_topic"] or "".join(beside[:2]) + "camera_info"
+    """The nodes with the given parameters; raises RuntimeError before any of them starts."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    texts = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    parameters = {name: convert(name, text) for name, text in texts.items() if text}
+    if not Path(given["params_file"]).is_file():
+        raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
+    parent = "".join(given["image_topic"].rpartition("/")[:2])
     tracker = Node(
         package="spmtrack_ros",
         executable="tracker_node",
         name=given["node_name"],
         namespace=given["namespace"],
-        parameters=[given["params_file"], overrides],
-        remappings=[("image", given["image_topic"]), ("camera_info", camera_info)],
+        parameters=[given["params_file"], parameters],
+        remappings=[
+            ("image", given["image_topic"]),
+            ("camera_info", given["camera_info_topic"] or f"{parent}camera_info"),
+        ],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
+        respawn=given["respawn"] == "true",
+        on_exit=Shutdown(reason="the tracker ended") if given["on_exit"] == "shutdown" else None,
     )
     if given["rviz"] == "false":
         return [tracker]
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        raise RuntimeError("rviz is 'true', but the package rviz2 is not installed") from None
     name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", given["rviz_config"]],
-        parameters=[{key: overrides[key] for key in ("use_sim_time",) if key in overrides}],
+        parameters=[{key: parameters[key] for key in ("use_sim_time",) if key in parameters}],
         remappings=[("/spmtrack/debug_image", f"/{name}/debug_image")],
     )
     return [tracker, rviz]
@@ -93,11 +114,14 @@ def generate_launch_description():
     """All arguments are declared here, so that --show-args lists them."""
     declared = [
         DeclareLaunchArgument(
-            name, default_value=default, description=description, choices=choices or None
+            name,
+            default_value=default,
+            description=description,
+            choices=choices if len(choices) > 1 else None,
         )
-        for name, (default, description, choices) in {**ARGUMENTS, **OVERRIDES}.items()
+        for name, (default, description, choices) in {**ARGUMENTS, **PARAMETERS}.items()
     ]
-    # Fast DDS loses large images without it; the camera's process needs it as well.
+    # Without this profile, Fast DDS loses large images; the camera's process needs it as well.
     environment = []
     if PROFILES not in os.environ:
         profile = str(CONFIG / "fastdds_large_images.xml")

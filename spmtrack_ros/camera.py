@@ -1,4 +1,4 @@
-"""The direction that a pixel looks in, as ``sensor_msgs/CameraInfo`` tells. Free of ROS."""
+"""The direction in which a pixel looks, computed from ``sensor_msgs/CameraInfo``. Free of ROS."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-# distortion model: the module of OpenCV that has it, and how many numbers it takes
+# distortion model: the module of OpenCV that implements it, and the numbers of coefficients
 _MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "plumb_bob": (cv2, (4, 5)),
     "rational_polynomial": (cv2, (8, 12, 14)),
     "equidistant": (cv2.fisheye, (4,)),
 }
-_CLOSE = 0.5  # px between a point and what its direction is projected to
-_STEPS = 10  # of Newton's; OpenCV's own five others are not enough for the corners of wide lenses
+_MAX_ERROR = 0.5  # px between a point and the projection of its direction
+# Newton iterations; the five of OpenCV's own solver do not suffice in corners of wide lenses.
+_ITERATIONS = 10
 
 
 def direction(
@@ -23,18 +24,18 @@ def direction(
     """Unit vector to a point of the image in the optical frame: x right, y down, z forward.
 
     ``point_xy`` is in px from the outer corner of the first pixel, as boxes are; ``CameraInfo``
-    counts from that pixel's middle. A ``rectified`` image is described by P, any other by K and D.
-    Binning and region of interest are those of ``info``.
+    counts from the center of that pixel. P describes a ``rectified`` image, K and D any other.
+    Binning and region of interest are taken from ``info``.
 
-    Raises ``ValueError`` for a camera that is not calibrated, an image of another size than
-    ``info`` is for, a distortion that is not known, and a point beyond what it can be undone for.
+    Raises ``ValueError`` for a camera without calibration, an image of another size than that of
+    ``info``, an unknown distortion model, and a point where the distortion cannot be inverted.
     """
     binning = np.maximum((info.binning_x, info.binning_y), 1)
     roi = info.roi
     w, h = (roi.width or info.width, roi.height or info.height) // binning
     if image_hw != (h, w):
         size = f"{image_hw[1]} x {image_hw[0]}"
-        raise ValueError(f"camera_info is for images of {w} x {h}, this one has {size}")
+        raise ValueError(f"camera_info is for images of {w} x {h} px, but this image has {size}")
     matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise ValueError("camera_info has no calibration: its focal length is not positive")
@@ -48,24 +49,29 @@ def direction(
 
 
 def _undistort(
-    model: str, matrix: np.ndarray, numbers: np.ndarray, point: np.ndarray
+    model: str, matrix: np.ndarray, coefficients: np.ndarray, point: np.ndarray
 ) -> np.ndarray:
-    """Ray (3,) with depth 1 that a distorting lens shows at ``point`` (2,)."""
+    """Ray (3,) with depth 1 that a lens with distortion projects to ``point`` (2,)."""
     lens, sizes = _MODELS.get(model, (None, ()))
-    if lens is None or len(numbers) not in sizes:
-        known = ", ".join(_MODELS)
-        raise ValueError(f"distortion '{model}' with {len(numbers)} numbers is not one of {known}")
+    if lens is None or len(coefficients) not in sizes:
+        known = ", ".join(
+            f"{name} with {' or '.join(map(str, counts))}" for name, (_, counts) in _MODELS.items()
+        )
+        problem = f"distortion '{model}' with {len(coefficients)} coefficients"
+        raise ValueError(f"{problem}: expected {known}")
     ray = np.ones(3)
-    ray[:2] = lens.undistortPoints(point.reshape(1, 1, 2), matrix, numbers).ravel()
-    nothing = np.zeros(3)
-    for _ in range(_STEPS):
-        seen, slopes = lens.projectPoints(ray.reshape(1, 1, 3), nothing, nothing, matrix, numbers)
+    ray[:2] = lens.undistortPoints(point.reshape(1, 1, 2), matrix, coefficients).ravel()
+    zeros = np.zeros(3)
+    for _ in range(_ITERATIONS):
+        seen, jacobian = lens.projectPoints(
+            ray.reshape(1, 1, 3), zeros, zeros, matrix, coefficients
+        )
         error = np.abs(point - seen.ravel()).max()
         if lens is not cv2 or error < 1e-6:
             break
-        ray[:2] += np.linalg.solve(slopes[:, 3:5], point - seen.ravel())  # slopes by x and y
-    # beyond some radius the polynomials turn back: the image would be folded there
-    folded = lens is cv2 and not (slopes[0, 3] > 0 and np.linalg.det(slopes[:, 3:5]) > 0)
-    if folded or not error < _CLOSE:  # also where it is not a number
-        raise ValueError(f"distortion '{model}' cannot be undone at {point.round(1).tolist()}")
+        ray[:2] += np.linalg.solve(jacobian[:, 3:5], point - seen.ravel())  # columns of x and y
+    # Beyond some radius the polynomials turn back, as if the image were folded there.
+    folded = lens is cv2 and not (jacobian[0, 3] > 0 and np.linalg.det(jacobian[:, 3:5]) > 0)
+    if folded or not error < _MAX_ERROR:  # also where the error is NaN
+        raise ValueError(f"distortion '{model}' cannot be inverted at {point.round(1).tolist()}")
     return ray

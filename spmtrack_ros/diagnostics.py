@@ -1,4 +1,4 @@
-"""What the node says on /diagnostics: rates, latency, and why no image arrives. Free of ROS."""
+"""The values of /diagnostics: rates, latency, and why no image arrives. Free of ROS."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spmtrack_ros.session import Counters, State, Target
+import numpy as np
+
+from spmtrack_ros.snapshot import Counters, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
+
+_MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Someone who publishes on the image topic."""
+    """A publisher of the image topic."""
 
     node: str
     type: str
@@ -23,16 +27,16 @@ class Publisher:
 def why_no_image(
     topic: str, expected_type: str, reliable: bool, publishers: Sequence[Publisher]
 ) -> str:
-    """The likeliest cause of silence on a topic and its cure, in one sentence.
+    """The most likely cause of a silent topic and the cure, in one sentence.
 
-    ``reliable`` is what the subscription asks for; ``expected_type`` is for instance
+    ``reliable`` is the reliability of the subscription; ``expected_type`` is for instance
     ``sensor_msgs/msg/Image``.
     """
     if not publishers:
-        return f"nobody publishes on {topic}: is the camera running, is image_topic right?"
+        return f"no node publishes {topic}: start the camera or set image_topic"
     others = [each for each in publishers if each.type != expected_type]
     if len(others) == len(publishers):
-        text = f"{topic} carries {others[0].type}, not {expected_type}"
+        text = f"{topic} has the type {others[0].type}, expected {expected_type}"
         return f"{text}: set image_transport or image_topic"
     if reliable and not any(each.reliable for each in publishers):
         return (
@@ -47,58 +51,67 @@ def why_no_image(
     )
 
 
-_NEWEST = 1000
-"""Images whose times are kept: many more than come between two messages, and never more."""
+class RateWindow:
+    """Rates and times of the images between two messages.
 
-
-class Period:
-    """Collects the times of the images processed between two messages.
-
-    Only one thread may call :meth:`add`; :meth:`report` may be called from another.
+    One thread may call :meth:`add` and another one :meth:`report`.
     """
 
-    def __init__(self, now: float) -> None:
-        self._times: deque[tuple[float, float]] = deque(maxlen=_NEWEST)
+    def __init__(self, now: float, busy_timeout: float = 5.0) -> None:
+        """``now`` is in s; processing one image for ``busy_timeout`` s is an error."""
+        self._busy_timeout = busy_timeout
+        self._samples: dict[str, deque[float]] = {}
         self._last = Counters()
         self._last_time = now
 
-    def add(self, latency: float, processing: float) -> None:
-        """An image was published ``latency`` s after its stamp, ``processing`` s of it work."""
-        self._times.append((latency, processing))
+    def add(self, **seconds: float) -> None:
+        """Add durations in s by name, such as the latency of an image."""
+        for name, value in seconds.items():
+            samples = self._samples.setdefault(name, deque(maxlen=_MAX_SAMPLES))
+            samples.append(max(0.0, value))  # negative after a jump of the clock
 
-    def report(
-        self, now: float, counters: Counters, enabled: bool, target: Target | None, hint: str
-    ) -> tuple[int, str, dict[str, str]]:
-        """Level, message and values since the last report; ``now`` is later than that, in s.
+    def report(self, session: Snapshot, hint: str) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values since the last report.
 
-        ``hint`` is for the case that no image arrived.
+        ``hint`` is the message if no image arrived.
         """
-        times, self._times = self._times, deque(maxlen=_NEWEST)
-        last, self._last = self._last, counters
-        elapsed, self._last_time = now - self._last_time, now
+        samples, self._samples = self._samples, {}
+        counters, last, self._last = session.counters, self._last, session.counters
+        elapsed, self._last_time = session.time - self._last_time, session.time
         received = counters.received - last.received
+        processed = counters.processed - last.processed
         errors = counters.errors - last.errors
-        state = target.state if target else State.IDLE
+        primary = session.primary
+        state = primary.state.name if primary else "IDLE"
         values = {
-            "state": state.name if enabled else "DISABLED",
-            "target": target.id if target else "",
+            "state": state if session.enabled else "DISABLED",
+            "target": primary.id if primary else "",
+            "targets": str(len(session.targets)),
             "images received": str(counters.received),
             "images processed": str(counters.processed),
             "images dropped": str(counters.dropped),
             "errors": str(counters.errors),
+            "images received per s": f"{received / elapsed:.1f}",
+            "images processed per s": f"{processed / elapsed:.1f}",
         }
-        processed = counters.processed - last.processed
-        values["images received per s"] = f"{received / elapsed:.1f}"
-        values["images processed per s"] = f"{processed / elapsed:.1f}"
-        if times:
-            for name, column in (("latency", 0), ("processing", 1)):
-                seconds = [row[column] for row in times]
-                values[f"{name} mean ms"] = f"{1000 * sum(seconds) / len(seconds):.1f}"
-                values[f"{name} max ms"] = f"{1000 * max(seconds):.1f}"
+        for name, seconds in samples.items():
+            times = 1000 * np.array(seconds)
+            values[f"{name} mean ms"] = f"{times.mean():.1f}"
+            values[f"{name} p50 ms"] = f"{np.percentile(times, 50):.1f}"
+            values[f"{name} p95 ms"] = f"{np.percentile(times, 95):.1f}"
+            values[f"{name} max ms"] = f"{times.max():.1f}"
+        for target in session.targets:
+            values[f"target '{target.id}'"] = f"{target.state.name} {target.score:.2f}"
+        if session.busy > self._busy_timeout:
+            return (
+                ERROR,
+                f"the tracker has been busy with one image for {session.busy:.0f} s",
+                values,
+            )
         if errors:
             return ERROR, f"{errors} failures, see the log", values
-        if not enabled:
+        if not session.enabled:
             return OK, "switched off", values
         if not received:
             return WARN, hint, values
-        return OK, {State.IDLE: "no target"}.get(state, state.name.lower()), values
+        return OK, state.lower() if primary else "no target", values

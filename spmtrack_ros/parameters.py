@@ -1,156 +1,231 @@
-"""The parameters of the node `spmtrack`: named, described, checked and read in this place only.
+"""The parameters of a node: one row each, with description, range and type, read only here.
 
-``config/tracker.yaml`` repeats the names and defaults; a test compares the two.
+A node's parameters are a subclass of :class:`NodeParameters`; :func:`read_parameters` declares and
+reads them. Those of the node `spmtrack` are :class:`TrackerParameters`: ``config/tracker.yaml``
+repeats their names and defaults and the launch file takes descriptions and choices from them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
+from spmtrack_ros.target import Limits
 
-def _parameter(
+
+def parameter(
     default: Any,
     description: str,
     bounds: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    number_as_text: bool = False,
 ) -> Any:
-    notes = {"description": description, "bounds": bounds, "choices": choices, "live": live}
-    return field(default=default, metadata=notes)
+    """One row of a :class:`NodeParameters`.
+
+    ``bounds`` are the smallest and the largest value; ``live`` parameters can be set while the
+    node runs; ``number_as_text`` accepts a whole number for a text, such as a camera's index.
+    """
+    notes = {"description": description, "bounds": bounds, "choices": choices}
+    return field(default=default, metadata=notes | {"live": live, "as_text": number_as_text})
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """All parameters. Those that are ``live`` can be set at any time, the others at the start."""
+class NodeParameters:
+    """Checked values: ``ValueError`` for one out of its range or not among its choices."""
 
-    weights: str = _parameter("nano", "Name of bundled weights or path of a checkpoint.")
-    device: str = _parameter(
+    def __post_init__(self) -> None:
+        for row in fields(self):
+            value, bounds = getattr(self, row.name), row.metadata["bounds"]
+            choices = row.metadata["choices"]
+            problem = f"parameter '{row.name}' is {value!r}: expected"
+            if bounds and not bounds[0] <= value <= bounds[1]:
+                raise ValueError(f"{problem} {bounds[0]:g} to {bounds[1]:g}")
+            if choices and value not in choices:
+                raise ValueError(f"{problem} {' or '.join(choices)}")
+
+    def changed(self: Values, values: Mapping[str, Any]) -> Values:
+        """A copy with other ``values``; raises ``ValueError`` as :func:`read_parameters` does."""
+        rows = {row.name: row for row in fields(self)}
+        return replace(self, **{name: _convert(rows[name], new) for name, new in values.items()})
+
+
+Values = TypeVar("Values", bound=NodeParameters)
+
+
+@dataclass(frozen=True)
+class TrackerParameters(NodeParameters):
+    """The parameters of the node `spmtrack`."""
+
+    weights: str = parameter("nano", "Name of bundled weights or path of a checkpoint.")
+    device: str = parameter(
         "auto", "Where inference runs: auto (the GPU if there is one), cpu, cuda or cuda:N."
     )
-    precision: str = _parameter(
+    precision: str = parameter(
         "float32",
-        "Precision of the network's products; half needs half the memory.",
+        "Compute dtype of the network; the half ones need half the memory.",
         choices=("float32", "bfloat16", "float16"),
     )
-    lost_threshold: float = _parameter(
+    lost_threshold: float = parameter(
         -1.0,
         "Confidence below which the target counts as lost; -1: the value stored in the weights.",
         bounds=(-1.0, 1.0),
         live=True,
     )
-    label: str = _parameter(
+    label: str = parameter(
         "object", "class_id of a target that is given without a label.", live=True
     )
-    init_box: tuple[float, ...] = _parameter(
+    init_box: tuple[float, ...] = parameter(
         (0.0, 0.0, 0.0, 0.0),
         "Box [x, y, w, h] in px to follow from the first image on; all zero: wait for a request.",
     )
-    autostart: bool = _parameter(
-        True, "Process images from the start; false: not before ~/enable is called."
+    max_targets: int = parameter(
+        8, "How many targets can be followed at a time.", (1, 32), live=True
     )
-    image_transport: str = _parameter(
+    autostart: bool = parameter(
+        True, "Process images from the start; false: after ~/enable is called."
+    )
+    image_transport: str = parameter(
         "raw",
         "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`.",
         choices=("raw", "compressed"),
     )
-    image_reliability: str = _parameter(
+    image_reliability: str = parameter(
         "best_effort",
         "QoS of the image subscription; reliable needs a publisher that is reliable as well.",
         choices=("best_effort", "reliable"),
     )
-    rectified: bool = _parameter(
-        False, "The images are rectified: P of camera_info is theirs, instead of K and D."
+    rectified: bool = parameter(
+        False, "The images are rectified: P of camera_info describes them, instead of K and D."
     )
-    frame_buffer: int = _parameter(
+    frame_buffer: int = parameter(
         30, "How many of the last images are kept for a target in an earlier image.", (1, 300)
     )
-    init_timeout: float = _parameter(
-        5.0, "Longest time in s that ~/init_target waits for its image.", (0.1, 60.0), live=True
+    frame_buffer_mb: float = parameter(
+        256.0, "Most memory in MB for these images; the newest is always kept.", (1.0, 16384.0)
     )
-    debug_image: bool = _parameter(
+    image_timeout: float = parameter(
+        2.0,
+        "Time in s without an image after which all targets count as lost.",
+        (0.05, 60.0),
+        live=True,
+    )
+    init_timeout: float = parameter(
+        5.0, "Longest time in s until ~/init_target answers.", (0.1, 60.0), live=True
+    )
+    init_min_side: float = parameter(
+        4.0, "Shortest side in px of a target's first box.", (0.001, 1000.0), live=True
+    )
+    init_max_part: float = parameter(
+        0.95, "Largest part of the image that a target's first box covers.", (0.01, 1.0), live=True
+    )
+    init_overlap: float = parameter(
+        0.5,
+        "IoU from which on a message on ~/init_detection or ~/init_detections is about a target "
+        "that is followed already.",
+        (0.0, 1.0),
+        live=True,
+    )
+    init_classes: tuple[str, ...] = parameter(
+        ("",), "Classes that ~/init_detections starts; one empty text: any.", live=True
+    )
+    init_min_score: float = parameter(
+        0.5, "Lowest score of a detection that ~/init_detections starts.", (0.0, 1.0), live=True
+    )
+    debug_image: bool = parameter(
         True,
         "Offer ~/debug_image and its /compressed, drawn only while someone subscribes.",
     )
-    diagnostics_period: float = _parameter(
+    processing_timeout: float = parameter(
+        5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
+    )
+    diagnostics_period: float = parameter(
         1.0, "Time in s between messages on /diagnostics; 0: none.", (0.0, 60.0)
     )
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value, bounds = getattr(self, each.name), each.metadata["bounds"]
-            choices = each.metadata["choices"]
-            what = f"parameter '{each.name}' is {value!r}: expected"
-            if bounds and not bounds[0] <= value <= bounds[1]:
-                raise ValueError(f"{what} {bounds[0]:g} to {bounds[1]:g}")
-            if choices and value not in choices:
-                raise ValueError(f"{what} {' or '.join(choices)}")
-        box, what = self.init_box, f"parameter 'init_box' is {list(self.init_box)}: expected"
+        super().__post_init__()
+        box, problem = self.init_box, f"parameter 'init_box' is {list(self.init_box)}: expected"
         if len(box) != 4 or not all(map(math.isfinite, box)):
-            raise ValueError(f"{what} four finite numbers")
+            raise ValueError(f"{problem} four finite numbers")
         if self.has_init_box and min(box[2:]) <= 0:
-            raise ValueError(f"{what} a positive width and height")
+            raise ValueError(f"{problem} a positive width and height")
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the parameters that the session needs."""
+        return Limits(**{row.name: getattr(self, row.name) for row in fields(Limits)})
 
     @property
     def has_init_box(self) -> bool:
-        """Whether a target is to be followed from the first image on."""
+        """Whether a target is followed from the first image on."""
         return any(self.init_box)
 
-    def changed(self, values: Mapping[str, Any]) -> Parameters:
-        """These with other ``values``; ``ValueError`` as from ``read_parameters``."""
-        converted = {
-            name: _convert(name, value, getattr(type(self), name))
-            for name, value in values.items()
-        }
-        return replace(self, **converted)
 
-
-def read_parameters(node: Node) -> Parameters:
-    """Declare all parameters on a node and read them.
+def read_parameters(node: Node, kind: type[Values]) -> Values:
+    """Declare the parameters of ``kind`` on a node and read them.
 
     Raises ``ValueError`` for a value of the wrong type, out of range or not among the choices.
     """
-    return Parameters(**{each.name: _read(node, each) for each in fields(Parameters)})
+    return kind(**{row.name: _read(node, row) for row in fields(kind)})
 
 
-def _read(node: Node, each: Any) -> Any:
-    notes = each.metadata
+def _read(node: Node, row: Any) -> Any:
+    notes, bounds = row.metadata, row.metadata["bounds"]
     descriptor = ParameterDescriptor(description=notes["description"], read_only=not notes["live"])
     # A static type would end the node for 5 instead of 5.0, with a traceback; see _convert.
     descriptor.dynamic_typing = True
     if notes["choices"]:
         descriptor.additional_constraints = "one of " + ", ".join(notes["choices"])
-    if bounds := notes["bounds"]:
-        low, high = bounds
-        if isinstance(each.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        else:
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-    default = list(each.default) if isinstance(each.default, tuple) else each.default
+    if bounds and isinstance(row.default, float):
+        limits = FloatingPointRange(from_value=bounds[0], to_value=bounds[1])
+        descriptor.floating_point_range = [limits]
+    elif bounds:
+        descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1], step=1)]
+    default = list(row.default) if isinstance(row.default, tuple) else row.default
     try:
-        value = node.declare_parameter(each.name, default, descriptor).value
-    except InvalidParameterValueException:
-        raise ValueError(f"parameter '{each.name}': expected {low:g} to {high:g}") from None
-    return _convert(each.name, value, each.default)
+        value = node.declare_parameter(row.name, default, descriptor).value
+    except InvalidParameterValueException as error:
+        expected = f"expected {bounds[0]:g} to {bounds[1]:g}" if bounds else str(error)
+        raise ValueError(f"parameter '{row.name}': {expected}") from None
+    return _convert(row, value)
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
-    """A parameter's value in the type of its default; whole numbers do for real ones."""
-    if isinstance(default, tuple):
+def _convert(row: Any, value: Any) -> Any:
+    """A parameter's value in the type of its default; whole numbers are accepted as real ones."""
+    default = row.default
+    of_texts = isinstance(default, tuple) and isinstance(default[0], str)
+    if of_texts:
+        if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
+            return (value,) if isinstance(value, str) else tuple(value)
+    elif isinstance(default, tuple):
         if not isinstance(value, str):
-            with contextlib.suppress(TypeError):
-                return tuple(_convert(name, number, 0.0) for number in value)
-    elif isinstance(default, float) and type(value) in (int, float):
-        return float(value)
+            with contextlib.suppress(TypeError, ValueError):
+                return tuple(map(_to_float, value))
+    elif isinstance(default, float):
+        with contextlib.suppress(ValueError):
+            return _to_float(value)
     elif type(value) is type(default):
         return value
-    kinds = {tuple: "a list of numbers", float: "a number", int: "a whole number"}
+    elif row.metadata["as_text"] and type(value) is int:
+        return str(value)
+    kinds = {
+        tuple: "a list of texts" if of_texts else "a list of numbers",
+        float: "a number",
+        int: "a whole number",
+    }
     kinds |= {bool: "true or false", str: "a text"}
-    raise ValueError(f"parameter '{name}' is {value!r}: expected {kinds[type(default)]}")
+    raise ValueError(f"parameter '{row.name}' is {value!r}: expected {kinds[type(default)]}")
+
+
+def _to_float(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError
+    return float(value)

@@ -1,4 +1,4 @@
-"""How a node's process starts and ends: signals, exit codes, one line on a user's mistake."""
+"""Start and end of a node's process: signals, exit codes, one line for a user's mistake."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
-# A wrong argument, parameter or file, or no PyTorch; RuntimeError is what rcl and CUDA raise.
+# A wrong argument, parameter or file, or no PyTorch; rcl and CUDA raise RuntimeError.
 _CANNOT_START = (
-    OSError, ValueError, RuntimeError, ImportError, ParameterException, InvalidQosOverridesError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    ParameterException,
+    InvalidQosOverridesError,
+)
 
 
 def run_program(
@@ -27,16 +32,16 @@ def run_program(
     work: Callable[[AnyNode], int],
     args: list[str] | None = None,
 ) -> int:
-    """Make a node, let it work, destroy it; the exit code.
+    """Make a node, call ``work`` with it, destroy it; return the exit code.
 
-    0 after SIGINT and SIGTERM, 2 with one line on stderr where the node cannot be made, otherwise
-    what ``work`` returns.
+    That is 0 after SIGINT and SIGTERM, 2 with one line on stderr if the node cannot be made, and
+    otherwise the result of ``work``.
     """
     starting = True
 
     def interrupt(*_: object) -> None:
-        # While the node works, rclpy ends it: an exception inside rclpy's own C++ code would come
-        # out as another one.
+        # Later, rclpy ends the node: an exception raised inside rclpy's C++ code would arrive as
+        # another one.
         if starting:
             raise KeyboardInterrupt
 
@@ -46,11 +51,11 @@ def run_program(
         try:
             rclpy.init(args=args)
         except RuntimeError as error:
-            return _complain(name, error)
+            return _report_error(name, error)
         try:
             node = make_node()
         except _CANNOT_START as error:
-            return _complain(name, error) if rclpy.ok() else 0  # not ok: SIGTERM came meanwhile
+            return _report_error(name, error) if rclpy.ok() else 0  # not ok: ended by SIGTERM
         starting = False
         return work(node)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -58,7 +63,7 @@ def run_program(
     except RuntimeError:
         if rclpy.ok():
             raise
-        return 0  # publishing and waiting fail when a signal has ended ROS in the middle of it
+        return 0  # publishing and waiting fail after a signal has ended ROS
     finally:
         starting = False
         if node is not None:
@@ -66,6 +71,6 @@ def run_program(
         rclpy.try_shutdown()
 
 
-def _complain(name: str, error: Exception) -> int:
+def _report_error(name: str, error: Exception) -> int:
     print(f"{name}: error: {error}", file=sys.stderr)
     return 2

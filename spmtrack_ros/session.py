@@ -1,531 +1,395 @@
-"""Every decision of the node, free of ROS: which image is worked on, and what the target is doing.
+"""The decisions of the node, free of ROS: which image is processed, and the state of the targets.
 
-One worker thread owns the tracker. Images come in by :meth:`Session.push` and never stand in line:
-an image that arrives while the worker is busy replaces the one that was waiting. Requests may come
-from any thread while inference runs. State changes under one lock, the tracker runs outside of it.
+A worker thread owns the tracker. :meth:`Session.push` never queues images: a new image replaces
+the one that waits for the worker. A second thread keeps deadlines, also while inference hangs.
+Requests may come from any thread. State changes under one lock; the tracker runs outside of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
 
-from spmtrack_core.geometry.boxes import check_box_xywh, misses_image
-from spmtrack_ros.conversions import Image, normalized_to_pixels
+from spmtrack_ros.conversions import Image
+from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_ros.listeners import Listeners
+from spmtrack_ros.request_queue import Pending, RequestQueue
+from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
+from spmtrack_ros.target import (
+    BoxXywh,
+    Code,
+    InitRequest,
+    Limits,
+    Reason,
+    Reply,
+    State,
+    Target,
+    TargetList,
+    box_in_image,
+)
 
-BoxXywh = tuple[float, float, float, float]
-
-# Replaying all that was buffered takes long, and what arrives meanwhile makes one big jump at the
-# end; with a few images in even steps no jump is big.
-_MOST_REPLAYED = 8
-
-
-class State(IntEnum):
-    """What a target is doing; the numbers are those of ``msg/TrackState``."""
-
-    IDLE = 0
-    TRACKING = 1
-    LOST = 2
-
-
-class Code(IntEnum):
-    """How a request ended; the numbers are those of ``srv/InitTarget`` and ``RemoveTarget``."""
-
-    OK = 0
-    NO_IMAGE = 1
-    STAMP_NOT_BUFFERED = 2
-    INVALID_BOX = 3
-    BOX_OUTSIDE_IMAGE = 4
-    INVALID_IMAGE = 5
-    DISABLED = 6
-    CANCELLED = 7
-    UNKNOWN_ID = 8
-    INTERNAL_ERROR = 255
+# Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
+# one big jump at the end. A few images in even steps keep every jump small.
+_MAX_REPLAYED = 8
+# Clients of ROS services keep 10 answers by default: they lose most of a burst of late ones.
+_ANSWER_SPACING = 0.005  # s
+_JOIN_TIMEOUT = 0.5  # s; the worker may hang in the tracker, and the process ends anyway
 
 
 class Tracker(Protocol):
-    """What the session asks of a tracker: the two methods of ``spmtrack_core.load_tracker``."""
+    """The two methods that the session uses of ``spmtrack_core.load_tracker``'s tracker."""
 
-    def init(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
+    def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
 
-    def update(self, frame: Image) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One received image, not decoded yet."""
-
-    number: int
-    """Position in the order of arrival, from 1; unlike stamps it neither repeats nor jumps."""
-    stamp_ns: int
-    message: Any
-
-
-@dataclass(frozen=True)
-class Target:
-    """The target and what the newest processed image said about it."""
-
-    id: str
-    label: str
-    state: State
-    score: float
-    """Confidence, 0 to 1; 1 as long as only the given box is known."""
-    box_xywh: BoxXywh
-    """The box in ``frame``, or the last one seen while ``state`` is LOST."""
-    frame: Frame
-    """The image that all this was measured in."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one processed image gave."""
-
-    frame: Frame
-    target: Target | None
-    image: Image | None
-    """The decoded image; None where nothing needed it."""
-    seconds: float
-    """Time that decoding and inference took."""
-    error: str = ""
-    """Why the image could not be processed; empty if it was."""
-
-
-@dataclass(frozen=True)
-class InitRequest:
-    """A target, named by its box in one image."""
-
-    box_xywh: BoxXywh
-    stamp_ns: int = 0
-    """Stamp of the image that the box was drawn in; 0 means the newest image."""
-    id: str = ""
-    """Empty: a new one is made up."""
-    label: str = ""
-    normalized: bool = False
-    """The box is in parts of the image (0 to 1) instead of pixels."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Answer to a request; ``message`` is one sentence, empty if all is as it was asked for."""
-
-    code: Code
-    message: str = ""
-    id: str = ""
-    stamp_ns: int = 0
-    score: float = 0.0
-    frames_caught_up: int = 0
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Totals since the start."""
-
-    received: int = 0
-    """Images that arrived while tracking was switched on."""
-    processed: int = 0
-    """Images that were reported, each once."""
-    errors: int = 0
-
-    @property
-    def dropped(self) -> int:
-        """Images passed over for a newer one; the one that is waiting now counts too."""
-        return self.received - self.processed
-
-
-@dataclass(eq=False)
-class _Pending:
-    """A request that the worker has not begun."""
-
-    request: InitRequest
-    deadline: float
-    answer: Future[Reply] = field(default_factory=Future)
-    after: int = 0
-    """Number of the last image that it could not begin in."""
+    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
 
 
 class Session:
     """Runs one tracker over the newest images and answers requests meanwhile.
 
-    ``decode`` makes an RGB image of a message or raises ``ValueError``. ``on_outcome`` gets every
-    reported image and runs in the worker thread, ``on_change`` is called after every other change
-    of the state, ``on_error`` gets one sentence per failure; only one of them runs at a time.
-    ``buffer_size`` is how many of the last images are kept for a request that names an older one.
+    ``decode`` converts a message to an RGB image or raises ``ValueError``. ``limits`` may be set
+    at any time.
     """
 
     def __init__(
         self,
         tracker: Tracker,
         decode: Callable[[Any], Image],
-        on_outcome: Callable[[Outcome], None],
-        on_change: Callable[[], None] = lambda: None,
-        on_error: Callable[[str], None] = lambda text: None,
-        buffer_size: int = 30,
+        listeners: Listeners,
+        buffer: FrameBuffer | None = None,
+        limits: Limits | None = None,
         enabled: bool = True,
     ) -> None:
-        if buffer_size < 1:
-            raise ValueError(f"the frame buffer holds at least 1 image; got {buffer_size}")
         self._tracker = tracker
         self._decode = decode
-        self._on_outcome = on_outcome
-        self._on_change = on_change
-        self._on_error = on_error
+        self._listeners = listeners
+        self.limits = limits or Limits()
 
-        # Held while a listener reads the state and publishes it: nothing older comes after it.
-        self._telling = threading.RLock()
-        self._wake = threading.Condition()  # guards all of the below
+        lock = threading.RLock()  # guards all of the below
+        self._condition = threading.Condition(lock)  # wakes the worker
+        self._alarm = threading.Condition(lock)  # wakes the thread that keeps deadlines
         self._enabled = enabled
         self._closed = False
-        self._target: Target | None = None
-        self._epoch = 0  # changes when everything is forgotten, also what is only being started
-        self._recent: deque[Frame] = deque(maxlen=buffer_size)
+        self._targets = TargetList()
+        self._buffer = FrameBuffer() if buffer is None else buffer
+        self._requests = RequestQueue(self._buffer)
         self._waiting: Frame | None = None
         self._reported = 0  # number of the newest frame that was reported
-        self._pending: deque[_Pending] = deque()
+        self._report: FrameReport | None = None
+        self._busy_since = 0.0  # s of the monotonic clock; 0 while the worker is idle
+        self._last_arrival = 0.0
         self._counters = Counters()
-        self._ids_made = 0
-        self._worker = threading.Thread(target=self._work, name="tracker", daemon=True)
-        self._worker.start()
+        self._threads = [
+            threading.Thread(target=self._work, name="tracker", daemon=True),
+            threading.Thread(target=self._keep_deadlines, name="deadlines", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    # For any thread
+    # Called from any thread
 
-    @property
-    def target(self) -> Target | None:
-        """The target as the newest processed image left it, or None."""
-        with self._wake:
-            return self._target
+    def snapshot(self) -> Snapshot:
+        """The present state."""
+        with self._condition:
+            now = time.monotonic()
+            return Snapshot(
+                self._enabled,
+                tuple(self._targets),
+                self._targets.primary,
+                self._counters,
+                self._report,
+                now,
+                now - self._busy_since if self._busy_since else 0.0,
+            )
 
-    @property
-    def enabled(self) -> bool:
-        """Whether images are processed."""
-        with self._wake:
-            return self._enabled
-
-    @property
-    def counters(self) -> Counters:
-        """Totals since the start."""
-        with self._wake:
-            return self._counters
-
-    def push(self, stamp_ns: int, message: Any) -> None:
-        """A new image: it replaces the one that is waiting, if any."""
-        with self._wake:
+    def push(self, stamp_ns: int, message: Any, frame_id: str = "", size: int = 0) -> None:
+        """Add a new image of ``size`` bytes; it replaces the one that waits for the worker."""
+        with self._condition:
             if not self._enabled or self._closed:
                 return
+            self._last_arrival = time.monotonic()
             received = self._counters.received + 1
             self._counters = replace(self._counters, received=received)
-            if self._recent and stamp_ns < self._recent[-1].stamp_ns:
-                self._recent.clear()  # the clock jumped back: old stamps mean other images now
-            self._waiting = Frame(received, stamp_ns, message)
-            self._recent.append(self._waiting)
-            self._wake.notify_all()
+            before = self._buffer.newest
+            frame = Frame(received, stamp_ns, message, frame_id, size)
+            order = self._buffer.add(frame)
+            if order is not Order.LATE:
+                self._waiting = frame
+                self._condition.notify_all()
+        if order is Order.CLOCK_JUMPED and before is not None:
+            seconds = (before.stamp_ns - stamp_ns) / 1e9
+            text = f"the stamps of the images jumped back by {seconds:.3f} s"
+            self._listeners.warning(f"{text}: older images were discarded")
 
     def init(
         self, request: InitRequest, timeout: float, instead_of: Future[Reply] | None = None
     ) -> Future[Reply]:
-        """Follow a new target instead of the one followed until now.
+        """Follow a new target: added, or instead of the primary one or the one of the same id.
 
-        The future gets its answer when the target has been started in the right image and has
-        been searched for in some of the buffered images since then, the newest one last. A request
-        whose image is not there yet waits for it. After ``timeout`` seconds a request that is
-        still waiting fails and changes nothing, and one that is catching up goes on with the
-        newest image. An infinite timeout waits for :meth:`enable` as well, and for an image that
-        can be read. ``instead_of`` is the answer to an earlier request that fails if it is still
-        waiting.
+        The future is set when the target has been started in its image and has been tracked
+        through some of the buffered images since then, up to the newest one. A request whose image
+        has not arrived waits for it. After ``timeout`` seconds every request is answered, also
+        while the tracker hangs: one whose target was not started fails and changes nothing. An
+        infinite timeout also waits for :meth:`enable` and for a readable image. ``instead_of`` is
+        the future of an earlier request, which is cancelled if it still waits.
         """
-        pending = _Pending(request, time.monotonic() + timeout)
-        replaced: list[_Pending] = []
-        with self._wake:
-            refusal = self._refusal(request.box_xywh, pending.deadline)
-            if refusal is None:
-                replaced = [each for each in self._pending if each.answer is instead_of]
-                self._drop(replaced)
-                self._pending.append(pending)
-                self._wake.notify_all()
-        if refusal is not None:
-            _answer([pending], refusal)
-        _answer(replaced, Reply(Code.CANCELLED, "a newer request came before it was begun"))
+        pending = Pending(request, time.monotonic() + timeout)
+        replaced: list[Pending] = []
+        with self._condition:
+            rejection = self._reject_reason(pending)
+            if rejection is None:
+                replaced = self._requests.drop_with(instead_of)
+                self._requests.add(pending)
+                self._condition.notify_all()
+                self._alarm.notify_all()
+        if rejection is not None:
+            pending.reply(rejection)
+        _answer(replaced, Reply(Code.CANCELLED, "replaced by a newer request"))
         return pending.answer
 
+    def set_primary(self, target_id: str) -> Reply:
+        """Choose the target that counts as the primary one; empty: the first one."""
+        with self._condition:
+            reply = self._targets.set_primary(target_id)
+        self._listeners.change()
+        return reply
+
     def remove(self, target_id: str = "") -> Reply:
-        """Stop following the target of this id, or whatever is followed if the id is empty."""
-        with self._wake:
-            target = self._target
-            if target_id and (target is None or target.id != target_id):
-                now = f"the target is '{target.id}'" if target else "there is no target"
-                return Reply(Code.UNKNOWN_ID, f"no target has the id '{target_id}'; {now}")
-            self._target = None
-            pending = [] if target_id else self._forget_requests()
+        """Stop following the target with this id; an empty id means all, also requested ones."""
+        with self._condition:
+            reply = self._targets.remove(target_id)
+            pending = [] if target_id else self._requests.drop_all()
         _answer(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
-        self._call(self._on_change)
-        return Reply(Code.OK, id=target.id if target else "")
+        self._listeners.change()
+        return reply
 
     def reset(self) -> None:
-        """Forget the target, the buffered images and the requests that are waiting."""
-        with self._wake:
-            self._target = None
-            self._forget_images()
-            pending = self._forget_requests()
+        """Discard the targets, the buffered images and the waiting requests."""
+        with self._condition:
+            self._targets.remove()
+            self._discard_images()
+            pending = self._requests.drop_all()
         _answer(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
-        self._call(self._on_change)
+        self._listeners.change()
 
     def enable(self, enabled: bool) -> None:
-        """Process images or ignore them. The target is kept and searched for where it was."""
-        pending: list[_Pending] = []
-        with self._wake:
+        """Process or ignore images. The targets are kept."""
+        pending: list[Pending] = []
+        with self._condition:
             self._enabled = enabled
+            self._last_arrival = time.monotonic()
             if not enabled:
-                self._forget_images()
-                pending = [each for each in self._pending if math.isfinite(each.deadline)]
-                self._drop(pending)
-        _answer(pending, Reply(Code.DISABLED, "tracking was switched off meanwhile"))
-        self._call(self._on_change)
+                self._discard_images()
+                pending = self._requests.drop_impatient()
+            self._alarm.notify_all()
+        _answer(pending, Reply(Code.DISABLED, "tracking was disabled meanwhile"))
+        self._listeners.change()
 
-    def close(self, timeout: float = 10.0) -> None:
-        """End the worker after the image at hand and refuse the requests that are waiting."""
-        with self._wake:
+    def close(self) -> None:
+        """Cancel all requests and end the threads, after the present image."""
+        with self._condition:
             self._closed = True
-            self._forget_images()
-            pending = self._forget_requests()
-            self._wake.notify_all()
+            self._discard_images()
+            pending = self._requests.drop_all()
+            self._condition.notify_all()
+            self._alarm.notify_all()
         _answer(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
-        self._worker.join(timeout)
+        for thread in self._threads:
+            thread.join(_JOIN_TIMEOUT)
 
-    def _refusal(self, box_xywh: BoxXywh, deadline: float) -> Reply | None:
-        """What can be said against a request whatever its image shows."""
+    def _reject_reason(self, pending: Pending) -> Reply | None:
+        """Why a request must be rejected, regardless of its image; None if it need not."""
         if self._closed:
             return Reply(Code.CANCELLED, "the tracker is shutting down")
-        if not self._enabled and math.isfinite(deadline):
-            return Reply(Code.DISABLED, "tracking is switched off; switch it on with ~/enable")
-        x, y, w, h = box_xywh
-        if not all(map(math.isfinite, box_xywh)) or w <= 0 or h <= 0:
-            text = f"box x={x:g} y={y:g} w={w:g} h={h:g}"
-            return Reply(Code.INVALID_BOX, f"{text}: expected finite numbers and a positive size")
-        return None
+        if not self._enabled and not pending.patient:
+            return Reply(Code.DISABLED, "tracking is disabled: enable it with ~/enable")
+        return self._targets.reject_reason(pending.request, self.limits)
 
-    def _forget_images(self) -> None:
-        self._recent.clear()
+    def _discard_images(self) -> None:
+        self._buffer.clear()
         self._waiting = None
 
-    def _forget_requests(self) -> list[_Pending]:
-        self._epoch += 1
-        forgotten = list(self._pending)
-        self._pending.clear()
-        return forgotten
+    # Called in the thread that keeps deadlines
 
-    def _drop(self, requests: Iterable[_Pending]) -> None:
-        for each in requests:
-            self._pending.remove(each)
+    def _keep_deadlines(self) -> None:
+        while True:
+            with self._condition:
+                if self._closed:
+                    return
+                now = time.monotonic()
+                expired = [
+                    (pending, reply or self._reply(pending))
+                    for pending, reply in self._requests.expire(now)
+                ]
+                stale = now >= self._stale_time()
+                if stale:
+                    for target in self._targets:
+                        self._targets.update(target.without_image())
+                if not expired and not stale:
+                    wake = min(self._requests.next_deadline(), self._stale_time())
+                    self._alarm.wait(None if math.isinf(wake) else max(0.0, wake - now))
+                    continue
+            for pending, reply in expired:
+                pending.reply(reply)
+                time.sleep(_ANSWER_SPACING)
+            if stale:
+                self._listeners.change()
 
-    # In the worker thread
+    def _stale_time(self) -> float:
+        """When targets become LOST if no image arrives; infinite if none can."""
+        if not self._enabled or all(each.reason is Reason.NO_IMAGE for each in self._targets):
+            return math.inf
+        return self._last_arrival + self.limits.image_timeout
+
+    # Called in the worker thread
 
     def _work(self) -> None:
         while True:
-            with self._wake:
-                ready = self._next_request()
+            with self._condition:
+                ready = self._requests.take()
+                self._busy_since = 0.0
                 if self._closed:
                     return
-                if ready is None and self._waiting is None:
-                    self._wake.wait(self._patience())
+                frame = self._waiting
+                if ready is None and frame is None:
+                    self._condition.wait()
                     continue
-                frame, epoch = self._waiting, self._epoch
+                self._busy_since = time.monotonic()
                 if ready is None:
                     self._waiting = None
             if ready is not None:
                 pending, found = ready
-                reply = found if isinstance(found, Reply) else self._start(pending, found, epoch)
+                reply = found if isinstance(found, Reply) else self._start(pending, found)
                 if reply is not None:
-                    _answer([pending], reply)
+                    pending.reply(reply)
             elif frame is not None:
                 self._process(frame)
 
-    def _next_request(self) -> tuple[_Pending, list[Frame] | Reply] | None:
-        """Take the first request for which there is something to do or to say."""
-        for pending in self._pending:
-            found = self._find(pending)
-            if found is not None:
-                self._pending.remove(pending)
-                return pending, found
-        return None
-
-    def _find(self, pending: _Pending) -> list[Frame] | Reply | None:
-        """The image of a request and all newer ones, a refusal, or None: wait for the image."""
-        stamp_ns = pending.request.stamp_ns
-        frames = [frame for frame in self._recent if frame.number > pending.after]
-        if stamp_ns:
-            stamps = [frame.stamp_ns for frame in frames]
-            frames = frames[stamps.index(stamp_ns) :] if stamp_ns in stamps else []
-        else:
-            frames = frames[-1:]
-        late = time.monotonic() >= pending.deadline
-        if frames and late:
-            return Reply(Code.CANCELLED, "the tracker was busy until init_timeout had passed")
-        if frames:
-            return frames
-        if stamp_ns and self._recent and (late or stamp_ns < self._recent[-1].stamp_ns):
-            oldest, newest = self._recent[0].stamp_ns / 1e9, self._recent[-1].stamp_ns / 1e9
-            text = f"no image with the stamp {stamp_ns / 1e9:.9f} is in the buffer, which holds"
-            text = f"{text} {len(self._recent)} from {oldest:.9f} to {newest:.9f}"
-            return Reply(Code.STAMP_NOT_BUFFERED, text)
-        return Reply(Code.NO_IMAGE, "no image has arrived") if late else None
-
-    def _patience(self) -> float | None:
-        """Seconds until the next deadline, None if there is none."""
-        deadline = min((pending.deadline for pending in self._pending), default=math.inf)
-        return None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
-
-    def _start(self, pending: _Pending, frames: list[Frame], epoch: int) -> Reply | None:
+    def _start(self, pending: Pending, frames: list[Frame]) -> Reply | None:
         """Start the target in the first frame and catch up through the others.
 
-        None: the frame cannot be read, and the request, which has no end, waits for the next one.
+        None: the frame is unreadable and the request, which has no deadline, waits for the next.
         """
         request, first = pending.request, frames[0]
-        started = time.perf_counter()
+        if request.frame_id and first.frame_id and request.frame_id != first.frame_id:
+            problem = f"frame_id is '{request.frame_id}', but that of the image '{first.frame_id}'"
+            return Reply(Code.WRONG_FRAME_ID, problem)
+        begun = time.perf_counter()
         try:
             image = self._decode(first.message)
         except Exception as error:
-            if math.isfinite(pending.deadline):
+            if not pending.patient:
                 return Reply(Code.INVALID_IMAGE, str(error))
             self._fail(f"no target started yet: {error}")
             pending.after = first.number
-            with self._wake:
-                if self._epoch == epoch:
-                    self._pending.append(pending)
-                    return None
-            return Reply(Code.CANCELLED, "the target was removed while it was being started")
-        box = request.box_xywh
-        if request.normalized:
-            box = normalized_to_pixels(box, image.shape[:2])
-        elif max(box[0] + box[2], box[1] + box[3]) <= 1:
-            text = f"box ({', '.join(f'{value:g}' for value in box)}) ends within the first pixel"
-            return Reply(Code.INVALID_BOX, f"{text}; for parts of the image set normalized")
-        with self._wake:
-            refusal = self._refusal(box, pending.deadline)
-        if refusal is not None:
-            return refusal
+            with self._condition:
+                self._requests.add(pending)
+            return None
+        box = box_in_image(request, image.shape[:2], self.limits)
+        with self._condition:
+            rejection = box if isinstance(box, Reply) else self._reject_reason(pending)
+        if isinstance(box, Reply) or rejection is not None:
+            return rejection
         try:
-            check_box_xywh(box, image.shape[:2])
+            handle = self._tracker.start(image, box)
         except ValueError as error:
-            outside = misses_image(box, image.shape[:2])
-            return Reply(Code.BOX_OUTSIDE_IMAGE if outside else Code.INVALID_BOX, str(error))
-        try:
-            self._tracker.init(image, box)
-        except ValueError as error:  # it has kept the target followed until now
             return Reply(Code.INVALID_BOX, str(error))
         except Exception as error:
-            # A tracker that failed half-way may have lost the target followed until now as well.
-            with self._wake:
-                self._target = None
             text = f"the tracker did not start: {type(error).__name__}: {error}"
             self._fail(text)
-            self._call(self._on_change)
             return Reply(Code.INTERNAL_ERROR, text)
 
-        with self._wake:
-            if self._epoch != epoch:
-                self._target = None
-                return Reply(Code.CANCELLED, "the target was removed while it was being started")
-            target = Target(self._new_id(request), request.label, State.TRACKING, 1.0, box, first)
-            self._target = target
-        self._report(Outcome(first, target, image, time.perf_counter() - started))
-
-        caught_up = 0
-        latest: Target | None = target
-        step = math.ceil(len(frames[1:]) / _MOST_REPLAYED) or 1
+        with self._condition:
+            if pending.dropped:
+                return None
+            target = Target.started_in(first, request, box, handle)
+            pending.target = self._targets.add(target, self._targets.replaced_by(request.id))
+            self._last_arrival = time.monotonic()
+            self._alarm.notify_all()
+        self._process(first, image, time.perf_counter() - begun)
+        step = math.ceil(len(frames[1:]) / _MAX_REPLAYED) or 1
         replayed = frames[:0:-step][::-1]  # the newest is always among them
         for frame in replayed:
-            with self._wake:
-                stopped = self._epoch != epoch or not self._enabled
-            if stopped or latest is None:
-                break
-            if frame is replayed[-1] or time.monotonic() < pending.deadline:
-                latest = self._process(frame)
-                caught_up += 1
-        self._call(self._on_change)
-        with self._wake:
-            enabled = self._enabled
-            if self._target is None or latest is None:
-                return Reply(Code.CANCELLED, "the target was removed while it was being started")
-        text = "" if enabled else "started, but tracking was switched off meanwhile"
+            with self._condition:
+                if pending.dropped or not self._enabled:
+                    break
+            if frame is replayed[-1] or not pending.expired:
+                self._process(frame)
+                pending.frames_caught_up += 1
+        self._listeners.change()
+        with self._condition:
+            return self._reply(pending)
+
+    def _reply(self, pending: Pending) -> Reply:
+        """The answer to a request whose target was started."""
+        latest = self._targets.latest(pending.target)
+        if latest is None:
+            return Reply(Code.CANCELLED, "the target was removed while it was being started")
+        text = "" if self._enabled else "started, but tracking was disabled meanwhile"
         if latest.state is State.LOST:
             text = "started, but lost again while catching up"
-        return Reply(Code.OK, text, target.id, first.stamp_ns, latest.score, caught_up)
+        return Reply(
+            Code.OK, text, latest.id, latest.first_ns, latest.score, pending.frames_caught_up
+        )
 
-    def _process(self, frame: Frame) -> Target | None:
-        """Look for the target in one image; what is known of it afterwards."""
-        before = self.target
-        started = time.perf_counter()
-        image, after, error = None, before, ""
-        if before is not None:
+    def _process(self, frame: Frame, image: Image | None = None, seconds: float = 0.0) -> None:
+        """Track in one image all targets that have not been measured in it or in a newer one."""
+        begun = time.perf_counter()
+        with self._condition:
+            targets = [each for each in self._targets if each.frame.number < frame.number]
+        after: list[Target] = []
+        error, reason = "", Reason.INVALID_IMAGE
+        if targets:
             try:
-                image = self._decode(frame.message)
-                result = self._tracker.update(image)
-                state = State[result.state.name]
-                box = result.box_xywh if state is State.TRACKING else before.box_xywh
-                score = float(result.confidence)
-                after = replace(before, state=state, score=score, box_xywh=box, frame=frame)
+                image = self._decode(frame.message) if image is None else image
+                reason = Reason.INTERNAL_ERROR
+                results = self._tracker.follow(image, [each.handle for each in targets])
+                after = [
+                    each.found(frame, result, image.shape[:2])
+                    for each, result in zip(targets, results, strict=True)
+                ]
             except Exception as failure:
                 error = f"{type(failure).__name__}: {failure}"
-                after = replace(before, state=State.LOST, score=0.0, frame=frame)
+                after = [each.lost(frame, reason) for each in targets]
                 self._fail(f"an image could not be processed: {error}")
-        seconds = time.perf_counter() - started
-        with self._wake:
-            # Only this thread gives a target, so if it is another one now, it was removed.
-            if self._target is not before:
-                after = None
-            self._target = after
-        self._report(Outcome(frame, after, image, seconds, error))
-        return after
+        with self._condition:
+            for each in after:
+                self._targets.update(each)
+            if any(each.reason is Reason.NO_IMAGE for each in targets):
+                self._alarm.notify_all()
+        seconds += time.perf_counter() - begun
+        self._publish(FrameReport(frame, image, seconds, error))
 
-    def _report(self, outcome: Outcome) -> None:
-        """Publish an image once: not again when a target was started in its past."""
-        with self._telling:
-            with self._wake:
-                number = outcome.frame.number
+    def _publish(self, report: FrameReport) -> None:
+        """Report an image once, also if a target is started in an earlier image later."""
+        number = report.frame.number
+        with self._listeners.lock:
+            with self._condition:
                 if self._waiting is not None and self._waiting.number <= number:
                     self._waiting = None
                 if number <= self._reported or not self._enabled:
                     return
                 self._reported = number
                 self._counters = replace(self._counters, processed=self._counters.processed + 1)
-                # Removed until now, it is not published any more; later, the remover waits.
-                outcome = replace(outcome, target=self._target)
-            self._call(self._on_outcome, outcome)
-
-    def _new_id(self, request: InitRequest) -> str:
-        if request.id:
-            return request.id
-        followed = self._target.id if self._target else ""
-        made = followed
-        while made in ("", followed):  # someone may have given such a name
-            self._ids_made += 1
-            made = f"target-{self._ids_made}"
-        return made
+                # A target removed before this line is not published. A later removal waits.
+                targets = tuple(each for each in self._targets if each.frame.number == number)
+                primary = self._targets.primary
+                primary = primary if primary in targets else None
+                report = replace(report, targets=targets, primary=primary)
+                self._report = report
+            self._listeners.report(report)
 
     def _fail(self, text: str) -> None:
-        with self._wake:
+        with self._condition:
             self._counters = replace(self._counters, errors=self._counters.errors + 1)
-        self._call(self._on_error, text)
-
-    def _call(self, listener: Callable[..., None], *arguments: Any) -> None:
-        """Tell a listener; its failure is reported and ends neither the worker nor a request."""
-        with self._telling:
-            try:
-                listener(*arguments)
-            except Exception as error:
-                if listener is not self._on_error:
-                    text = f"publishing failed: {type(error).__name__}: {error}"
-                    self._call(self._on_error, text)
+        self._listeners.error(text)
 
 
-def _answer(pending: Iterable[_Pending], reply: Reply) -> None:
-    for each in pending:
-        with contextlib.suppress(InvalidStateError):  # the asker has cancelled it
-            each.answer.set_result(reply)
+def _answer(requests: Iterable[Pending], reply: Reply) -> None:
+    for each in requests:
+        each.reply(reply)

@@ -1,6 +1,6 @@
 """Plays a video on the topic `image`, as a camera would.
 
-    ros2 run spmtrack_ros video_publisher --ros-args -p source:=walk.mp4 -r image:=/camera/image
+ros2 run spmtrack_ros video_publisher --ros-args -p source:=walk.mp4 -r image:=/camera/image
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import rclpy
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -20,11 +20,29 @@ from std_msgs.msg import Header
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_ros.conversions import Image, fill_image
+from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
 from spmtrack_ros.program import run_program
 
-_DEFAULT_RATE = 30.0  # frames per second of a source that knows none: a folder of images
-_LONGEST_WAIT = 120.0  # s for subscribers; a node that loads PyTorch takes its time
+_DEFAULT_RATE = 30.0  # frames per second of a source without a rate, such as a folder of images
+_MAX_WAIT = 120.0  # s for subscribers; a node that loads PyTorch needs long
 _SETTLE = 0.5  # s
+_MAX_INT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class PublisherParameters(NodeParameters):
+    """The parameters of the node `video_publisher`."""
+
+    source: str = parameter(
+        "synthetic", "Video file, folder, camera index or synthetic.", number_as_text=True
+    )
+    rate: float = parameter(0.0, "Frames per second; 0: the rate of the source.", (0.0, 1000.0))
+    loop: bool = parameter(False, "Start again at the end.")
+    frame_id: str = parameter("camera", "frame_id of the images.")
+    max_frames: int = parameter(0, "End after this many frames; 0: never.", (0, _MAX_INT))
+    wait_for_subscribers: int = parameter(
+        1, "How many subscribers to wait for before the first frame.", (0, 1000)
+    )
 
 
 class VideoPublisher(Node):
@@ -36,29 +54,9 @@ class VideoPublisher(Node):
         Raises ``FileNotFoundError`` or ``ValueError`` for a source or parameter that is unusable.
         """
         super().__init__("video_publisher")
-
-        def parameter(name: str, default: str | float | int | bool, description: str):
-            descriptor = ParameterDescriptor(description=description, read_only=True)
-            descriptor.dynamic_typing = isinstance(default, float | str)  # 30 for 30.0, camera 0
-            value = self.declare_parameter(name, default, descriptor).value
-            if not isinstance(default, str) and not (
-                isinstance(value, int | float) and value >= 0
-            ):
-                raise ValueError(f"parameter '{name}' is {value!r}: expected 0 or more")
-            return type(default)(value)
-
-        source = parameter("source", "synthetic", "Video file, folder, camera index or synthetic.")
-        rate = parameter("rate", 0.0, "Frames per second; 0: as the source says.")
-        self._loop = parameter("loop", False, "Start again at the end.")
-        self._frame_id = parameter("frame_id", "camera", "frame_id of the images.")
-        self._max_frames = parameter("max_frames", 0, "End after this many frames; 0: never.")
-        self._subscribers = parameter(
-            "wait_for_subscribers", 1, "How many subscribers to wait for before the first frame."
-        )
-        if not rate <= 1000:
-            raise ValueError(f"parameter 'rate' is {rate:g}: expected 0 to 1000")
-        frames = open_frames(source)
-        self._period = 1 / (rate or frames.fps or _DEFAULT_RATE)
+        self.parameters = read_parameters(self, PublisherParameters)
+        frames = open_frames(self.parameters.source)
+        self._period = 1 / (self.parameters.rate or frames.fps or _DEFAULT_RATE)
         self._frames = self._repeat(frames)
         self._publisher = self.create_publisher(
             ImageMessage,
@@ -68,49 +66,50 @@ class VideoPublisher(Node):
         )
 
     def wait_for_subscribers(self) -> None:
-        """Return when as many subscribe as the parameter asks for, or after two minutes."""
-        deadline = time.monotonic() + _LONGEST_WAIT
-        while (count := self._publisher.get_subscription_count()) < self._subscribers:
+        """Wait until `wait_for_subscribers` are connected, two minutes at most."""
+        deadline, expected = time.monotonic() + _MAX_WAIT, self.parameters.wait_for_subscribers
+        while (count := self._publisher.get_subscription_count()) < expected:
             if time.monotonic() > deadline:
                 topic = self._publisher.topic_name
                 self.get_logger().warning(f"{count} subscribers of {topic}, starting anyway")
                 break
             self.spin_for(0.05)
-        if self._subscribers:
-            self.spin_for(_SETTLE)  # they are known here, but we not yet to all of them
+        if expected:
+            self.spin_for(_SETTLE)  # discovery is not yet complete on their side
 
     def spin_for(self, seconds: float) -> None:
-        """Spin, and so wait; not at all for a time that is over."""
+        """Spin for a time in s; return at once if it is not positive."""
         end = time.monotonic() + seconds
         while (wait := end - time.monotonic()) > 0:
             rclpy.spin_once(self, timeout_sec=wait)
 
     def play(self) -> int:
-        """Publish every frame when its time has come; how many there were.
+        """Publish every frame at its time; return how many there were.
 
         A source that is slower than the rate, a camera for instance, sets the pace itself.
         """
         count, due = 0, 0.0
-        for frame in islice(self._frames, self._max_frames or None):
+        for frame in islice(self._frames, self.parameters.max_frames or None):
             self.spin_for(due - time.monotonic())
-            # Lost time is not made up for: of images in a burst, receivers see only the last.
+            # Lost time is not made up for: of a burst of images, receivers see only the last.
             due = max(due, time.monotonic()) + self._period
-            header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
+            header = Header(frame_id=self.parameters.frame_id)
+            header.stamp = self.get_clock().now().to_msg()
             self._publisher.publish(fill_image(ImageMessage(), frame, header))
             count += 1
         return count
 
     def _repeat(self, frames: Iterable[Image]) -> Iterator[Image]:
-        there = True
-        while there:
-            there = False
+        again = True
+        while again:
+            again = False  # an empty source is not read for ever
             for frame in frames:
-                there = self._loop
+                again = self.parameters.loop
                 yield frame
 
 
 def work(node: VideoPublisher) -> int:
-    """Play the source; 2 if it turns out to be broken."""
+    """Play the source; exit code 2 if it cannot be read to its end."""
     node.wait_for_subscribers()
     try:
         count = node.play()
@@ -123,7 +122,7 @@ def work(node: VideoPublisher) -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the publisher to the end of its source; 2 if a parameter cannot be used."""
+    """Run the publisher to the end of its source; 2 if a parameter is wrong."""
     return run_program("video_publisher", VideoPublisher, work, args)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spmtrack_ros.camera import direction
 
-LENSES = [  # model, numbers: as calibrations of real lenses have them
+LENSES = [  # model, coefficients: typical calibrations
     ("plumb_bob", (-0.3, 0.1, 0.001, -0.002, 0.0)),
     ("plumb_bob", (-0.4, 0.2, 0.0, 0.0)),
     ("rational_polynomial", (-0.3, 0.1, 0.001, 0.001, 0.0, 0.1, 0.02, 0.01)),
@@ -21,7 +21,7 @@ LENSES = [  # model, numbers: as calibrations of real lenses have them
 
 
 def make_info(model="plumb_bob", d=(), binning=0, roi=(0, 0, 0, 0), **changes):
-    """A camera of 640 x 480 px with a focal length of 500 px, looking through its middle."""
+    """A camera of 640 x 480 px, focal length 500 px, principal point in the center."""
     fields = {
         "width": 640, "height": 480, "distortion_model": model, "d": d,
         "k": (500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0),
@@ -36,10 +36,16 @@ def make_info(model="plumb_bob", d=(), binning=0, roi=(0, 0, 0, 0), **changes):
 @pytest.mark.parametrize(
     ("info", "image_hw", "point", "rectified", "slopes"),
     [
-        (make_info(), (480, 640), (320, 240), False, (0, 0)),  # the middle of an even image
+        (make_info(), (480, 640), (320, 240), False, (0, 0)),  # the center of an even image
         (make_info(), (480, 640), (570, 140), False, (0.5, -0.2)),  # right of it, and above
         (make_info(d=(0.0,) * 5), (480, 640), (570, 140), False, (0.5, -0.2)),
-        (make_info("made up", (0.0,) * 3), (480, 640), (320, 240), False, (0, 0)),  # by zeros
+        (
+            make_info("made up", (0.0,) * 3),
+            (480, 640),
+            (320, 240),
+            False,
+            (0, 0),
+        ),  # all coefficients 0: no distortion
         (make_info(binning=2), (240, 320), (285, 70), False, (0.5, -0.2)),  # half the pixels
         (make_info(roi=(100, 50, 200, 100)), (100, 200), (220, 190), False, (0, 0)),
         (make_info(roi=(100, 50, 200, 100), binning=2), (50, 100), (110, 95), False, (0, 0)),
@@ -54,29 +60,29 @@ def test_by_hand(info, image_hw, point, rectified, slopes):
 
 @given(st.sampled_from(LENSES), st.floats(0, 640), st.floats(0, 480))
 def test_directions_are_projected_to_their_points(lens, x, y):
-    model, numbers = lens
-    info = make_info(model, numbers)
+    model, coefficients = lens
+    info = make_info(model, coefficients)
     ray = np.array(direction(info, (480, 640), (x, y)))
     opencv = cv2.fisheye if model == "equidistant" else cv2
-    there, nothing = (ray / ray[2]).reshape(1, 1, 3), np.zeros(3)
-    matrix, numbers = np.reshape(info.k, (3, 3)), np.array(numbers)
-    point, _ = opencv.projectPoints(there, nothing, nothing, matrix, numbers)
+    rays, zeros = (ray / ray[2]).reshape(1, 1, 3), np.zeros(3)
+    matrix = np.reshape(info.k, (3, 3))
+    point, _ = opencv.projectPoints(rays, zeros, zeros, matrix, np.array(coefficients))
     assert point.ravel() + 0.5 == pytest.approx((x, y), abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("info", "point", "words"),
     [
-        (make_info(k=(0.0,) * 9), (1, 1), "no calibration"),  # what drivers send without one
+        (make_info(k=(0.0,) * 9), (1, 1), "no calibration"),  # sent by drivers without calibration
         (make_info(width=1280), (1, 1), "1280 x 480"),
         (make_info(binning=2), (1, 1), "320 x 240"),
         (make_info(roi=(0, 0, 64, 48)), (1, 1), "64 x 48"),
         (make_info("thin_prism", (0.1, 0.2)), (1, 1), "thin_prism"),
-        (make_info("plumb_bob", (0.1, 0.2)), (1, 1), "2 numbers"),
-        (make_info("plumb_bob", (-9.0, 0.0, 0.0, 0.0)), (1, 1), "cannot be undone"),
-        (make_info(d=(-0.3, 0.1, 0, 0)), (float("nan"), 1), "cannot be undone"),
+        (make_info("plumb_bob", (0.1, 0.2)), (1, 1), "with 2 coefficients"),
+        (make_info("plumb_bob", (-9.0, 0.0, 0.0, 0.0)), (1, 1), "cannot be inverted"),
+        (make_info(d=(-0.3, 0.1, 0, 0)), (float("nan"), 1), "cannot be inverted"),
     ],
 )
-def test_what_has_no_direction(info, point, words):
+def test_points_without_a_direction_are_rejected(info, point, words):
     with pytest.raises(ValueError, match=words):
         direction(info, (480, 640), point)

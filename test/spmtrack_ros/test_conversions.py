@@ -57,7 +57,7 @@ def bbox(x, y, w, h, theta=0.0):
         ("8UC4", [(*RED[::-1], 7), (*GREEN[::-1], 8)]),
     ],
 )
-def test_colour_encodings(encoding, pixels, padding):
+def test_color_encodings(encoding, pixels, padding):
     image = image_to_array(image_message(encoding, [pixels, pixels[::-1]], padding))
     assert image.dtype == np.uint8
     assert image.tolist() == [[list(RED), list(GREEN)], [list(GREEN), list(RED)]]
@@ -109,11 +109,11 @@ def test_last_row_without_padding_as_some_drivers_send_it():
     ("fields", "words"),
     [
         ({"encoding": "nv21"}, "'nv21' is not one of rgb8"),
-        ({"encoding": "yuv422", "width": 1, "step": 6}, "yuv422 cannot be 1 x 2"),
+        ({"encoding": "yuv422", "width": 1, "step": 6}, "yuv422 cannot have 1 x 2 px"),
         ({"encoding": ""}, "is not one of"),
         ({"encoding": "mono16"}, "is not one of"),
-        ({"height": 0}, "no content"),
-        ({"width": 0}, "no content"),
+        ({"height": 0}, "is empty"),
+        ({"width": 0}, "is empty"),
         ({"step": 5}, "shorter than a row"),
         ({"step": 0}, "shorter than a row"),  # drivers that forget the field
         ({"data": array.array("B", bytes(11))}, "11 bytes"),
@@ -122,7 +122,7 @@ def test_last_row_without_padding_as_some_drivers_send_it():
         ({"encoding": "rgba8"}, "shorter than a row"),
     ],
 )
-def test_messages_that_contradict_themselves(fields, words):
+def test_inconsistent_images_are_rejected(fields, words):
     with pytest.raises(ValueError, match=words):
         image_to_array(image_message(**{"encoding": "rgb8", "rows": [[RED, GREEN]] * 2, **fields}))
 
@@ -161,7 +161,7 @@ def test_array_to_message_and_back(height, width, flip, seed):
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)]
 )
-def test_what_is_no_image_is_not_sent(image):
+def test_arrays_that_are_no_rgb_image_are_rejected(image):
     with pytest.raises(ValueError, match="uint8"):
         fill_image(SimpleNamespace(), image, None)
 
@@ -177,7 +177,7 @@ def test_compressed():
         assert np.abs(decoded.astype(int) - image)[:, [0, -1]].max() < 12
 
 
-def test_a_rotation_in_exif_is_left_to_others():
+def test_a_rotation_in_exif_is_ignored():
     image = np.zeros((20, 30, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     tiff = b"MM\0*\0\0\0\x08\0\1" + b"\1\x12\0\3\0\0\0\1\0\6\0\0" + bytes(4)  # turn by 90 degrees
@@ -189,8 +189,8 @@ def test_a_rotation_in_exif_is_left_to_others():
     assert compressed_to_array(message).shape == (20, 30, 3)
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture at all", b"\xff\xd8\xff\xe0broken"])
-def test_compressed_rubbish(data):
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0broken"])
+def test_undecodable_compressed_images_are_rejected(data):
     message = SimpleNamespace(format="jpeg", data=array.array("B", data))
     with pytest.raises(ValueError, match=f"{len(data)} bytes"):
         compressed_to_array(message)
@@ -206,7 +206,7 @@ def test_box_to_message_and_back(box):
     assert bbox_to_xywh(message) == pytest.approx(box, abs=1e-6)
 
 
-def test_box_is_centre_and_full_size():
+def test_box_is_center_and_full_size():
     assert bbox_to_xywh(bbox(25.5, 40.0, 30.0, 40.0)) == (10.5, 20.0, 30.0, 40.0)
     with pytest.raises(ValueError, match="rotated"):
         bbox_to_xywh(bbox(25.5, 40.0, 30.0, 40.0, theta=0.1))

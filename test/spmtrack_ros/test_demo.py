@@ -1,4 +1,4 @@
-"""The demo as a user runs it: three processes, and what they leave behind."""
+"""The demo as a user runs it: three processes, and the files that they write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from rich.console import Console
 from std_msgs.msg import Header
 
 from spmtrack_core.data.video import open_frames
-from spmtrack_ros.demo import Recorder, Row, report
+from spmtrack_ros.demo import report
+from spmtrack_ros.recorder import Recorder, Row
 from spmtrack_ros.srv import InitTarget
 
 pytestmark = pytest.mark.ros
@@ -37,16 +38,16 @@ def start_demo(*arguments):
     )  # fmt: skip
 
 
-def running_with(text):
-    """Processes that have this text in their command line."""
+def command_lines_with(text):
+    """Command lines of running processes that contain this text."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             found.append(file.read_bytes().decode(errors="replace"))
     return [line for line in found if text in line]
 
 
-def test_it_leaves_video_pictures_and_boxes(tiny_checkpoint, tmp_path):
+def test_the_demo_writes_video_contact_sheet_and_boxes(tiny_checkpoint, tmp_path):
     weights = tmp_path / "it's tiny.safetensors"
     weights.write_bytes(tiny_checkpoint.read_bytes())
     demo = start_demo(
@@ -64,10 +65,10 @@ def test_it_leaves_video_pictures_and_boxes(tiny_checkpoint, tmp_path):
     assert stamps == sorted(stamps)
     assert sum(1 for _ in open_frames(str(tmp_path / "tracked.mp4"))) == 40
     assert next(iter(open_frames(str(tmp_path)))).shape[2] == 3  # contact_sheet.png
-    assert not running_with(weights.name)
+    assert not command_lines_with(weights.name)
 
 
-def test_ctrl_c_ends_all_and_keeps_what_there_is(tiny_checkpoint, tmp_path):
+def test_ctrl_c_ends_all_processes_and_keeps_the_results_so_far(tiny_checkpoint, tmp_path):
     demo = start_demo("--weights", tiny_checkpoint, "--output", tmp_path)
     log, deadline = tmp_path / "tracker_node.log", time.monotonic() + PATIENCE
     while not (log.is_file() and "following" in log.read_text()):
@@ -80,11 +81,11 @@ def test_ctrl_c_ends_all_and_keeps_what_there_is(tiny_checkpoint, tmp_path):
     assert demo.returncode == 130 and "Traceback" not in errors, errors
     assert len((tmp_path / "boxes.csv").read_text().splitlines()) > 2
     assert (tmp_path / "tracked.mp4").is_file()
-    assert not running_with(str(tiny_checkpoint))
+    assert not command_lines_with(str(tiny_checkpoint))
     assert "Traceback" not in log.read_text()
 
 
-def test_figures_of_a_camera_without_stamps(tmp_path):
+def test_no_rate_is_printed_for_images_without_stamps(tmp_path):
     rows = [Row(0, "tracking", (1.0, 2.0, 3.0, 4.0), 0.5, 0.01)] * 2
     picture = np.zeros((20, 30, 3), np.uint8)
     recorder = SimpleNamespace(rows=rows, processing={}, pictures=lambda: [picture])
@@ -98,19 +99,19 @@ BOXES = np.array([[1, 1, 5, 5], [2, 2, 5, 5], [np.nan] * 4, [4, 4, 5, 5]])
 
 
 @pytest.mark.parametrize(("boxes", "sent"), [(BOXES, [2.0, 4.0]), (None, [])])
-def test_a_missed_image_is_retried_only_where_the_box_is_known(boxes, sent):
+def test_a_missed_image_is_retried_only_if_the_box_is_known(boxes, sent):
     missed = InitTarget.Response(code=InitTarget.Response.CODE_STAMP_NOT_BUFFERED, message="no")
     reply = SimpleNamespace(done=lambda: True, result=lambda: missed)
     requests = []
     recorder = SimpleNamespace(
-        _box=BOXES[0], _boxes=boxes, _label="", _header=Header(), _tries=1, reply=reply,
+        _box=BOXES[0], _boxes=boxes, _label="", _header=Header(), _requests=1, reply=reply,
         _init=SimpleNamespace(call_async=lambda request: requests.append(request) or reply),
     )  # fmt: skip
-    recorder.name_target = lambda: Recorder.name_target(recorder)
+    recorder.request_target = lambda: Recorder.request_target(recorder)
     for received in (2, 3, 4):
         recorder._received = received
         if boxes is None:
-            with pytest.raises(ValueError, match="refuses"):
+            with pytest.raises(ValueError, match="rejected"):
                 Recorder.check_reply(recorder)
         else:
             Recorder.check_reply(recorder)
@@ -125,7 +126,7 @@ def test_a_missed_image_is_retried_only_where_the_box_is_known(boxes, sent):
         (["--box", "1", "2", "nan", "4"], "finite"),
         (["--box", "1", "2", "0", "4"], "positive"),
         (["--rate", "-1"], "--rate"),
-        (["0"], "--box"),  # a camera knows no box
+        (["0"], "--box"),  # a camera has no known box
     ],
 )
 def test_errors_take_one_line_and_code_2(tmp_path, arguments, words):

@@ -1,11 +1,15 @@
-"""What /diagnostics says, and when."""
+"""Levels, messages and values of /diagnostics."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from spmtrack_ros.diagnostics import ERROR, OK, WARN, Period, Publisher, why_no_image
-from spmtrack_ros.session import Counters, Frame, State, Target
+from spmtrack_ros.diagnostics import ERROR, OK, WARN, Publisher, RateWindow, why_no_image
+from spmtrack_ros.frame_buffer import Frame
+from spmtrack_ros.snapshot import Counters, Snapshot
+from spmtrack_ros.target import State, Target
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -14,12 +18,12 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 @pytest.mark.parametrize(
     ("reliable", "publishers", "words"),
     [
-        (False, [], "nobody publishes on /image"),
+        (False, [], "no node publishes /image"),
         (False, [Publisher("cam", COMPRESSED, True)], "set image_transport"),
         (True, [Publisher("cam", IMAGE, False)], "set image_reliability to best_effort"),
         (True, [Publisher("cam", IMAGE, True)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
         (False, [Publisher("cam", IMAGE, False)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
-        # one of several could be heard, so the cause is another one
+        # one of two publishers matches, so the cause is another one
         (True, [Publisher("a", IMAGE, False), Publisher("b", IMAGE, True)], "no image arrives"),
         (False, [Publisher("a", COMPRESSED, True), Publisher("b", IMAGE, True)], "no image"),
     ],
@@ -28,38 +32,53 @@ def test_why_no_image(reliable, publishers, words):
     assert words in why_no_image("/image", IMAGE, reliable, publishers)
 
 
-def test_rates_and_times_of_one_period():
-    period = Period(99.0)
-    period.report(100.0, Counters(10, 8), True, None, "")
-    period.add(0.020, 0.010)
-    period.add(0.040, 0.030)
-    target = Target("7", "cat", State.LOST, 0.1, (0, 0, 1, 1), Frame(1, 0, None))
-    level, text, values = period.report(102.0, Counters(30, 12), True, target, "")
+def snapshot(time, counters=None, enabled=True, targets=(), busy=0.0):
+    primary = targets[0] if targets else None
+    return Snapshot(enabled, targets, primary, counters or Counters(), None, time, busy)
+
+
+def test_rates_and_times_of_one_window():
+    window = RateWindow(99.0)
+    window.report(snapshot(100.0, Counters(10, 8)), "")
+    window.add(latency=0.020, processing=0.010)
+    window.add(latency=0.040, processing=0.030)
+    target = Target("7", "cat", State.LOST, 0.1, (0, 0, 1, 1), Frame(1, 0, None), 0)
+    level, text, values = window.report(snapshot(102.0, Counters(30, 12), targets=(target,)), "")
     assert (level, text) == (OK, "lost")
-    assert (values["state"], values["target"]) == ("LOST", "7")
+    assert (values["state"], values["target"], values["targets"]) == ("LOST", "7", "1")
+    assert values["target '7'"] == "LOST 0.10"
     assert values["images received per s"] == "10.0" and values["images processed per s"] == "2.0"
     assert values["latency mean ms"] == "30.0" and values["latency max ms"] == "40.0"
+    assert values["latency p50 ms"] == "30.0" and values["latency p95 ms"] == "39.0"
     assert values["processing mean ms"] == "20.0" and values["images dropped"] == "18"
-    assert "latency mean ms" not in period.report(103.0, Counters(31, 13), True, None, "")[2]
+    assert "latency mean ms" not in window.report(snapshot(103.0, Counters(31, 13)), "")[2]
 
 
 @pytest.mark.parametrize(
-    ("counters", "enabled", "level", "text"),
+    ("now", "level", "text"),
     [
-        (Counters(), True, WARN, "hint"),
-        (Counters(), False, OK, "switched off"),  # silence is as ordered
-        (Counters(5, 5), True, OK, "no target"),
-        (Counters(5, 5, 2), True, ERROR, "2 failures, see the log"),
+        (snapshot(1.0), WARN, "hint"),
+        (snapshot(1.0, enabled=False), OK, "switched off"),  # silence is intended
+        (snapshot(1.0, Counters(5, 5)), OK, "no target"),
+        (snapshot(1.0, Counters(5, 5, 2)), ERROR, "2 failures, see the log"),
+        (snapshot(1.0, Counters(5, 2), busy=4.9), OK, "no target"),  # slow, not hanging
+        (snapshot(1.0, Counters(5, 2), busy=9.0), ERROR, "tracker has been busy .* for 9 s"),
     ],
 )
-def test_levels(counters, enabled, level, text):
-    report = Period(0.0).report(1.0, counters, enabled, None, "hint")
-    assert report[:2] == (level, text)
+def test_levels(now, level, text):
+    found = RateWindow(0.0, busy_timeout=5.0).report(now, "hint")
+    assert found[0] == level and re.search(text, found[1])
 
 
-def test_times_that_nobody_asks_for_do_not_pile_up():
-    period = Period(0.0)
+def test_memory_is_bounded_without_reports():
+    window = RateWindow(0.0)
     for latency in range(5000):
-        period.add(latency, 0.0)
-    values = period.report(1.0, Counters(5000, 5000), True, None, "")[2]
+        window.add(latency=latency)
+    values = window.report(snapshot(1.0, Counters(5000, 5000)), "")[2]
     assert values["latency mean ms"] == "4499500.0"  # the newest thousand
+
+
+def test_latency_is_never_negative():
+    window = RateWindow(0.0)
+    window.add(latency=-5.0)  # the clock was set back
+    assert window.report(snapshot(1.0), "")[2]["latency max ms"] == "0.0"

@@ -1,8 +1,11 @@
-"""The launch files, as the launch system reads them."""
+"""The launch files, performed by the launch system up to the start of the processes."""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,21 +15,24 @@ pytest.importorskip("launch", reason=f"launch: {REASON}")
 pytest.importorskip("launch_ros", reason=f"launch_ros: {REASON}")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
+import yaml
+from ament_index_python.packages import get_packages_with_prefixes
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
-from launch_ros.utilities import evaluate_parameters
+from launch_ros.actions import Node
 
-from spmtrack_ros.parameters import Parameters
+from spmtrack_ros.parameters import TrackerParameters
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
+PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 TRACKER_ARGUMENTS = {
-    "namespace", "node_name", "image_topic", "params_file", "rviz", "rviz_config", "log_level",
-    "weights", "device", "precision", "image_transport", "image_reliability", "init_box",
-    "autostart", "debug_image", "use_sim_time", "camera_info_topic", "rectified",
-}  # fmt: skip
+    *("namespace", "node_name", "image_topic", "camera_info_topic", "params_file"),
+    *("rviz", "rviz_config", "log_level", "respawn", "on_exit", "use_sim_time"),
+    *(row.name for row in fields(TrackerParameters)),
+}
+DEMO_ARGUMENTS = {"source", "box", "output", "rate", "max_frames"}
 
 
 def load(name):
@@ -34,31 +40,35 @@ def load(name):
     return description, {each.name: each for each in description.get_launch_arguments()}
 
 
-def perform(description, **given):
-    """The nodes that would be started, with these arguments, and the environment for them."""
+def perform(name, **given):
+    """The nodes that the launch file would start with these arguments, and the context."""
     context = LaunchContext()
     context.launch_configurations.update(given)
+    context._set_is_shutdown(True)  # so that a node prepares its command but does not start
     nodes = []
-    for entity in description.entities:
-        if isinstance(entity, DeclareLaunchArgument | SetEnvironmentVariable):
-            entity.execute(context)
-        else:
-            nodes += entity.execute(context)
+
+    def visit(entity):
+        nodes.extend([entity] if isinstance(entity, Node) else [])
+        for each in entity.visit(context) or []:
+            visit(each)
+
+    visit(load(name)[0])
     return nodes, context
 
 
-def command(node, context):
-    """What comes after the executable's path."""
-    node._perform_substitutions(context)
-    return [perform_substitutions(context, part) for part in node.cmd[1:]]
+def command(node):
+    """The arguments of the process, after the path of its executable."""
+    return node.process_details["cmd"][1:]
 
 
-def parameters_of(node, context):
-    """The parameters that are given one by one, not by a file."""
-    given = {}
-    for each in evaluate_parameters(context, node._Node__parameters):
-        given |= each if isinstance(each, dict) else {}
-    return given
+def parameters_of(node):
+    """The parameters that the process would read from its files, later files winning."""
+    words, found = command(node), {}
+    for option, value in pairwise(words):
+        if option == "--params-file":
+            for section in yaml.unsafe_load(Path(value).read_text()).values():
+                found |= section["ros__parameters"]
+    return found
 
 
 def test_tracker_arguments_are_all_described():
@@ -66,29 +76,59 @@ def test_tracker_arguments_are_all_described():
     assert set(arguments) == TRACKER_ARGUMENTS
     assert all(each.description for each in arguments.values())
     assert arguments["log_level"].choices and arguments["image_transport"].choices
-    overrides = {name for name, each in arguments.items() if each.default_value is not None
-                 and perform_substitutions(LaunchContext(), each.default_value) == ""}  # fmt: skip
-    assert overrides - {"namespace", "camera_info_topic", "use_sim_time"} <= {
-        each.name for each in fields(Parameters)
-    }
+    assert set(arguments["autostart"].choices) == {"", "true", "false"}
+    for row in fields(TrackerParameters):  # empty: the value of params_file is kept
+        assert perform_substitutions(LaunchContext(), arguments[row.name].default_value) == ""
 
 
-def test_demo_arguments_are_those_that_work():
-    description, arguments = load("demo.launch.py")
-    assert set(arguments) == {
-        "source", "box", "output", "rate", "max_frames", "weights", "device", "log_level",
-    }  # fmt: skip
-    nodes, context = perform(description, source="it's 5.mp4", weights="5", box="1 2 3 4")
-    programs = [node.node_executable for node in nodes]
+def test_demo_starts_tracker_publisher_and_client():
+    assert set(load("demo.launch.py")[1]) == TRACKER_ARGUMENTS | DEMO_ARGUMENTS
+    given = {"source": "it's 5.mp4", "weights": "5", "box": "1 2 3 4", "node_name": "other"}
+    (tracker, publisher, client), _ = perform("demo.launch.py", **given)
+    programs = [node.node_executable for node in (tracker, publisher, client)]
     assert programs == ["tracker_node", "video_publisher", "demo"]
-    assert parameters_of(nodes[0], context)["weights"] == "5"
-    assert parameters_of(nodes[1], context)["source"] == "it's 5.mp4"
-    assert command(nodes[2], context)[:2] == ["it's 5.mp4", "--attach"]
+    assert parameters_of(tracker)["weights"] == "5"
+    assert "__node:=spmtrack" in command(tracker)  # the client uses this name
+    assert parameters_of(publisher)["source"] == "it's 5.mp4"
+    assert command(client)[:2] == ["it's 5.mp4", "--attach"]
 
 
-def test_only_the_node_unless_rviz_is_wanted():
-    assert len(perform(load("tracker.launch.py")[0])[0]) == 1
-    assert len(perform(load("tracker.launch.py")[0], rviz="true")[0]) == 2
+def test_rviz_is_started_on_request_only(monkeypatch, tmp_path):
+    assert len(perform("tracker.launch.py")[0]) == 1
+    with_rviz(monkeypatch, tmp_path)
+    assert len(perform("tracker.launch.py", rviz="true")[0]) == 2
+
+
+def with_rviz(monkeypatch, folder):
+    """An installed package rviz2 as launch sees it."""
+    program = folder / "lib" / "rviz2" / "rviz2"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    marker = folder / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    paths = f"{folder}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", paths)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"init_box": "left top"}, "init_box is 'left top': expected 'x y w h'"),
+        ({"frame_buffer": "2.5"}, "frame_buffer is '2.5': expected a whole number"),
+        ({"lost_threshold": "low"}, "lost_threshold is 'low': expected a number"),
+        ({"params_file": "no.yaml"}, "params_file is 'no.yaml': there is no such file"),
+        ({"precision": "float8"}, "float8"),
+        # no tracker must be left behind without its RViz
+        ({"rviz": "true"}, "the package rviz2 is not installed"),
+    ],
+)
+def test_wrong_arguments_start_nothing(given, words):
+    if "rviz" in given and "rviz2" in get_packages_with_prefixes():
+        pytest.skip("rviz2 is installed")
+    with pytest.raises(RuntimeError, match=re.escape(words)):
+        perform("tracker.launch.py", **given)
 
 
 @pytest.mark.parametrize(
@@ -99,40 +139,45 @@ def test_only_the_node_unless_rviz_is_wanted():
         ({"image_topic": "/left/image_raw", "camera_info_topic": "info"}, "info"),
     ],
 )
-def test_the_calibration_is_beside_the_images_unless_it_is_given(given, topic):
-    (tracker,), context = perform(load("tracker.launch.py")[0], **given)
-    assert f"camera_info:={topic}" in command(tracker, context)
+def test_camera_info_is_beside_the_images_unless_given(given, topic):
+    (tracker,), _ = perform("tracker.launch.py", **given)
+    assert f"camera_info:={topic}" in command(tracker)
 
 
-def test_rviz_shows_the_image_of_the_node_under_its_name():
+def test_rviz_shows_the_image_of_the_node_under_its_name(monkeypatch, tmp_path):
+    with_rviz(monkeypatch, tmp_path)
     given = {"rviz": "true", "namespace": "/robot", "node_name": "eye", "use_sim_time": "true"}
-    (tracker, rviz), context = perform(load("tracker.launch.py")[0], **given)
-    assert "/spmtrack/debug_image:=/robot/eye/debug_image" in command(rviz, context)
+    (tracker, rviz), _ = perform("tracker.launch.py", **given)
+    assert {"__ns:=/robot", "__node:=eye"} <= set(command(tracker))
+    assert "/spmtrack/debug_image:=/robot/eye/debug_image" in command(rviz)
     for node in (tracker, rviz):
-        assert parameters_of(node, context)["use_sim_time"] is True
+        assert parameters_of(node)["use_sim_time"] is True
 
 
-def test_only_what_is_given_wins_over_the_file():
-    (tracker,), context = perform(load("tracker.launch.py")[0], device="0", init_box="1 2 3 4")
-    given = parameters_of(tracker, context)
-    assert given == {"device": "0", "init_box": (1.0, 2.0, 3.0, 4.0)}
+def test_given_arguments_replace_values_of_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    label: cup\n    device: cuda\n")
+    given = {"device": "0", "init_box": "1 2 3 4", "frame_buffer": "5", "lost_threshold": "1"}
+    (tracker,), _ = perform("tracker.launch.py", params_file=str(file), **given)
+    assert parameters_of(tracker) == {
+        "label": "cup",
+        "device": "0",
+        "init_box": (1.0, 2.0, 3.0, 4.0),  # as launch_ros writes lists
+        "frame_buffer": 5,
+        "lost_threshold": 1.0,
+    }
 
 
 def test_a_given_profile_is_kept(monkeypatch):
-    name = "FASTRTPS_DEFAULT_PROFILES_FILE"
-    monkeypatch.delenv(name, raising=False)
-    _, context = perform(load("tracker.launch.py")[0])
-    assert context.environment[name].endswith("config/fastdds_large_images.xml")
-    monkeypatch.setenv(name, "mine.xml")
-    _, context = perform(load("tracker.launch.py")[0])
-    assert context.environment[name] == "mine.xml"
+    monkeypatch.delenv(PROFILES, raising=False)
+    _, context = perform("tracker.launch.py")
+    assert context.environment[PROFILES].endswith("config/fastdds_large_images.xml")
+    monkeypatch.setenv(PROFILES, "mine.xml")
+    _, context = perform("tracker.launch.py")
+    assert context.environment[PROFILES] == "mine.xml"
 
 
 @pytest.mark.parametrize("box", ["1 2 3 4", "[1, 2, 3.0, 4]", "1,2,3,4"])
-def test_init_box_may_be_written_as_people_do(box):
-    assert perform(load("tracker.launch.py")[0], init_box=box)[0]
-
-
-def test_init_box_that_is_none():
-    with pytest.raises(RuntimeError, match="expected 'x y w h'"):
-        perform(load("tracker.launch.py")[0], init_box="left top")
+def test_init_box_in_the_usual_notations(box):
+    (tracker,), _ = perform("tracker.launch.py", init_box=box)
+    assert parameters_of(tracker)["init_box"] == (1.0, 2.0, 3.0, 4.0)

@@ -1,4 +1,4 @@
-"""The parameters as declared, as config/tracker.yaml gives them, and as a user may write them."""
+"""The parameters as declared, as in config/tracker.yaml, and as a user may write them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 
 import rclpy
 from rclpy.context import Context
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from spmtrack_ros.parameters import Parameters, read_parameters
+from spmtrack_ros.parameters import TrackerParameters, read_parameters
+from spmtrack_ros.video_publisher import PublisherParameters
 
 pytestmark = pytest.mark.ros
 YAML = Path(__file__).parents[2] / "config" / "tracker.yaml"
@@ -46,14 +48,14 @@ def make_node(context):
 
 def test_yaml_has_all_parameters_with_their_defaults_in_order():
     given = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    declared = {each.name: each.default for each in fields(Parameters)}
+    declared = {each.name: each.default for each in fields(TrackerParameters)}
     assert list(given) == list(declared)
     for name, default in declared.items():
         value = tuple(given[name]) if isinstance(default, tuple) else given[name]
         assert (value, type(value)) == (default, type(default)), name
 
 
-def test_yaml_has_its_command_on_line_one_and_a_word_on_each_value():
+def test_yaml_has_a_command_on_line_one_and_a_comment_on_each_value():
     first, *lines = YAML.read_text().splitlines()
     assert first.startswith("# ros2 launch spmtrack_ros tracker.launch.py")
     assert all("#" in line for line in lines if not line.endswith(":"))
@@ -61,13 +63,13 @@ def test_yaml_has_its_command_on_line_one_and_a_word_on_each_value():
 
 def test_yaml_can_be_loaded_by_ros(make_node):
     node = make_node(cli=["--ros-args", "--params-file", str(YAML)])
-    assert read_parameters(node) == Parameters()
+    assert read_parameters(node, TrackerParameters) == TrackerParameters()
 
 
 def test_every_parameter_is_described_and_read_only_unless_live(make_node):
     node = make_node()
-    assert read_parameters(node) == Parameters()
-    for each in fields(Parameters):
+    assert read_parameters(node, TrackerParameters) == TrackerParameters()
+    for each in fields(TrackerParameters):
         descriptor = node.describe_parameter(each.name)
         assert descriptor.read_only != each.metadata["live"], each.name
         assert descriptor.description.endswith("."), each.name
@@ -78,17 +80,17 @@ def test_every_parameter_is_described_and_read_only_unless_live(make_node):
     assert [each.successful for each in node.set_parameters([live, frozen])] == [True, False]
 
 
-def test_changed_parameters_are_checked_like_given_ones():
-    assert Parameters().changed({"lost_threshold": 1, "label": "dog"}) == Parameters(
+def test_changed_values_are_checked():
+    assert TrackerParameters().changed({"lost_threshold": 1, "label": "dog"}) == TrackerParameters(
         lost_threshold=1.0, label="dog"
     )
     for values in ({"lost_threshold": 2.0}, {"lost_threshold": None}, {"label": 5}):
         with pytest.raises(ValueError, match=next(iter(values))):
-            Parameters().changed(values)
+            TrackerParameters().changed(values)
 
 
-def test_whole_numbers_do_for_real_ones(make_node):
-    settings = read_parameters(make_node(init_timeout=3, init_box=[1, 2, 3, 4]))
+def test_whole_numbers_are_accepted_as_real_ones(make_node):
+    settings = read_parameters(make_node(init_timeout=3, init_box=[1, 2, 3, 4]), TrackerParameters)
     assert settings.init_timeout == 3.0 and isinstance(settings.init_timeout, float)
     assert settings.init_box == (1.0, 2.0, 3.0, 4.0) and settings.has_init_box
 
@@ -114,6 +116,37 @@ def test_whole_numbers_do_for_real_ones(make_node):
         ({"init_box": 3.0}, "expected a list of numbers"),
     ],
 )
-def test_values_that_cannot_be_used(make_node, overrides, message):
+def test_wrong_values_are_rejected(make_node, overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        read_parameters(make_node(**overrides))
+        read_parameters(make_node(**overrides), TrackerParameters)
+
+
+def test_a_camera_index_is_accepted_as_source(make_node):
+    assert read_parameters(make_node(source=0), PublisherParameters).source == "0"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"frame_id": 5}, "'frame_id' is 5: expected a text"),
+        ({"rate": -1.0}, "'rate': expected 0 to 1000"),
+        ({"rate": 2000}, "'rate' is 2000.0: expected 0 to 1000"),
+        ({"max_frames": -1}, "'max_frames': expected 0 to"),
+        ({"loop": "yes"}, "'loop' is 'yes': expected true or false"),
+        ({"source": True}, "'source' is True: expected a text"),
+    ],
+)
+def test_wrong_values_of_the_publisher_are_rejected(make_node, overrides, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_parameters(make_node(**overrides), PublisherParameters)
+
+
+def test_a_value_that_rclpy_rejects_for_another_reason_than_its_range(make_node, monkeypatch):
+    node = make_node()
+
+    def reject(name, value, descriptor):
+        raise InvalidParameterValueException(name, value, "rejected by a callback")
+
+    monkeypatch.setattr(node, "declare_parameter", reject)
+    with pytest.raises(ValueError, match=r"'weights'.*rejected by a callback"):
+        read_parameters(node, TrackerParameters)

@@ -9,71 +9,93 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spmtrack_ros.session import Code, Counters, InitRequest, Session, State
+from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.listeners import Listeners
+from spmtrack_ros.session import Session
+from spmtrack_ros.snapshot import Counters
+from spmtrack_ros.target import Code, InitRequest, Limits, Reason, State
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 SECOND = 1_000_000_000
 
 
 class FakeTracker:
-    """Answers with the frame's own number as x; frames hold their number in the first pixel."""
+    """Returns the frame's number, which is in its first pixel, as x of the box."""
 
     def __init__(self):
         self.log = []  # ("init" | "update", frame number)
         self.fails = set()  # entries of the log that raise
         self.lost = set()  # frame numbers without a visible target
+        self.names = {}  # state by frame number
+        self.started = 0  # handles are numbers
+        self.followed = []  # (frame number, handles)
         self.gate = threading.Event()  # closed: the tracker is busy
         self.gate.set()
+        self.gates = {}  # the same for single images
         self.entered = threading.Semaphore(0)
 
-    def init(self, frame, box_xywh):
+    def start(self, frame, box_xywh):
         self.box = box_xywh
         self._note("init", frame)
+        self.started += 1
+        return self.started
 
-    def update(self, frame):
+    def follow(self, frame, targets):
         number = self._note("update", frame)
-        name = "LOST" if number in self.lost else "TRACKING"
+        self.followed.append((number, list(targets)))
+        name = "LOST" if number in self.lost else self.names.get(number, "TRACKING")
         box = (float(number), 20.0, 30.0, 40.0)
-        return SimpleNamespace(box_xywh=box, confidence=0.5, state=SimpleNamespace(name=name))
+        result = SimpleNamespace(box_xywh=box, confidence=0.5, state=SimpleNamespace(name=name))
+        return [result for _ in targets]
 
     def _note(self, what, frame):
         number = int(frame[0, 0, 0])
         self.log.append((what, number))
         self.entered.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(10) and self.gates.get(number, self.gate).wait(10)
         if (what, number) in self.fails:
             raise RuntimeError("out of memory")
         return number
 
 
 class Bench:
-    """A session, its tracker, and what came out."""
+    """A session, its tracker and its output."""
 
     def __init__(self, **options):
         self.tracker = FakeTracker()
-        self.outcomes, self.errors, self.changes = [], [], []
+        self.reports, self.errors, self.warnings, self.changes = [], [], [], []
         self.arrived = threading.Condition()
-        self.session = Session(
-            self.tracker, self.decode, self.note, on_error=self.errors.append,
-            on_change=lambda: self.changes.append(self.session.target), **options,
+        self.listeners = Listeners(
+            self.note, lambda: self.changes.append(self.target), self.errors.append,
+            self.warnings.append,
         )  # fmt: skip
+        self.session = Session(self.tracker, self.decode, self.listeners, **options)
+
+    @property
+    def target(self):
+        """The primary target."""
+        return self.session.snapshot().primary
+
+    @property
+    def ids(self):
+        return [target.id for target in self.session.snapshot().targets]
 
     def decode(self, message):
         if message == "broken":
             raise ValueError("image encoding 'yuv' is not supported")
         return np.full((100, 200, 3), message, np.uint8)
 
-    def note(self, outcome):
+    def note(self, report):
         with self.arrived:
-            self.outcomes.append(outcome)
+            self.reports.append(report)
             self.arrived.notify_all()
 
     def push(self, number, wait=True):
         """An image whose stamp is its number in seconds; returns when it has been reported."""
-        self.session.push(number * SECOND, number)
+        self.session.push(number * SECOND, number, "camera")
         if wait:
             self.wait_for(number)
-        return self.outcomes[-1] if wait else None
+        return self.reports[-1] if wait else None
 
     def wait_for(self, number):
         with self.arrived:
@@ -90,13 +112,13 @@ class Bench:
 
     @property
     def reported(self):
-        return [outcome.frame.message for outcome in self.outcomes]
+        return [report.frame.message for report in self.reports]
 
     def init(self, box=BOX, timeout=5.0, **options):
         return self.session.init(InitRequest(box, **options), timeout)
 
-    def start(self, **options):
-        return self.init(**options).result(5)
+    def start(self, box=BOX, **options):
+        return self.init(box, **options).result(5)
 
 
 @pytest.fixture
@@ -111,7 +133,7 @@ def make_bench():
     for bench in benches:
         bench.tracker.gate.set()
         bench.session.close()
-        assert not bench.session._worker.is_alive()
+        assert not any(thread.is_alive() for thread in bench.session._threads)
 
 
 @pytest.fixture
@@ -120,9 +142,9 @@ def bench(make_bench):
 
 
 def test_without_a_target_each_image_is_reported_and_none_is_decoded(bench):
-    outcome = bench.push(1)
-    assert (outcome.target, outcome.image, outcome.error) == (None, None, "")
-    assert bench.session.counters == Counters(received=1, processed=1)
+    report = bench.push(1)
+    assert (report.primary, report.image, report.error) == (None, None, "")
+    assert bench.session.snapshot().counters == Counters(received=1, processed=1)
     assert bench.tracker.log == []
 
 
@@ -131,10 +153,10 @@ def test_a_target_is_followed(bench):
     reply = bench.start(label="cat")
     assert (reply.code, reply.stamp_ns, reply.score) == (Code.OK, 1 * SECOND, 1.0)
     assert reply.frames_caught_up == 0
-    outcome = bench.push(2)
-    assert outcome.target.box_xywh == (2.0, 20.0, 30.0, 40.0)
-    assert (outcome.target.id, outcome.target.label) == (reply.id, "cat")
-    assert outcome.target.state is State.TRACKING
+    report = bench.push(2)
+    assert report.primary.box_xywh == (2.0, 20.0, 30.0, 40.0)
+    assert (report.primary.id, report.primary.label) == (reply.id, "cat")
+    assert report.primary.state is State.TRACKING
     assert bench.tracker.log == [("init", 1), ("update", 2)]
 
 
@@ -142,7 +164,7 @@ def test_lost_keeps_id_and_last_box_and_found_again_is_the_same_target(bench):
     bench.tracker.lost = {3, 4}
     bench.push(1)
     reply = bench.start()
-    seen = [bench.push(number).target for number in (2, 3, 4, 5)]
+    seen = [bench.push(number).primary for number in (2, 3, 4, 5)]
     assert [target.state.name for target in seen] == ["TRACKING", "LOST", "LOST", "TRACKING"]
     assert {target.id for target in seen} == {reply.id}
     assert seen[2].box_xywh == seen[0].box_xywh
@@ -154,7 +176,7 @@ def test_a_new_target_gets_a_new_id_and_a_given_id_is_kept(bench):
     assert first and second and first != second
     assert bench.start(id="mine").id == "mine"
     assert bench.start(id="target-3").id == "target-3"
-    assert bench.start().id == "target-4"
+    assert bench.start().id == "target-4"  # the next free one
 
 
 def test_newest_image_wins(bench):
@@ -166,7 +188,7 @@ def test_newest_image_wins(bench):
     bench.tracker.gate.set()
     bench.wait_for(5)
     assert bench.reported == [1, 2, 5]
-    assert bench.session.counters.dropped == 2
+    assert bench.session.snapshot().counters.dropped == 2
 
 
 def test_start_on_an_earlier_image_catches_up_and_repeats_nothing(bench):
@@ -175,8 +197,8 @@ def test_start_on_an_earlier_image_catches_up_and_repeats_nothing(bench):
     reply = bench.start(stamp_ns=3 * SECOND)
     assert (reply.code, reply.stamp_ns, reply.frames_caught_up) == (Code.OK, 3 * SECOND, 3)
     assert bench.tracker.log == [("init", 3), ("update", 4), ("update", 5), ("update", 6)]
-    assert bench.session.target.box_xywh[0] == 6.0
-    # What was told last is the present, not the image of the box.
+    assert bench.target.box_xywh[0] == 6.0
+    # The last report is about the newest image, not about the image of the box.
     assert [target.frame.message for target in bench.changes] == [6]
     bench.push(7)
     assert bench.reported == [1, 2, 3, 4, 5, 6, 7]
@@ -188,15 +210,15 @@ def test_init_while_inference_runs_uses_the_images_of_that_time(bench):
     bench.keep_busy_with(2)
     for number in (3, 4):
         bench.push(number, wait=False)
-    answer = bench.init(stamp_ns=3 * SECOND, id="new")
-    assert not answer.done()  # the truth is not known yet
+    answer = bench.init(stamp_ns=3 * SECOND, label="new")
+    assert not answer.done()  # the result is not known yet
     bench.tracker.gate.set()
     reply = answer.result(5)
-    assert (reply.code, reply.id, reply.frames_caught_up) == (Code.OK, "new", 1)
+    assert (reply.code, bench.target.label, reply.frames_caught_up) == (Code.OK, "new", 1)
     assert bench.tracker.log[-2:] == [("init", 3), ("update", 4)]
     bench.push(5)
     assert bench.reported == [1, 2, 3, 4, 5]  # 4 was waiting, and is not processed twice
-    assert bench.outcomes[2].target.box_xywh == BOX
+    assert bench.reports[2].primary.box_xywh == BOX
 
 
 def test_init_waits_for_its_image(bench):
@@ -225,7 +247,13 @@ def test_init_waits_for_its_image(bench):
         ([1], {"box": (500, 20, 30, 40)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (1.5, 0, 1, 1), "normalized": True}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (0, 0, 1e308, 1), "normalized": True}, Code.INVALID_BOX, "finite"),
-        ([1], {"box": (50, 50, 1e-4, 5)}, Code.INVALID_BOX, "no target"),  # too small, not outside
+        ([1], {"box": (50, 50, 3.9, 5)}, Code.BOX_TOO_SMALL, "init_min_side is 4 px"),
+        ([1], {"box": (-5, -5, 300, 200)}, Code.BOX_TOO_LARGE, "covers 1 of the image"),
+        ([1], {"box": (0, 50, 401, 20)}, Code.BOX_TOO_LARGE, "more than 2 times"),
+        ([1], {"id": "a" * 65}, Code.INVALID_ID, "id has 65 characters"),
+        ([1], {"id": "a\nb"}, Code.INVALID_ID, "no control characters"),
+        ([1], {"label": "b" * 257}, Code.INVALID_ID, "label has 257"),
+        ([1], {"frame_id": "map"}, Code.WRONG_FRAME_ID, "but that of the image 'camera'"),
         ([1], {"box": (0.4, 0.4, 0.2, 0.2)}, Code.INVALID_BOX, "set normalized"),
         ([1], {"box": (0, 0, 1, 1)}, Code.INVALID_BOX, "set normalized"),  # the whole image
     ],
@@ -236,7 +264,7 @@ def test_refusals_change_nothing(bench, stamps, request_, code, words):
     reply = bench.start(**request_)
     assert reply.code is code and words in reply.message, reply
     assert (reply.id, reply.stamp_ns, reply.score) == ("", 0, 0.0)
-    assert bench.session.target is None and bench.tracker.log == []
+    assert bench.target is None and bench.tracker.log == []
     assert bench.push(50).error == ""
 
 
@@ -247,7 +275,7 @@ def test_normalized_box(bench):
 
 
 def test_the_buffer_is_bounded(make_bench):
-    bench = make_bench(buffer_size=3)
+    bench = make_bench(buffer=FrameBuffer(3))
     for number in range(1, 6):
         bench.push(number)
     assert bench.start(stamp_ns=2 * SECOND).code is Code.STAMP_NOT_BUFFERED
@@ -265,20 +293,20 @@ def test_a_tracker_that_fails_in_one_image_loses_the_target_there_only(bench):
     bench.push(1)
     bench.start()
     bench.tracker.fails = {("update", 2)}
-    outcome = bench.push(2)
-    assert outcome.target.state is State.LOST and "out of memory" in outcome.error
-    assert bench.push(3).target.state is State.TRACKING
-    assert bench.session.counters.errors == 1 and "out of memory" in bench.errors[0]
+    report = bench.push(2)
+    assert report.primary.state is State.LOST and "out of memory" in report.error
+    assert bench.push(3).primary.state is State.TRACKING
+    assert bench.session.snapshot().counters.errors == 1 and "out of memory" in bench.errors[0]
 
 
-def test_a_tracker_that_fails_to_start_leaves_no_target(bench):
+def test_a_tracker_that_fails_to_start_keeps_the_present_target(bench):
     bench.push(1)
-    bench.start()
+    target = bench.start().id
     bench.tracker.fails = {("init", 2)}
     bench.push(2)
     reply = bench.start()
     assert reply.code is Code.INTERNAL_ERROR and "out of memory" in reply.message
-    assert bench.push(3).target is None
+    assert bench.push(3).primary.id == target
     assert bench.start().code is Code.OK
 
 
@@ -290,20 +318,20 @@ def test_a_broken_image_is_reported_and_the_next_one_processed(bench):
     assert bench.start().code is Code.OK
     bench.session.push(3 * SECOND, "broken")
     with bench.arrived:
-        assert bench.arrived.wait_for(lambda: len(bench.outcomes) == 3, 5)
-    assert "yuv" in bench.outcomes[-1].error
-    assert bench.push(4).target.state is State.TRACKING
+        assert bench.arrived.wait_for(lambda: len(bench.reports) == 3, 5)
+    assert "yuv" in bench.reports[-1].error
+    assert bench.push(4).primary.state is State.TRACKING
 
 
 def test_a_listener_that_fails_does_not_end_the_worker(bench):
-    note, failures = bench.session._on_outcome, iter([RuntimeError("publisher is gone")])
+    note, failures = bench.listeners.on_report, iter([RuntimeError("publisher is gone")])
 
-    def listener(outcome):
+    def listener(report):
         for failure in failures:
             raise failure
-        note(outcome)
+        note(report)
 
-    bench.session._on_outcome = listener
+    bench.listeners.on_report = listener
     bench.push(1, wait=False)
     deadline = time.monotonic() + 5
     while not bench.errors and time.monotonic() < deadline:
@@ -317,9 +345,9 @@ def test_remove(bench):
     assert bench.session.remove().code is Code.OK  # nothing to remove is no failure
     target = bench.start().id
     assert bench.session.remove("other").code is Code.UNKNOWN_ID
-    assert bench.session.target is not None
+    assert bench.target is not None
     assert bench.session.remove(target).id == target
-    assert bench.push(2).target is None
+    assert bench.push(2).primary is None
 
 
 @pytest.mark.parametrize("how", ["remove", "reset"])
@@ -330,7 +358,7 @@ def test_removed_while_inference_runs_stays_removed(bench, how):
     getattr(bench.session, how)()
     bench.tracker.gate.set()
     bench.wait_for(2)
-    assert bench.outcomes[-1].target is None and bench.session.target is None
+    assert bench.reports[-1].primary is None and bench.target is None
 
 
 @pytest.mark.parametrize("how", ["remove", "reset"])
@@ -343,7 +371,7 @@ def test_cancelled_while_the_target_is_being_started(bench, how):
     assert behind.result(5).code is Code.CANCELLED
     bench.tracker.gate.set()
     assert answer.result(5).code is Code.CANCELLED
-    assert bench.session.target is None
+    assert bench.target is None
 
 
 def test_switched_off_ignores_images_and_keeps_the_target(bench):
@@ -355,30 +383,8 @@ def test_switched_off_ignores_images_and_keeps_the_target(bench):
     bench.push(2, wait=False)
     assert bench.start().code is Code.DISABLED
     bench.session.enable(True)
-    assert bench.push(3).target.state is State.TRACKING
+    assert bench.push(3).primary.state is State.TRACKING
     assert bench.reported == [1, 3]
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The session's time: its one entry."""
-    now = [100.0]
-    fake = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
-    monkeypatch.setattr("spmtrack_ros.session.time", fake)
-    return now
-
-
-def test_a_slow_tracker_goes_on_with_the_newest_image_at_the_deadline(clock, bench):
-    for number in range(1, 6):
-        bench.push(number)
-    bench.tracker.gate.clear()
-    answer = bench.init(stamp_ns=1 * SECOND, timeout=1.0)
-    assert bench.tracker.entered.acquire(timeout=5)
-    clock[0] += 2
-    bench.tracker.gate.set()
-    reply = answer.result(5)
-    assert (reply.code, reply.frames_caught_up) == (Code.OK, 1)
-    assert bench.tracker.log == [("init", 1), ("update", 5)]
 
 
 def test_of_many_images_some_are_caught_up_in_even_steps(bench):
@@ -390,16 +396,37 @@ def test_of_many_images_some_are_caught_up_in_even_steps(bench):
     assert reply.frames_caught_up == 7
 
 
-def test_a_request_that_the_busy_tracker_came_to_too_late_changes_nothing(clock, bench):
+def test_a_hanging_tracker_does_not_delay_the_answer(bench):
     bench.push(1)
     target = bench.start().id
     bench.keep_busy_with(2)
-    answer = bench.init(timeout=1.0)
-    clock[0] += 2
+    waiting, started = bench.init(timeout=0.05), bench.init(stamp_ns=9 * SECOND, timeout=0.05)
+    assert waiting.result(5).code is Code.TIMEOUT
+    assert started.result(5).code is Code.STAMP_NOT_BUFFERED
     bench.tracker.gate.set()
-    reply = answer.result(5)
-    assert reply.code is Code.CANCELLED and "busy" in reply.message
-    assert bench.push(3).target.id == target
+    assert bench.push(3).primary.id == target and bench.tracker.started == 1
+
+
+def test_a_target_that_was_not_started_in_time_is_not_followed(bench):
+    bench.push(1)
+    target = bench.start().id
+    bench.tracker.gate.clear()
+    answer = bench.init(id="late", timeout=0.05)  # the tracker hangs in start()
+    assert answer.result(5).code is Code.TIMEOUT
+    bench.tracker.gate.set()
+    bench.push(2)
+    assert bench.ids == [target]
+
+
+def test_a_target_that_was_started_in_time_is_reported_at_the_deadline(bench):
+    for number in range(1, 6):
+        bench.push(number)
+    bench.tracker.gates[2] = threading.Event()
+    reply = bench.init(stamp_ns=1 * SECOND, timeout=0.1).result(5)
+    assert (reply.code, reply.frames_caught_up, reply.score) == (Code.OK, 0, 1.0)
+    bench.tracker.gates[2].set()
+    bench.push(6)  # after the deadline, only the newest image is caught up
+    assert bench.tracker.log == [("init", 1), ("update", 2), ("update", 5), ("update", 6)]
 
 
 def test_a_target_lost_again_while_catching_up_is_said_to_be(bench):
@@ -408,7 +435,7 @@ def test_a_target_lost_again_while_catching_up_is_said_to_be(bench):
     bench.tracker.lost = {3}
     reply = bench.start(stamp_ns=1 * SECOND)
     assert (reply.code, reply.score) == (Code.OK, 0.5) and "lost again" in reply.message
-    assert bench.session.target.state is State.LOST
+    assert bench.target.state is State.LOST
 
 
 def test_a_box_that_the_tracker_refuses_keeps_the_target(bench):
@@ -418,9 +445,9 @@ def test_a_box_that_the_tracker_refuses_keeps_the_target(bench):
     def refuse(frame, box_xywh):
         raise ValueError("too small")
 
-    bench.tracker.init = refuse
+    bench.tracker.start = refuse
     assert bench.start().code is Code.INVALID_BOX
-    assert bench.push(2).target.id == target and bench.errors == []
+    assert bench.push(2).primary.id == target and bench.errors == []
 
 
 def test_switched_off_before_the_tracker_has_the_new_target(bench):
@@ -434,7 +461,7 @@ def test_switched_off_before_the_tracker_has_the_new_target(bench):
 
     bench.session._decode = decode_and_switch_off
     assert bench.start().code is Code.DISABLED
-    assert bench.session.target.id == target
+    assert bench.target.id == target
     assert bench.tracker.log == [("init", 1)]
 
 
@@ -446,10 +473,10 @@ def test_switched_off_when_the_tracker_has_the_new_target(bench):
     bench.session.enable(False)
     bench.tracker.gate.set()
     reply = answer.result(5)
-    assert reply.code is Code.OK and "switched off" in reply.message
-    assert bench.session.target.id == bench.changes[-1].id == "new"
+    assert reply.code is Code.OK and "disabled" in reply.message
+    assert bench.target.id == bench.changes[-1].id == "new"
     bench.session.enable(True)
-    assert bench.push(2).target.id == "new"
+    assert bench.push(2).primary.id == "new"
 
 
 def test_a_request_without_end_waits_until_tracking_is_switched_on(make_bench):
@@ -469,13 +496,13 @@ def test_a_request_without_end_waits_for_an_image_that_can_be_read(bench):
     for number in (1, 2):  # as the first ones of some cameras
         bench.session.push(number * SECOND, "broken")
     bench.wait_for("broken")
-    assert not answer.done() and bench.session.counters.errors >= 1
+    assert not answer.done() and bench.session.snapshot().counters.errors >= 1
     assert "yuv" in bench.errors[-1]
     before = time.process_time()
     time.sleep(0.2)  # the broken one is not tried again and again
     assert time.process_time() - before < 0.1
     bench.push(3)
-    assert answer.result(5).stamp_ns == 3 * SECOND and bench.session.target.frame.number == 3
+    assert answer.result(5).stamp_ns == 3 * SECOND and bench.target.frame.number == 3
 
 
 @pytest.mark.parametrize("how", ["remove", "reset", "close"])
@@ -494,7 +521,7 @@ def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
     answers = [None]
     for number in range(50):
         answers.append(bench.session.init(InitRequest(BOX, id=f"{number}"), 5.0, answers[-1]))
-    assert len(bench.session._pending) == 1
+    assert len(bench.session._requests) == 1
     assert {answer.result(0).code for answer in answers[1:-1]} == {Code.CANCELLED}
     bench.tracker.gate.set()
     assert answers[-1].result(5).id == "49"
@@ -504,29 +531,29 @@ def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
 def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
     bench.push(1)
     bench.start()
-    report, done = bench.session._report, threading.Event()
+    report_now, done = bench.session._publish, threading.Event()
 
-    def report_late(outcome):
+    def report_late(report):
         getattr(bench.session, how)(*([False] if how == "enable" else []))
-        report(outcome)
+        report_now(report)
         done.set()
 
-    bench.session._report = report_late
+    bench.session._publish = report_late
     bench.push(2, wait=False)
     assert done.wait(5)
-    targets = [outcome.target for outcome in bench.outcomes]
+    targets = [report.primary for report in bench.reports]
     assert targets == ([None] if how == "enable" else [None, None])
 
 
 def test_listeners_are_called_one_at_a_time(bench):
-    entered, go_on, note = threading.Event(), threading.Event(), bench.session._on_outcome
+    entered, go_on, note = threading.Event(), threading.Event(), bench.listeners.on_report
 
-    def slow(outcome):
+    def slow(report):
         entered.set()
         assert go_on.wait(5)
-        note(outcome)
+        note(report)
 
-    bench.session._on_outcome = slow
+    bench.listeners.on_report = slow
     bench.push(1, wait=False)
     assert entered.wait(5)
     remover = threading.Thread(target=bench.session.remove)
@@ -545,7 +572,7 @@ def test_close_answers_everyone_and_refuses_the_rest(make_bench):
     assert waiting.result(5).code is Code.CANCELLED
     assert bench.start().code is Code.CANCELLED
     bench.push(1, wait=False)
-    assert bench.outcomes == []
+    assert bench.reports == []
 
 
 def test_a_waiting_session_uses_no_processor(bench):
@@ -572,11 +599,232 @@ def test_many_threads_at_once_leave_order_and_counts_right(bench):
         assert not thread.is_alive()
     bench.wait_for(249)
     assert bench.reported == sorted(set(bench.reported))
-    counters = bench.session.counters
+    counters = bench.session.snapshot().counters
     assert (counters.received, counters.processed) == (249, len(bench.reported))
     assert bench.errors == []
 
 
-def test_an_empty_buffer_is_refused():
-    with pytest.raises(ValueError, match="at least 1"):
-        Session(FakeTracker(), None, None, buffer_size=0)
+SECOND_BOX = (100.0, 20.0, 30.0, 40.0)
+
+
+def test_several_targets_share_one_pass_and_keep_their_order(bench):
+    bench.push(1)
+    first = bench.start().id
+    bench.start(SECOND_BOX, id="second")
+    bench.start(id="third")
+    report = bench.push(2)
+    assert bench.tracker.followed == [(2, [1, 2, 3])]
+    assert [target.id for target in report.targets] == [first, "second", "third"]
+    assert report.primary.id == first
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ("", ["target-2", "b", "c"]),  # an empty id replaces the primary target in its place
+        ("b", ["a", "b", "c"]),  # a known id replaces that target
+        ("d", ["a", "b", "c", "d"]),  # a new one is added
+    ],
+)
+def test_which_target_a_request_replaces(bench, given, ids):
+    bench.push(1)
+    for each in "abc":
+        bench.start(id=each)
+    bench.session._targets._ids_made = 1
+    before = {target.id: target.handle for target in bench.session.snapshot().targets}
+    assert bench.start(id=given).code is Code.OK
+    after = {target.id: target.handle for target in bench.session.snapshot().targets}
+    assert list(after) == ids
+    assert sum(after[each] != before.get(each) for each in after) == 1
+    assert bench.target.id == ids[0]
+
+
+def test_too_many_targets(make_bench):
+    bench = make_bench(limits=Limits(max_targets=2))
+    bench.push(1)
+    for each in "ab":
+        assert bench.start(id=each).code is Code.OK
+    reply = bench.start(id="c")
+    assert reply.code is Code.TOO_MANY_TARGETS and "max_targets is 2" in reply.message
+    assert bench.start(id="a").code is bench.start().code is Code.OK  # they replace others
+    assert len(bench.ids) == 2
+
+
+def test_set_primary(bench):
+    assert bench.session.set_primary("").code is Code.UNKNOWN_ID
+    bench.push(1)
+    for each in "abc":
+        bench.start(id=each)
+    assert bench.session.set_primary("x").code is Code.UNKNOWN_ID
+    assert bench.session.set_primary("b").code is Code.OK
+    assert bench.push(2).primary.id == "b"
+    replacing = bench.start().id  # without an id: instead of the primary one
+    assert bench.ids == ["a", replacing, "c"] and bench.target.id == replacing
+    bench.session.remove(replacing)
+    assert bench.target.id == "a"
+    bench.session.set_primary("c")
+    bench.session.set_primary("")
+    assert bench.target.id == "a"
+
+
+def test_a_new_target_catches_up_without_the_others(bench):
+    bench.push(1)
+    bench.start(id="a")
+    for number in (2, 3):
+        bench.push(number)
+    bench.start(SECOND_BOX, id="b", stamp_ns=2 * SECOND)
+    assert bench.tracker.followed[-1] == (3, [2])
+    report = bench.push(4)
+    assert bench.tracker.followed[-1] == (4, [1, 2])
+    assert [target.frame.message for target in report.targets] == [4, 4]
+
+
+def test_the_image_of_a_new_target_is_processed_for_the_others_too(bench):
+    bench.push(1)
+    bench.start(id="a")
+    bench.keep_busy_with(2)
+    bench.push(3, wait=False)
+    answer = bench.init(SECOND_BOX, id="b")
+    bench.tracker.gate.set()
+    assert answer.result(5).code is Code.OK
+    assert bench.tracker.followed == [(2, [1]), (3, [1])]
+    assert [target.id for target in bench.reports[-1].targets] == ["a", "b"]
+
+
+def test_a_removed_target_leaves_the_others(bench):
+    bench.push(1)
+    for each in "abc":
+        bench.start(id=each)
+    bench.keep_busy_with(2)
+    bench.session.remove("b")
+    bench.tracker.gate.set()
+    bench.wait_for(2)
+    assert [target.id for target in bench.reports[-1].targets] == ["a", "c"]
+
+
+def test_uncertain_is_visible_and_has_a_reason(bench):
+    bench.tracker.names = {2: "UNCERTAIN"}
+    bench.push(1)
+    bench.start()
+    target = bench.push(2).primary
+    assert (target.state, target.reason) == (State.UNCERTAIN, Reason.LOW_CONFIDENCE)
+    assert target.visible and target.frames_lost == 0 and target.last_seen_ns == 2 * SECOND
+    assert bench.push(3).primary.reason is Reason.NONE
+
+
+@pytest.mark.parametrize(
+    ("box_before", "reason"),
+    [((50.0, 20.0, 30.0, 40.0), Reason.LOW_CONFIDENCE), ((0.5, 20, 30, 40), Reason.LEFT_IMAGE)],
+)
+def test_a_loss_has_a_reason_and_is_counted(bench, box_before, reason):
+    bench.tracker.lost = {2, 3}
+    bench.push(1)
+    bench.start(box_before)
+    bench.push(2)
+    target = bench.push(3).primary
+    assert (target.state, target.reason, target.frames_lost) == (State.LOST, reason, 2)
+    assert target.last_seen_ns == 1 * SECOND
+    assert bench.push(4).primary.frames_lost == 0
+
+
+def test_reasons_of_failures(bench):
+    bench.push(1)
+    bench.start()
+    bench.tracker.fails = {("update", 2)}
+    assert bench.push(2).primary.reason is Reason.INTERNAL_ERROR
+    bench.session.push(3 * SECOND, "broken")
+    bench.wait_for("broken")
+    assert bench.reports[-1].primary.reason is Reason.INVALID_IMAGE
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def test_targets_are_lost_without_images_and_go_on_afterwards(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.1))
+    bench.push(1)
+    target = bench.start().id
+    bench.push(2)
+    for number in (3, 4):  # also the second time
+        assert until(lambda: bench.target.state is State.LOST)
+        assert bench.target.reason is Reason.NO_IMAGE
+        assert until(lambda: bench.changes[-1].reason is Reason.NO_IMAGE)  # was published
+        count = len(bench.changes)
+        time.sleep(0.2)
+        assert len(bench.changes) == count  # once
+        seen = bench.push(number).primary
+        assert (seen.id, seen.state, seen.reason) == (target, State.TRACKING, Reason.NONE)
+
+
+def test_targets_are_not_stale_while_tracking_is_disabled(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.05))
+    bench.push(1)
+    bench.start()
+    bench.session.enable(False)
+    time.sleep(0.15)
+    assert bench.target.state is State.TRACKING
+    bench.session.enable(True)
+    assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
+
+
+def test_a_detection_of_a_followed_target_changes_nothing(bench):
+    bench.push(1)
+    target = bench.start().id
+    again = (12.0, 21.0, 30.0, 40.0)
+    for box, known in ((again, (again,)), (SECOND_BOX, (SECOND_BOX, again))):
+        reply = bench.start(box, unless_followed=known)
+        assert (reply.code, reply.id, reply.unchanged) == (Code.OK, target, True)
+    assert bench.tracker.started == 1
+    assert not bench.start(SECOND_BOX, unless_followed=(SECOND_BOX,)).unchanged
+    assert bench.tracker.started == 2
+
+
+def test_a_detection_where_a_target_was_lost_starts_a_new_one(bench):
+    bench.tracker.lost = {2}
+    bench.push(1)
+    lost = bench.start().id
+    bench.push(2)
+    reply = bench.start(unless_followed=(BOX,))
+    assert not reply.unchanged and reply.id != lost
+
+
+def test_a_detection_that_is_sent_again_while_its_target_is_started(bench):
+    bench.push(1)
+    bench.tracker.gate.clear()
+    first = bench.init(unless_followed=(BOX,))
+    assert bench.tracker.entered.acquire(timeout=5)
+    second = bench.init(unless_followed=(BOX,))
+    bench.tracker.gate.set()
+    assert first.result(5).id == second.result(5).id and second.result().unchanged
+
+
+def test_a_clock_jump_is_reported_once(bench):
+    for number in (8, 9, 1, 2):
+        bench.push(number)
+    assert bench.warnings == [
+        "the stamps of the images jumped back by 8.000 s: older images were discarded"
+    ]
+
+
+def test_a_snapshot_shows_a_busy_worker(bench):
+    bench.push(1)
+    bench.start()
+    assert until(lambda: bench.session.snapshot().busy == 0)
+    bench.keep_busy_with(2)
+    time.sleep(0.02)
+    assert bench.session.snapshot().busy >= 0.02
+    assert bench.session.snapshot().report.frame.message == 1
+
+
+def test_close_answers_a_request_that_is_being_started(make_bench):
+    bench = make_bench()
+    bench.push(1)
+    bench.tracker.gate.clear()
+    answer = bench.init()
+    assert bench.tracker.entered.acquire(timeout=5)
+    bench.session.close()  # although the tracker hangs
+    assert answer.result(0).code is Code.CANCELLED

@@ -29,7 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import Detection2D, Detection2DArray
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
@@ -43,8 +43,8 @@ from spmtrack_ros.conversions import (
     stamp_to_ns,
 )
 from spmtrack_ros.msg import TrackState, TrackStateArray
-from spmtrack_ros.session import Code, State
-from spmtrack_ros.srv import InitTarget, RemoveTarget
+from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
+from spmtrack_ros.target import Code, Reason, State
 
 pytestmark = pytest.mark.ros
 BOX = (60.0, 50.0, 40.0, 30.0)
@@ -155,8 +155,9 @@ class Peer:
         (only,) = found()
         return only
 
-    def init(self, box=BOX, stamp_ms=0, theta=0.0, **fields):
+    def init(self, box=BOX, stamp_ms=0, theta=0.0, frame_id="", **fields):
         request = InitTarget.Request(**fields)
+        request.header.frame_id = frame_id
         fill_bbox(request.bbox, box)
         request.bbox.center.theta = theta
         fill_stamp(request.header.stamp, stamp_ms * MS)
@@ -197,13 +198,15 @@ def peer(running):
 
 def test_codes_and_states_are_those_of_the_interfaces():
     for code in Code:
-        places = [kind for kind in (InitTarget, RemoveTarget)
+        places = [kind for kind in (InitTarget, RemoveTarget, SetPrimary)
                   if hasattr(kind.Response, f"CODE_{code.name}")]  # fmt: skip
         assert places, code
         for place in places:
             assert getattr(place.Response, f"CODE_{code.name}") == code
     for state in State:
         assert getattr(TrackState, state.name) == state
+    for reason in Reason:
+        assert getattr(TrackState, f"REASON_{reason.name}") == reason
 
 
 def test_every_image_has_its_heartbeat_without_a_target(peer):
@@ -252,6 +255,62 @@ def test_a_target_in_an_earlier_image_catches_up(peer):
     assert stamps == [10, 20, 30, 40, 50]
 
 
+OTHER_BOX = (150.0, 100.0, 40.0, 30.0)
+
+
+def test_several_targets_in_the_order_given(peer):
+    peer.send(picture(0), 10)
+    for name in ("one", "two", "three"):
+        assert peer.init(id=name).success
+    detections = peer.send(picture(0), 20).detections
+    assert [each.id for each in detections] == ["one", "two", "three"]
+    assert peer.until(lambda: peer.detection and peer.detection[-1] == detections[0])
+    assert peer.until(lambda: stamp_to_ns(peer.status[-1].header.stamp) == 20 * MS)
+    targets = peer.status[-1].targets
+    assert [(each.id, each.primary) for each in targets] == [
+        ("one", True), ("two", False), ("three", False),
+    ]  # fmt: skip
+    assert all(0 < each.age < 60 and each.frames_lost == 0 for each in targets)
+    assert all(stamp_to_ns(each.last_seen) == 20 * MS for each in targets)
+
+    reply = peer.call(SetPrimary, "set_primary", id="four")
+    assert (reply.success, reply.code) == (False, Code.UNKNOWN_ID) and "'three'" in reply.message
+    assert peer.call(SetPrimary, "set_primary", id="two").success
+    detections = peer.send(picture(0), 30).detections
+    assert peer.until(lambda: peer.detection[-1] == detections[1])
+
+    assert peer.call(RemoveTarget, "remove_target", id="two").success
+    detections = peer.send(picture(0), 40).detections
+    assert [each.id for each in detections] == ["one", "three"]
+    assert peer.until(lambda: peer.detection[-1] == detections[0])
+    renewed = peer.init().id  # without an id: instead of the primary target
+    assert [each.id for each in peer.send(picture(0), 50).detections] == [renewed, "three"]
+    assert peer.call(RemoveTarget, "remove_target").success
+    assert peer.send(picture(0), 60).detections == []
+
+
+def test_too_many_targets(peer):
+    peer.send(picture(0), 10)
+    assert all(peer.init(id=f"{number}").success for number in range(8))
+    assert peer.init(id="8").code == Code.TOO_MANY_TARGETS
+    assert peer.init(id="7").success and peer.init().success
+    assert len(peer.send(picture(0), 20).detections) == 8
+
+
+def test_a_burst_of_calls_from_several_clients_is_answered(peer):
+    peer.send(picture(0), 10)
+    clients = [peer.node.create_client(InitTarget, "/spmtrack/init_target") for _ in range(4)]
+    assert all(client.wait_for_service(10) for client in clients)
+    request = InitTarget.Request(id="one")
+    fill_bbox(request.bbox, BOX)
+    answers = [client.call_async(request) for _ in range(50) for client in clients]
+    assert peer.until(lambda: all(answer.done() for answer in answers), 60)
+    assert {answer.result().code for answer in answers} <= {Code.OK, Code.TIMEOUT}
+    assert answers[0].result().code == Code.OK
+    for client in clients:
+        peer.node.destroy_client(client)
+
+
 NAN = float("nan")
 
 
@@ -264,6 +323,11 @@ NAN = float("nan")
         ({"box": (60.0, 50.0, 40.0, -1.0)}, Code.INVALID_BOX),
         ({"theta": 0.5}, Code.INVALID_BOX),
         ({"box": (300.0, 50.0, 40.0, 30.0)}, Code.BOX_OUTSIDE_IMAGE),
+        ({"box": (60.0, 50.0, 2.0, 30.0)}, Code.BOX_TOO_SMALL),
+        ({"box": (0.0, 0.0, 240.0, 180.0)}, Code.BOX_TOO_LARGE),
+        ({"frame_id": "map"}, Code.WRONG_FRAME_ID),
+        ({"id": "a" * 1000}, Code.INVALID_ID),
+        ({"label": "a\nb"}, Code.INVALID_ID),
         ({"stamp_ms": 7}, Code.STAMP_NOT_BUFFERED),
         ({"stamp_ms": 999}, Code.STAMP_NOT_BUFFERED),  # an image that never comes
     ],
@@ -344,7 +408,64 @@ def test_init_by_detection_message(peer):
         if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
             break
     assert peer.send(picture(0), 20).detections[0].id == "from_detector"
+    message.id, message.bbox = "", peer.detections[-1].detections[0].bbox
+    for _ in range(10):  # a detector that repeats itself: nothing changes
+        publisher.publish(message)
+        peer.until(lambda: False, 0.02)
+    assert [each.id for each in peer.send(picture(0), 30).detections] == ["from_detector"]
     peer.node.destroy_publisher(publisher)
+
+
+def test_init_by_an_array_of_detections(peer):
+    def detection(box, name, score):
+        message = Detection2D()
+        fill_bbox(message.bbox, box)
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = name, score
+        message.results = [result]
+        return message
+
+    classes = Parameter("init_classes", value=["cup", "dog"]).to_parameter_msg()
+    assert peer.call(SetParameters, "set_parameters", parameters=[classes]).results[0].successful
+    peer.send(picture(0), 10)
+    array = Detection2DArray()
+    array.detections = [
+        detection((10.0, 10.0, 20.0, 20.0), "car", 0.9),  # another class
+        detection(BOX, "cup", 0.6),
+        detection(OTHER_BOX, "dog", 0.8),
+        detection((10.0, 10.0, 20.0, 20.0), "dog", 0.1),
+    ]
+    publisher = peer.node.create_publisher(Detection2DArray, "/spmtrack/init_detections", 1)
+    assert peer.until(publisher.get_subscription_count)
+    for _ in range(50):  # best effort
+        publisher.publish(array)
+        if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
+            break
+    (target,) = peer.status[-1].targets
+    assert (target.label, bbox_to_xywh(target.bbox)) == ("dog", OTHER_BOX)
+    box = peer.send(picture(0), 20).detections[0].bbox
+    array.detections[1].results[0].hypothesis.score = 0.9  # the other one is better now
+    array.detections[2].bbox = box
+    for _ in range(10):
+        publisher.publish(array)
+        peer.until(lambda: False, 0.02)
+    assert [each.id for each in peer.send(picture(0), 30).detections] == [target.id]
+    peer.node.destroy_publisher(publisher)
+
+
+def test_a_camera_that_dies_and_comes_back(peer):
+    timeout = Parameter("image_timeout", value=0.3).to_parameter_msg()
+    assert peer.call(SetParameters, "set_parameters", parameters=[timeout]).results[0].successful
+    peer.send(picture(0), 10)
+    target = peer.init().id
+    peer.send(picture(0), 20)
+    assert peer.until(lambda: peer.status[-1].targets[0].reason == Reason.NO_IMAGE, 2)
+    (state,) = peer.status[-1].targets
+    assert (state.state, stamp_to_ns(state.last_seen)) == (State.LOST, 20 * MS)
+    peer.detections.clear()
+    assert [each.id for each in peer.send(picture(0), 20).detections] == [target]
+    timeout.value.double_value = 2.0
+    peer.call(SetParameters, "set_parameters", parameters=[timeout])
 
 
 def test_debug_image_while_subscribed(peer):

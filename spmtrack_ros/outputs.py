@@ -1,0 +1,152 @@
+"""What the node publishes for each image: detections, status, bearing and debug image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from geometry_msgs.msg import Vector3Stamped
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
+from spmtrack_ros.camera import direction
+from spmtrack_ros.conversions import (
+    Image,
+    fill_compressed,
+    fill_detection,
+    fill_image,
+    fill_track_state,
+)
+from spmtrack_ros.msg import TrackState, TrackStateArray
+from spmtrack_ros.snapshot import FrameReport, Snapshot
+from spmtrack_ros.target import State, Target
+
+
+class Outputs:
+    """The publishers of a node. Called by one thread at a time, as the session does."""
+
+    def __init__(
+        self, node: Node, decode: Callable[[Any], Image], debug_image: bool, rectified: bool
+    ) -> None:
+        """``decode`` converts a message to an image; ``rectified`` images use P of camera_info."""
+        self._decode, self._rectified = decode, rectified
+        self._logger = node.get_logger()
+        self.camera_info: CameraInfo | None = None
+        self._header = Header()  # of the newest report
+        self._visible: dict[str, bool] = {}  # targets by id, as they were logged last
+        overridable = QoSOverridingOptions.with_default_policies()
+
+        def publisher(kind: Any, name: str, qos: QoSProfile) -> Any:
+            return node.create_publisher(kind, name, qos, qos_overriding_options=overridable)
+
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._detection = publisher(Detection2D, "~/detection", QoSProfile(depth=10))
+        self._detections = publisher(Detection2DArray, "~/detections", QoSProfile(depth=10))
+        self._status = publisher(TrackStateArray, "~/status", latched)
+        self._bearing = publisher(Vector3Stamped, "~/bearing", QoSProfile(depth=10))
+        self._debug_images = []
+        if debug_image:
+            self._debug_images = [
+                (publisher(kind, f"~/debug_image{suffix}", QoSProfile(depth=1)), kind, fill)
+                for kind, suffix, fill in (
+                    (ImageMessage, "", fill_image),
+                    (CompressedImage, "/compressed", fill_compressed),
+                )
+            ]
+
+    def publish_report(self, report: FrameReport, now: Snapshot) -> None:
+        """Publish the result of one image, and the state."""
+        header = report.frame.message.header
+        self._header = header
+        detections = {
+            target.id: fill_detection(
+                Detection2D(),
+                ObjectHypothesisWithPose(),
+                header,
+                target.box_xywh,
+                target.id,
+                target.label,
+                target.score,
+            )
+            for target in report.targets
+            if target.visible
+        }
+        primary = report.primary
+        if primary is not None and primary.visible:
+            self._detection.publish(detections[primary.id])
+            self._publish_bearing(report, primary)
+        self._detections.publish(
+            Detection2DArray(header=header, detections=list(detections.values()))
+        )
+        self.publish_status(now)
+        self._publish_debug_images(report)
+
+    def _publish_bearing(self, report: FrameReport, target: Target) -> None:
+        info, image = self.camera_info, report.image
+        if info is None or image is None:
+            return
+        x, y, w, h = target.box_xywh
+        center = (x + w / 2, y + h / 2)
+        try:
+            ray = direction(info, image.shape[:2], center, self._rectified)
+        except ValueError as error:
+            self._logger.warning(f"no bearing: {error}", throttle_duration_sec=10.0)
+            return
+        message = Vector3Stamped(header=report.frame.message.header)
+        message.vector.x, message.vector.y, message.vector.z = ray
+        self._bearing.publish(message)
+
+    def _publish_debug_images(self, report: FrameReport) -> None:
+        watched = [each for each in self._debug_images if each[0].get_subscription_count()]
+        if not watched:
+            return
+        with contextlib.suppress(ValueError):  # an unreadable image is not drawn
+            message = report.frame.message
+            image = self._decode(message) if report.image is None else report.image
+            drawn = draw_targets(image, report.targets)
+            for topic, kind, fill in watched:
+                topic.publish(fill(kind(), drawn, message.header))
+
+    def publish_status(self, now: Snapshot) -> None:
+        """Publish the present state with the header of the newest image."""
+        message = TrackStateArray(header=self._header, enabled=now.enabled)
+        message.targets = [
+            fill_track_state(TrackState(), each, each is now.primary, now.time)
+            for each in now.targets
+        ]
+        if now.report is not None and now.targets:
+            message.processing_time, message.message = now.report.seconds, now.report.error
+        self._status.publish(message)
+        self._log_changes(now.targets)
+
+    def _log_changes(self, targets: Sequence[Target]) -> None:
+        before, self._visible = self._visible, {each.id: each.visible for each in targets}
+        for each in targets:
+            if before.get(each.id, each.visible) != each.visible:
+                reason = each.reason.name.lower().replace("_", " ")
+                change = "found again" if each.visible else f"lost, {reason}"
+                self._logger.info(f"'{each.id}' {change} (score {each.score:.2f})")
+
+
+def draw_targets(image: Image, targets: Sequence[Target]) -> Image:
+    """A copy of the image with the boxes of the visible targets and a caption for each."""
+    if not targets:
+        return draw_box(image, None, "no target", WHITE)
+    if lost := [_caption(target) for target in targets if not target.visible]:
+        image = draw_box(image, None, ", ".join(lost), ORANGE)
+    for target in targets:
+        if target.visible:
+            color = GREEN if target.state is State.TRACKING else ORANGE
+            image = draw_box(image, target.box_xywh, _caption(target), color)
+    return image
+
+
+def _caption(target: Target) -> str:
+    return f"{target.id} {target.label} {target.state.name.lower()} {target.score:.2f}"

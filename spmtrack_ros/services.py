@@ -1,0 +1,160 @@
+"""The requests of clients, by service or topic, translated for the session and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.task import Future as RosFuture
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2D, Detection2DArray
+
+from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
+from spmtrack_ros.parameters import TrackerParameters
+from spmtrack_ros.session import Session
+from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
+from spmtrack_ros.target import Code, InitRequest, Reply
+
+
+class Services:
+    """The services of a node, and the targets that detectors send.
+
+    ``parameters`` returns the present values.
+    """
+
+    def __init__(
+        self, node: Node, session: Session, parameters: Callable[[], TrackerParameters]
+    ) -> None:
+        self._node, self._session, self._parameters = node, session, parameters
+        self._detector_request: Future[Reply] | None = None
+        # The default depth of 10 loses most calls of a burst.
+        qos = QoSProfile(depth=1000)
+        # Calls that wait for the worker are coroutines; images keep arriving meanwhile.
+        concurrent = ReentrantCallbackGroup()
+        for kind, name, callback, group in (
+            (InitTarget, "init_target", self._on_init_target, concurrent),
+            (RemoveTarget, "remove_target", self._on_remove_target, None),
+            (SetPrimary, "set_primary", self._on_set_primary, None),
+            (Trigger, "reset", self._on_reset, None),
+            (SetBool, "enable", self._on_enable, None),
+        ):
+            options = {"qos_profile": qos, "callback_group": group}
+            node.create_service(kind, f"~/{name}", callback, **options)
+
+    def start_init_box(self) -> None:
+        """Follow the target of the parameter `init_box`, if that is given."""
+        parameters = self._parameters()
+        if parameters.has_init_box:
+            x, y, w, h = parameters.init_box
+            request = InitRequest((x, y, w, h), label=parameters.label)
+            self._session.init(request, float("inf")).add_done_callback(self._log_reply)
+
+    async def _on_init_target(
+        self, request: InitTarget.Request, response: InitTarget.Response
+    ) -> InitTarget.Response:
+        answer: RosFuture = RosFuture()
+        executor = self._node.executor
+        started = self._init(
+            request.header, request.bbox, request.id, request.label, normalized=request.normalized
+        )
+        # Set in another thread; the task wakes the executor up.
+        started.add_done_callback(
+            lambda done: executor.create_task(answer.set_result, done.result())
+        )
+        return fill_answer(response, await answer)
+
+    def init_from_detection(self, message: Detection2D) -> None:
+        """Start the target of a message on ~/init_detection."""
+        label, _ = best_class(message)
+        self._init_from(message.header, message, label, [message])
+
+    def init_from_detections(self, message: Detection2DArray) -> None:
+        """Start the best target of a message on ~/init_detections."""
+        parameters = self._parameters()
+        classes = [each for each in parameters.init_classes if each]
+        scored = [(best_class(each, classes), each) for each in message.detections]
+        scored = [each for each in scored if each[0][1] >= parameters.init_min_score]
+        if not scored:
+            return
+        (label, _), best = max(scored, key=lambda each: each[0][1])
+        header = best.header if stamp_to_ns(best.header.stamp) else message.header
+        self._init_from(header, best, label, [detection for _, detection in scored])
+
+    def _init_from(
+        self, header: Any, best: Detection2D, label: str, detections: Sequence[Detection2D]
+    ) -> None:
+        # Only the newest waits: a detector may send faster than a busy tracker can start.
+        instead_of = self._detector_request
+        request = self._init(
+            header, best.bbox, best.id, label, detections=detections, instead_of=instead_of
+        )
+        if not request.done():  # a rejected one has replaced nothing
+            self._detector_request = request
+
+    def _init(
+        self,
+        header: Any,
+        bbox: Any,
+        target_id: str,
+        label: str,
+        normalized: bool = False,
+        detections: Sequence[Detection2D] = (),
+        instead_of: Future[Reply] | None = None,
+    ) -> Future[Reply]:
+        """Start a target, unless a target in the place of ``detections`` is followed already."""
+        parameters = self._parameters()
+        try:
+            box = bbox_to_xywh(bbox)
+            known = tuple(bbox_to_xywh(each.bbox) for each in detections)
+        except ValueError as error:
+            started: Future[Reply] = Future()
+            started.set_result(Reply(Code.INVALID_BOX, str(error)))
+        else:
+            request = InitRequest(
+                box,
+                stamp_to_ns(header.stamp),
+                target_id,
+                label or parameters.label,
+                normalized,
+                header.frame_id,
+                known,
+            )
+            started = self._session.init(request, parameters.init_timeout, instead_of)
+        started.add_done_callback(self._log_reply)
+        return started
+
+    def _log_reply(self, done: Future[Reply]) -> None:
+        reply = done.result()
+        if reply.unchanged:
+            return
+        if reply.code is Code.OK:
+            text = f"score {reply.score:.2f}, {reply.frames_caught_up} images caught up"
+            text = f"{text}; {reply.message}" if reply.message else text
+            self._node.get_logger().info(f"following '{reply.id}' ({text})")
+        elif self._node.context.ok():
+            text = f"no target started: {reply.message}"
+            self._node.get_logger().warning(text, throttle_duration_sec=1.0)
+
+    def _on_remove_target(
+        self, request: RemoveTarget.Request, response: RemoveTarget.Response
+    ) -> RemoveTarget.Response:
+        return fill_answer(response, self._session.remove(request.id))
+
+    def _on_set_primary(
+        self, request: SetPrimary.Request, response: SetPrimary.Response
+    ) -> SetPrimary.Response:
+        return fill_answer(response, self._session.set_primary(request.id))
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._session.reset()
+        response.success = True
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._session.enable(request.data)
+        response.success = True
+        return response
