@@ -48,8 +48,8 @@ OPSET = 18
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of tensors that fit into one .onnx file, which protobuf limits to 2 GiB."""
 NARROW = 64
-"""Maps from or to fewer numbers stay as they are in int8: those of experts and routers, which are
-small, and whose errors reach everything."""
+"""Narrower linear layers stay float32 in an int8 file: experts and routers, which are small, and
+whose rounding errors reach every token."""
 LARGEST_BATCH = 8
 """Targets that a TensorRT engine takes at most; it is tuned for one."""
 TORCH_SETTINGS = "settings.json"
@@ -57,7 +57,7 @@ TORCH_SETTINGS = "settings.json"
 
 
 class NetworkStep(nn.Module):
-    """``SPMTrack`` with plain tensors in and out, its products in ``dtype``."""
+    """``SPMTrack`` with plain tensors in and out, and ``dtype`` as compute dtype."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         super().__init__()
@@ -74,9 +74,9 @@ class NetworkStep(nn.Module):
 
 
 def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the network step for ``torch.export.load``; settings and provenance lie in the file.
+    """Write the network step for ``torch.export.load``; the file holds settings and provenance.
 
-    ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps. Raises
+    ``dtype``, float32 or float16, is the compute dtype and that of the linear layers. Raises
     ``OSError`` where ``path`` cannot be written.
     """
     program = _trace(checkpoint, dtype)
@@ -92,9 +92,8 @@ def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -
 def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
     """Write the network step for ONNX Runtime and others; settings and provenance are metadata.
 
-    ``dtype`` is that of the products, float32 or float16, and of the checkpoint's maps; or int8
-    for a checkpoint in float32, whose wide maps are then rounded, and what they are applied to
-    while it runs. Tensors of more than 2 GB go into a second file, ``<path>.data``, that must stay
+    ``dtype``, float32 or float16, is the compute dtype and that of the linear layers; int8 rounds
+    the wide linear layers of a float32 checkpoint, and their inputs at run time. Tensors of more than 2 GB go into a second file, ``<path>.data``, that must stay
     beside the first. Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError``
     without the extra ``onnx``.
     """

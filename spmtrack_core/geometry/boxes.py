@@ -1,4 +1,4 @@
-"""Boxes as float64 arrays (..., 4): the format is in every name, nothing happens in place.
+"""Boxes as float64 arrays (..., 4): every name ends in the format, every function copies.
 
 ``xyxy`` is left, top, right, bottom; ``xywh`` is left, top, width, height; ``cxcywh`` is centre x,
 centre y, width, height. Coordinates are continuous pixels from the image's top-left corner, right
@@ -11,6 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float64]
+
+SMALLEST_SIDE = 1e-3
+"""Smallest width or height of a target, px."""
+LARGEST_SIDE = 100
+"""Largest width or height of a target, in longer sides of the image."""
 
 
 def xywh_to_xyxy(boxes_xywh: ArrayLike) -> Boxes:
@@ -81,11 +86,11 @@ def iou_xyxy(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
 
 
 def check_box_xywh(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> Boxes:
-    """The box a user named, as float64 (4,), once it is known to be usable.
+    """The box of a user as float64 (4,), checked.
 
     Raises ``ValueError`` for anything but four finite numbers, for a width or height that is not
-    positive, for a box that has no pixel in common with the image, and for one of less than a
-    thousandth of a pixel or more than a hundred images.
+    positive, for a box that has no pixel in common with the image, and for a side below 0.001 px
+    or above 100 times the longer side of the image.
 
     >>> check_box_xywh([10, 20, 30, 40], (100, 100)).tolist()
     [10.0, 20.0, 30.0, 40.0]
@@ -104,8 +109,12 @@ def check_box_xywh(box_xywh: ArrayLike, image_hw: tuple[int, int]) -> Boxes:
     height, width = image_hw
     if misses_image(box, image_hw):
         raise ValueError(f"box ({text}) lies outside the image of {width} x {height} pixels")
-    if (box[2:] < 1e-3).any() or (box[2:] > 100 * max(image_hw)).any():
-        raise ValueError(f"box ({text}) is no target in an image of {width} x {height} pixels")
+    least, most = SMALLEST_SIDE, LARGEST_SIDE * max(image_hw)
+    if (box[2:] < least).any() or (box[2:] > most).any():
+        raise ValueError(
+            f"box ({text}) must have sides of {least:g} to {most:g} px in an image of "
+            f"{width} x {height} pixels"
+        )
     return box
 
 

@@ -1,13 +1,13 @@
-"""The inference layout: the numbers of ``SPMTrack`` from fewer and larger products.
+"""The inference layout: the numbers of ``SPMTrack`` from fewer and larger matrix multiplications.
 
 Built once from a loaded network, which stays the reference and the one to train:
 
-- Maps of one input are one product: frozen weights, down-projections and routers together.
-- A token's routing weights sum to one. So the first expert goes into the frozen map and the
-  others become differences from it: one expert less to compute, and none of the shared ones.
-- The experts left are one product, accumulated into the first. It adds the bias as well.
+- Linear layers with the same input are one: frozen weights, down-projections and routers together.
+- A token's routing weights sum to one. So the first expert is added to the frozen weights, and the
+  other experts become differences from it: one expert less, and no shared one.
+- The remaining experts are one multiplication, accumulated into the first, which adds the bias.
 - Scaling, LayerScale and the sums of embeddings are folded into weights and tables.
-- Reference frames enter as tokens, which are embedded once, when their frame is seen.
+- Reference frames enter as tokens, embedded once, when their frame arrives.
 - Tokens that the head reads come first, and the last block computes no others.
 """
 
@@ -31,20 +31,20 @@ CACHE_LINE = 64
 """Bytes."""
 
 
-class FusedMaps(nn.Module):
-    """One or several maps of the same input, each with experts or without.
+class FusedLinear(nn.Module):
+    """One or several linear layers with the same input, each with experts or without.
 
-    ``scale`` (out,) is LayerScale's factor on the result.
+    ``scale`` (out,) is LayerScale's factor on the output.
     """
 
     def __init__(
         self,
-        maps: Sequence[nn.Linear | TMoELinear],
+        layers: Sequence[nn.Linear | TMoELinear],
         dtype: torch.dtype,
         scale: Tensor | None = None,
     ) -> None:
         super().__init__()
-        parts = [fold(part, scale) for part in maps]
+        parts = [fold(part, scale) for part in layers]
         routed = [part for part in parts if part.experts.shape[1]]
         rows = [part.weight for part in parts]
         self.out_features = sum(map(len, rows))
@@ -84,18 +84,18 @@ class FusedMaps(nn.Module):
         return product[:, : self.out_features]  # (M, out)
 
     def mix(self, product: Tensor) -> Tensor:
-        """What the experts of each of T maps take, from the hidden units and routing logits.
+        """Inputs of the experts of each of T layers, from the hidden units and routing logits.
 
         (M, T, inner): hidden units times routing weights, expert by expert, and a one for the
-        bias; what pads the rest meets zeros.
+        bias; the padding is multiplied by zeros.
         """
-        maps, used = len(self.columns), self.used_experts
-        split = maps * self.hidden_features
-        hidden = product[:, :split].view(-1, maps, self.hidden_features // self.rank, self.rank)
-        logits = product[:, split : split + maps * self.all_experts]
-        weights = logits.unflatten(1, (maps, -1)).softmax(-1, dtype=torch.float32)  # (M, T, E)
+        layers, used = len(self.columns), self.used_experts
+        split = layers * self.hidden_features
+        hidden = product[:, :split].view(-1, layers, self.hidden_features // self.rank, self.rank)
+        logits = product[:, split : split + layers * self.all_experts]
+        weights = logits.unflatten(1, (layers, -1)).softmax(-1, dtype=torch.float32)  # (M, T, E)
         weights = weights[..., -used:].unsqueeze(-1).to(product.dtype)  # (M, T, E', 1)
-        mixed = product.new_empty(len(product), maps, self.experts[0].shape[1])  # (M, T, inner)
+        mixed = product.new_empty(len(product), layers, self.experts[0].shape[1])  # (M, T, inner)
         inner = used * self.rank
         torch.mul(hidden, weights, out=mixed[..., :inner].unflatten(-1, (used, self.rank)))
         mixed[..., inner:].fill_(1)
@@ -103,23 +103,23 @@ class FusedMaps(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A block of the trunk; ``last`` has a product of its own for the fewer queries."""
+    """A block of the trunk; the ``last`` one projects the few queries by themselves."""
 
     def __init__(self, block: Block, dtype: torch.dtype, last: bool) -> None:
         super().__init__()
         attention, mlp = block.attn, block.mlp
         scales = [getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2)]
-        maps = attention.qkv.q, attention.qkv.k, attention.qkv.v
+        layers = attention.qkv.q, attention.qkv.k, attention.qkv.v
         self.dtype = dtype
         self.heads = attention.num_heads
         self.norm1, self.norm2 = copy.deepcopy(block.norm1), copy.deepcopy(block.norm2)
-        self.query = FusedMaps(maps[:1], dtype) if last else None
-        self.qkv = FusedMaps(maps[1:] if last else maps, dtype)
-        self.proj = FusedMaps([attention.proj], dtype, scales[0])
-        self.fc1 = FusedMaps([mlp.fc1], dtype)
+        self.query = FusedLinear(layers[:1], dtype) if last else None
+        self.qkv = FusedLinear(layers[1:] if last else layers, dtype)
+        self.proj = FusedLinear([attention.proj], dtype, scales[0])
+        self.fc1 = FusedLinear([mlp.fc1], dtype)
         self.act = copy.deepcopy(mlp.act)
         self.gated = isinstance(mlp, GluMlp)
-        self.fc2 = FusedMaps([mlp.fc2], dtype, scales[1])
+        self.fc2 = FusedLinear([mlp.fc2], dtype, scales[1])
 
     def forward(self, tokens: Tensor, read: int) -> Tensor:
         """(B, N, C), which may be overwritten, to the first ``read`` of them (B, read, C)."""
@@ -155,15 +155,15 @@ class FusedHead(nn.Module):
         self.grid_hw = head.grid_hw
         pairs = zip(head.score.layers, head.box.layers, strict=True)
         first, second, (score, box) = cast("list[tuple[nn.Linear, nn.Linear]]", list(pairs))
-        self.first = FusedMaps(first, dtype)
+        self.first = FusedLinear(first, dtype)
         folded = [fold(layer) for layer in second]
         self.hidden = _frozen(torch.stack([part.weight.t() for part in folded]), dtype)
         self.hidden_bias = _frozen(torch.stack([part.bias[None] for part in folded]), dtype)
-        self.score, self.box = FusedMaps([score], dtype), FusedMaps([box], dtype)
+        self.score, self.box = FusedLinear([score], dtype), FusedLinear([box], dtype)
         rows, columns = self.grid_hw
         x = (torch.arange(columns, device=self.hidden.device) + 0.5) / columns
         y = (torch.arange(rows, device=self.hidden.device) + 0.5) / rows
-        self.centre = _frozen(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), torch.float32)
+        self.center = _frozen(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), torch.float32)
 
     def forward(self, search_tokens: Tensor, state_token: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Head``; ``search_tokens`` are overwritten."""
@@ -174,7 +174,7 @@ class FusedHead(nn.Module):
         score, box = activate(torch.baddbmm(self.hidden_bias, x, self.hidden))
         score_map = self.score(score).float().view(batch, *self.grid_hw)  # (B, H, W)
         sides = self.box(box).float().sigmoid().view(batch, *self.grid_hw, 4)  # (B, H, W, 4)
-        boxes = torch.cat((self.centre - sides[..., :2], self.centre + sides[..., 2:]), -1)
+        boxes = torch.cat((self.center - sides[..., :2], self.center + sides[..., 2:]), -1)
         return score_map, boxes
 
 
@@ -208,16 +208,16 @@ class FusedSPMTrack(nn.Module):
 
     @property
     def no_state(self) -> Tensor:
-        """(1, 1, C) what stands for the target state token before the first frame."""
+        """(1, 1, C) zeros: the target state token before the first frame."""
         return torch.zeros_like(self.query)
 
     @property
     def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of what ``encode_reference`` keeps of a frame."""
+        """Shapes of what ``encode_reference`` returns for one frame."""
         return (tuple(self.reference_tables.shape[1:]),)
 
     def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of reference frames, to be handed in with later searches: their tokens."""
+        """Reference frames (B, 3, h, w) and masks (B, Hz, Wz) as tokens for ``forward``."""
         return (self.embed_references(references, masks),)
 
     def embed_patches(self, images: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class FusedSPMTrack(nn.Module):
     ) -> Prediction:
         """Find the target of the reference frames in ``search``.
 
-        ``search`` (B, 3, H, W) is a normalised image, ``reference_tokens`` (B, R, Nz, C) come from
+        ``search`` (B, 3, H, W) is a normalized image, ``reference_tokens`` (B, R, Nz, C) come from
         ``embed_references``, ``state_token`` (B, 1, C) from the previous frame's prediction; it is
         None on the first.
         """
@@ -245,7 +245,7 @@ class FusedSPMTrack(nn.Module):
         if state_token is not None:
             query = query + state_token
         search_tokens = self.embed_patches(search) + self.search_table  # (B, Nx, C)
-        # attention does not care for the order
+        # attention gives the same result for any order
         tokens = torch.cat((query, search_tokens, reference_tokens.flatten(1, 2)), 1)
         read = 1 + search_tokens.shape[1]
         for block in self.blocks[:-1]:
@@ -259,15 +259,15 @@ class FusedSPMTrack(nn.Module):
 def fuse(model: SPMTrack, dtype: torch.dtype | None = None) -> FusedSPMTrack:
     """The inference layout of ``model``, which it leaves as it is; no memory is shared.
 
-    Products are computed in ``dtype`` (None: that of the model's maps), everything around them in
-    float32, as autocast has it.
+    ``dtype`` is the compute dtype of matrix multiplications (None: that of the model's linear
+    layers); everything around them is float32, as under autocast.
     """
     with torch.no_grad():
         return FusedSPMTrack(model, dtype or model.trunk.blocks[0].attn.proj.weight.dtype)
 
 
 class Folded(NamedTuple):
-    """A map in float32, with what its experts have in common taken into the frozen weights."""
+    """A linear layer in float32, with the common part of its experts in the frozen weights."""
 
     weight: Tensor
     """(out, in)"""
@@ -305,12 +305,12 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
 
 
 def activate(x: Tensor, act: nn.Module | None = None) -> Tensor:
-    """``act(x)``, by default GELU, which overwrites ``x``: the tensor is too large for a cache."""
+    """``act(x)``, by default GELU, which overwrites ``x``: a copy would not fit into the cache."""
     if act is None or (isinstance(act, nn.GELU) and act.approximate == "none"):
         return torch.ops.aten.gelu_(x)
     return act(x)
 
 
 def _frozen(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    """``tensor``, which is no other module's, as what is neither trained nor changed."""
+    """A copy of ``tensor`` that is not trained."""
     return nn.Parameter(tensor.detach().to(dtype).contiguous(), requires_grad=False)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class MLP(nn.Module):
-    """Three linear maps with GELU between; hidden width C."""
+    """Three linear layers with GELU between; hidden width C."""
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
@@ -23,10 +23,10 @@ class MLP(nn.Module):
 
 
 class Head(nn.Module):
-    """Search tokens, weighted by their likeness to the target state token, to score and box maps.
+    """Search tokens, weighted by their similarity to the state token, to score and box maps.
 
     Input: search tokens (B, H * W, C) and target state token (B, 1, C), both after the final norm.
-    Output: score map (B, H, W), logits; box map (B, H, W, 4), normalised xyxy, which may leave
+    Output: score map (B, H, W), logits; box map (B, H, W, 4), normalized xyxy, which may leave
     [0, 1].
     """
 
@@ -47,6 +47,6 @@ class Head(nn.Module):
         sides = self.box(gated).float().sigmoid().unflatten(1, self.grid_hw)  # (B, H, W, 4)
         x = (torch.arange(columns, device=gated.device) + 0.5) / columns
         y = (torch.arange(rows, device=gated.device) + 0.5) / rows
-        centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
-        boxes = torch.cat((centre - sides[..., :2], centre + sides[..., 2:]), -1)  # (B, H, W, 4)
+        center = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
+        boxes = torch.cat((center - sides[..., :2], center + sides[..., 2:]), -1)  # (B, H, W, 4)
         return score_map, boxes

@@ -1,4 +1,4 @@
-"""An exported network in the place of ``SPMTrack``, run by ONNX Runtime."""
+"""An exported network, run by ONNX Runtime in place of ``SPMTrack``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTPUTS = ("score_map", "boxes", "next_state_token")
 
 
 class OnnxSPMTrack:
-    """The network of a file that ``spmtrack export`` made, with the settings and provenance in it.
+    """The network of a file that ``spmtrack export`` wrote, with its settings and provenance.
 
     Args:
         path: the .onnx file; one with its tensors in a second file needs that beside it.
@@ -75,11 +75,11 @@ class OnnxSPMTrack:
 
     @property
     def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of what ``encode_reference`` keeps of a frame."""
+        """Shapes of what ``encode_reference`` returns for one frame."""
         return (3, *self.model_config.template_hw), self.model_config.template_grid_hw
 
     def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of reference frames, to be handed in with later searches: all of it."""
+        """Reference frames and masks, unchanged: the exported network embeds them itself."""
         return references, masks
 
     def __call__(self, search: Tensor, *references_and_state: Tensor) -> Prediction:
@@ -90,7 +90,7 @@ class OnnxSPMTrack:
         self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
     ) -> Prediction:
         """Find the target of ``references`` in ``search``; float32, shapes as ``SPMTrack`` has."""
-        if state_token is None:  # it is added: nothing is what zeros add
+        if state_token is None:  # it is added: zeros change nothing
             state_token = self.no_state.expand(search.shape[0], -1, -1)  # (B, 1, C)
         tensors = (search, references, masks, state_token)
         feed = {n: t.float().cpu().numpy() for n, t in zip(INPUTS, tensors, strict=True)}

@@ -60,11 +60,11 @@ def is_trunk(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def published_settings(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
-    """What the tensors of an SPMTrack checkpoint tell of ``ModelConfig``, as plain values.
+    """Values of ``ModelConfig`` that follow from the tensors of an SPMTrack checkpoint.
 
-    Sizes of crops they do not tell: the published 196 and 378 px are left standing, unless a
-    position table says how large the (square) search grid is. Nor do they tell the number of
-    heads: 64 channels each, as in DINOv2. Raises ``ValueError`` where too much is missing.
+    Crop sizes stay at the published 196 and 378 px, unless a position table gives the size of the
+    (square) search grid. Heads have 64 channels each, as in DINOv2. Raises ``ValueError`` where
+    too much is missing.
     """
     swiglu = "blocks.0.mlp.w12.tmoe.expert_route.weight" in tensors
     q, last = "blocks.0.attn.qkv.q.tmoe.", f"blocks.0.mlp.{'w3' if swiglu else 'fc2'}.tmoe."
@@ -165,7 +165,7 @@ def from_trunk(
 ) -> dict[str, Tensor]:
     """The frozen tensors of ``model`` from a ViT of DINOv2 or timm, in either naming.
 
-    q, k and v are thirds of the packed map; the position table loses its row for the class token
+    q, k and v are thirds of the packed layer; the position table loses its row for the class token
     and is resampled to the search grid. Raises ``ValueError`` that lists, in the file's names,
     what is missing, unexpected and mis-shaped.
     """
@@ -184,7 +184,7 @@ def from_trunk(
     if "pos_embed" in tensors:  # of any grid: it is resampled
         rows = tensors["pos_embed"].shape[1:2]
         wanted["pos_embed"] = (1, *rows, wanted["pos_embed"][-1])
-    # what a ViT has besides and SPMTrack has no use for
+    # parts of a ViT that SPMTrack does not use
     check_tensors(wanted, tensors, source, ("cls_token", "mask_token"))
     own = {}
     for name, file_name in theirs.items():

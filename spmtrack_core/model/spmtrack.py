@@ -1,6 +1,6 @@
 """SPMTrack (CVPR 2025): reference frames, a target state token and the search region in one ViT.
 
-The network is a pure function. What it remembers of a target, the tracker keeps and hands in.
+The network is a pure function: the tracker keeps everything that belongs to a target.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from spmtrack_core.model.trunk import build_trunk, initialize_attention
 
 
 class Prediction(NamedTuple):
-    """What the network says of one search region, for each of B targets."""
+    """The output of the network for one search region of each of B targets."""
 
     score_map: Tensor
     """(B, H, W) logit of every search cell."""
     boxes: Tensor
-    """(B, H, W, 4) normalised xyxy of every search cell; may leave [0, 1]."""
+    """(B, H, W, 4) normalized xyxy of every search cell; may lie outside [0, 1]."""
     state_token: Tensor
-    """(B, 1, C) target state token, to be handed in with the next frame."""
+    """(B, 1, C) target state token, an input of the next frame."""
 
 
 class SPMTrack(nn.Module):
@@ -55,7 +55,7 @@ class SPMTrack(nn.Module):
     def initialize_weights(self) -> None:
         """Truncated normal 0.02 for the three embeddings and the head.
 
-        The published code leaves the first two as they come from memory; losses are NaN at times.
+        The published code leaves the first two uninitialized, and its losses are NaN at times.
         """
         for embedding in (self.target_token, self.target_embed, self.token_types):
             nn.init.trunc_normal_(embedding, std=0.02)
@@ -83,7 +83,7 @@ class SPMTrack(nn.Module):
     ) -> Prediction:
         """Find the target of ``references`` in ``search``.
 
-        ``search`` (B, 3, H, W) and ``references`` (B, R, 3, h, w) are normalised images, ``masks``
+        ``search`` (B, 3, H, W) and ``references`` (B, R, 3, h, w) are normalized images, ``masks``
         (B, R, Hz, Wz) is 1 on cells that the target covers, ``state_token`` (B, 1, C) comes from
         the previous frame's prediction and is None on the first.
         """

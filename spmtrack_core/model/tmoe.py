@@ -1,7 +1,7 @@
-"""TMoE (SPMTrack, section 3.2): frozen linear maps extended by a dense mixture of experts.
+"""TMoE (SPMTrack, section 3.2): frozen linear layers extended by a dense mixture of experts.
 
-A router weighs all experts for every token, the experts share one down-projection. Nothing is
-dropped and nothing is balanced: routing is a softmax, and every expert runs.
+A router weighs all experts for every token; the experts share one down-projection. Routing is a
+softmax and every expert runs: no token is dropped, no load is balanced.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class TMoELinear(nn.Module):
         return F.linear(x, self.router).softmax(-1)  # (B, N, E)
 
     def mixture(self, x: Tensor) -> Tensor:
-        """(B, N, in) to what the experts add to the frozen map, (B, N, out)."""
+        """(B, N, in) to the sum of the experts, (B, N, out), without the frozen layer."""
         rank = self.experts.shape[-1]
         hidden = F.linear(x, self.down.flatten(0, 1))  # (B, N, rank) or (B, N, E * rank)
         by_expert = hidden.unflatten(-1, (-1, rank))  # (B, N, 1 or E, rank)
         weighted = self.route(x).unsqueeze(-1) * by_expert  # (B, N, E, rank)
-        # the weighted sum over experts is one product of inner width E * rank
+        # the weighted sum over experts is one multiplication of inner width E * rank
         out = F.linear(weighted.flatten(-2), self.experts.flatten(1))  # (B, N, out)
         if self.shared is not None:
             out = out + F.linear(hidden, self.shared)
@@ -68,7 +68,7 @@ class TMoELinear(nn.Module):
 
 
 class SplitQKV(nn.Module):
-    """timm's packed qkv map as three maps, which may have routers and experts of their own."""
+    """timm's packed qkv layer as three layers, each with its own router and experts, or none."""
 
     def __init__(self, q: nn.Module, k: nn.Module, v: nn.Module) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ def adapt(
     scaling: float,
     shared_expert: bool = False,
     expert_compressors: bool = False,
-    maps: Collection[str] = ("q", "k", "v", "proj", "fc1", "fc2"),
+    layers: Collection[str] = ("q", "k", "v", "proj", "fc1", "fc2"),
 ) -> None:
-    """Extend the ``maps`` of every block, in place; q, k and v become three maps in any case."""
+    """Extend the linear ``layers`` of every block, in place; q, k and v are split in any case."""
 
     def extend(name: str, linear: nn.Linear) -> nn.Module:
-        if name not in maps:
+        if name not in layers:
             return linear
         return TMoELinear(linear, rank, experts, scaling, shared_expert, expert_compressors)
 
@@ -113,7 +113,7 @@ def adapter_names(model: nn.Module) -> set[str]:
 
 
 def _thirds(packed: nn.Linear) -> list[nn.Linear]:
-    """A packed qkv map as three linear maps that own their rows."""
+    """A packed qkv layer as three linear layers with their own copies of its rows."""
     width, inputs = packed.out_features // 3, packed.in_features
     parts = []
     for index in range(3):

@@ -113,7 +113,7 @@ def read_description(metadata: Mapping[str, str], format: str) -> dict[str, Any]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Tells a trunk from another, whatever the precision of its maps; empty if it is unknown."""
+    """Identifies a trunk, whatever the precision of its linear layers; empty if unknown."""
     norms = [tensors.get(f"trunk.norm.{name}") for name in ("weight", "bias")]
     if any(norm is None or norm.is_meta for norm in norms):
         return ""

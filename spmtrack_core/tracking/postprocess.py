@@ -1,4 +1,4 @@
-"""From the network's maps to one box in the frame."""
+"""From the score map and the box map to one box in the frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def select_box(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
 
-    The Hann window takes part in the choice and not in the confidence.
+    The Hann window affects the choice of the cell, not the confidence.
     """
     scores = prediction.score_map.float().sigmoid()  # (B, H, W)
     ranked = (1 - window_weight) * scores + window_weight * window

@@ -1,9 +1,9 @@
-"""The temporal context buffer: which of the frames seen so far the network attends to.
+"""The reference frames of a target: a buffer of past frames, and the rule that chooses three.
 
-The published code keeps a crop of every frame for ever, and embeds the chosen ones anew for each
-frame. Here a frame enters as the network takes it, as tokens, and the store has a fixed size: once
-it is full, every second entry is dropped and from then on every second frame is stored, so that
-the entries stay evenly spread over the whole video.
+The published code keeps a crop of every frame and embeds the chosen ones again for each frame.
+Here a frame is stored as the tokens that the network takes, in a buffer of fixed size: once it is
+full, every second entry is dropped and from then on every second frame is stored, so that the
+entries stay evenly spread over the whole video.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def select_references(stored: int, rule: str) -> tuple[int, int, int]:
 
     ``half_segments`` takes the middles of both halves, ``thirds`` the ends of the first two
     thirds (SPMTrack, section 3.3; both always keep the template, index 0). ``template_twice``
-    takes the template, the template and the middle: what a weak network has made of the target
-    since is outvoted by what it was given. Raises ``ValueError`` for ``stored`` below 1 and for
+    takes the template, the template and the middle, so that the given box outweighs the
+    predictions of a weak network. Raises ``ValueError`` for ``stored`` below 1 and for
     another rule.
 
     >>> [select_references(13, rule) for rule in REFERENCE_RULES]
@@ -44,7 +44,7 @@ def select_references(stored: int, rule: str) -> tuple[int, int, int]:
 
 
 class ReferenceBuffer:
-    """What the network attends to of past frames, in memory that is taken once.
+    """Past frames as the network takes them, in memory that is allocated once.
 
     A frame is one tensor or several, of the given ``shapes`` and of float32. Entry ``i`` is frame
     ``i * stride``; the template is entry 0 and never leaves.
@@ -57,12 +57,12 @@ class ReferenceBuffer:
         self.parts = tuple(torch.empty((capacity, *shape), device=device) for shape in shapes)
         self.stride = 1
         self.frames = 0
-        """Frames handed in so far."""
+        """Frames added or skipped so far."""
         self.entries = 0
 
     @property
     def keeps_next(self) -> bool:
-        """Whether the stride falls on the next frame; the others need not even be cropped."""
+        """Whether the stride falls on the next frame; other frames need not be cropped."""
         return self.frames % self.stride == 0
 
     def skip(self) -> None:
@@ -70,7 +70,7 @@ class ReferenceBuffer:
         self.frames += 1
 
     def append(self, *frame: Tensor) -> None:
-        """Hand in the next frame; kept if the stride falls on it."""
+        """Add the next frame; it is kept if the stride falls on it."""
         if self.keeps_next and self.entries == self.capacity:
             kept = (self.entries + 1) // 2
             for part in self.parts:

@@ -53,7 +53,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_chec
         (lambda data: b"<!doctype html>" + data, "neither a safetensors file nor one of torch"),
         (lambda data: b"\x80\x04nonsense" * 9, "not a complete torch file"),
         (lambda data: b"PK\x03\x04" + data, "not a complete torch file"),
-        (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is neither a spmtrack-1 checkpoint"),
+        (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is neither a spmtrack-1"),
         (lambda data: data.replace(b'\\"rank\\"', b'\\"renk\\"'), "unknown key 'renk'"),
     ],
     ids=["truncated", "empty", "web page", "pickle", "zip", "another format", "unknown setting"],
