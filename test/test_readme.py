@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
 import json
 import re
@@ -20,6 +22,7 @@ from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INTERFACE = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -69,22 +72,44 @@ def test_every_spmtrack_command_is_understood(command, tmp_path, monkeypatch):
 
 def test_every_topic_and_service_of_the_node_graph_is_documented():
     (graph,) = blocks("mermaid")
-    interface = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
-    names = re.findall(r"[~/]*\b[a-z_]+\b", " ".join(re.findall(r'-- "(.+?)" -->', graph)))
-    names = [name for name in names if name not in {"br", "/", "service"} and name != "/br"]
+    edges = " ".join(re.findall(r'-- "(.+?)" -->', graph))
+    names = re.findall(r"[~/]*[a-z_]+", edges.replace("<br/>", " ").replace("(service)", ""))
     assert len(names) >= 9
     for name in names:
-        assert re.search(rf"^\| `{re.escape(name)}` ", interface, re.MULTILINE), name
+        assert re.search(rf"^\| `{re.escape(name)}` ", INTERFACE, re.MULTILINE), name
 
 
 def test_every_topic_and_service_in_the_docs_is_in_the_node():
-    interface = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
-    source = "".join(path.read_text() for path in (ROOT / "spmtrack_ros").glob("*.py"))
+    texts = []
+    for path in (ROOT / "spmtrack_ros").glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts += [node.value for node in nodes if isinstance(node, ast.Constant)]
+    words = set(re.findall(r"\w+", " ".join(text for text in texts if isinstance(text, str))))
     types = r"\w+_msgs/\w+|std_srvs/\w+|spmtrack_ros/\w+"
-    names = re.findall(rf"^\| `(\S+)` \| (?:{types}) \|", interface, re.MULTILINE)
-    assert len(names) >= 10
+    names = re.findall(rf"^\| `(\S+)` \| (?:{types}) \|", INTERFACE, re.MULTILINE)
+    assert len(names) >= 15
     for name in names:
-        assert f'"{name.removesuffix("/compressed")}"' in source, name
+        assert set(re.findall(r"\w+", name)) <= words, name
+
+
+def test_every_parameter_of_the_node_is_documented():
+    pytest.importorskip("rclpy", reason="the node's parameters need ROS 2")
+    parameters = importlib.import_module("spmtrack_ros.parameters")
+    rows = re.findall(r"^\| `(\w+)` \| (\S+|all zero) \| (live)? ?\|", INTERFACE, re.MULTILINE)
+    shown = {name: (default.strip("`"), bool(live)) for name, default, live in rows}
+    present = {
+        row.name: (_yaml(row.default), row.metadata["live"])
+        for row in dataclasses.fields(parameters.TrackerParameters)
+    }
+    assert shown == present
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return json.dumps(value) if isinstance(value[0], str) else "all zero"
+    return str(value)
 
 
 @pytest.mark.parametrize("page", PAGES)
