@@ -11,7 +11,8 @@ import pytest
 
 from spmtrack_core.cli import COMMANDS, EXTRAS, load_command
 
-HEAVY = ("torch", "torchvision", "timm", "matplotlib", "onnxruntime", "lightning", "skimage", "av")
+EXTRA = ("matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX", "skimage")
+HEAVY = ("torch", "torchvision", "timm", "av", *EXTRA)
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +38,14 @@ def test_help_lists_every_command_and_loads_none_of_them():
     for name in COMMANDS:
         line = load_command(name).help.splitlines()[0]
         assert any(name in shown and line in shown for shown in listing), name
+
+
+def test_a_tracker_loads_no_extra():
+    done = python(
+        "import sys, spmtrack_core.tracking.loading, spmtrack_core.data.video\n"
+        f"print([module for module in {EXTRA} if module in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
