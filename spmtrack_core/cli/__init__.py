@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,14 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; exit code 2 and one line on stderr for what the user can mend."""
+    """Run ``spmtrack``."""
+    run_command(app)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Call ``command``; exit code 2 and one line on stderr for what the user can mend."""
     try:
-        app(standalone_mode=True)
+        command()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +12,6 @@ from spmtrack_core.config import CheckpointConfig
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.model.weights import read_description
 from spmtrack_core.settings import from_dict
-
-try:
-    import onnxruntime
-except ImportError:  # the extra "onnx" of this package
-    onnxruntime = None
 
 ONNX_FORMAT = "spmtrack-onnx-1"
 INPUTS = ("search", "references", "masks", "state_token")
@@ -40,14 +36,16 @@ class OnnxSPMTrack:
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         path = Path(path)
-        if onnxruntime is None:
+        try:
+            import onnxruntime  # an extra, and memory that other weights do not need
+        except ImportError:
             raise RuntimeError(
                 f"{path} needs ONNX Runtime, the extra onnx of this package: "
                 "pip install 'spmtrack_ros[onnx]', or only pip install onnxruntime"
-            )
+            ) from None
         if not path.is_file():
             raise FileNotFoundError(f"no weights at {path}")
-        providers = _providers(device)
+        providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # one setting for both runtimes
         # threads that wait for the next frame are to sleep: the crops need the cores as well
@@ -97,12 +95,12 @@ class OnnxSPMTrack:
         return Prediction(*map(torch.from_numpy, self.session.run(OUTPUTS, feed)))
 
 
-def _providers(device: str) -> list[object]:
-    """ONNX Runtime's name of ``device``, with the CPU for what CUDA leaves out."""
+def _providers(device: str, available: Sequence[str]) -> list[object]:
+    """ONNX Runtime's names for ``device``: CUDA is followed by the CPU, for what CUDA lacks."""
     kind, colon, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdigit())):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    has_cuda = "CUDAExecutionProvider" in available
     if kind == "cuda" and not has_cuda:
         raise ValueError("this ONNX Runtime has no CUDA: install onnxruntime-gpu in its place")
     if kind == "cpu" or not has_cuda:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from golden_model import GOLDEN, golden_config, golden_model, golden_tensors
 from torch.testing import assert_close
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from spmtrack_core import export as module
@@ -22,8 +23,7 @@ from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.metrics import mean_iou
 from spmtrack_core.export import export_onnx, export_torch
 from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
-from spmtrack_core.model import onnx_model
-from spmtrack_core.model.onnx_model import OnnxSPMTrack
+from spmtrack_core.model.onnx_model import ONNX_FORMAT, OnnxSPMTrack
 from spmtrack_core.model.weights import ENTRY, Checkpoint, load_checkpoint
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
@@ -155,7 +155,7 @@ def test_a_pt2_file_is_loaded_and_run_by_torch_alone(tiny_checkpoint, tmp_path, 
     export_torch(checkpoint, tmp_path / "x.pt2", dtype)
     settings = {module.TORCH_SETTINGS: ""}
     program = torch.export.load(tmp_path / "x.pt2", extra_files=settings)
-    assert json.loads(settings[module.TORCH_SETTINGS])["format"] == onnx_model.ONNX_FORMAT
+    assert json.loads(settings[module.TORCH_SETTINGS])["format"] == ONNX_FORMAT
     off = 0.02 if dtype is FLOAT16 else 1e-6
     whole = load_checkpoint(tiny_checkpoint).model.eval()
     for targets in (1, 3):
@@ -225,14 +225,12 @@ def test_a_file_that_is_no_such_network_is_named_in_one_line(tiny_onnx, tmp_path
 
 def test_what_a_file_has_inside_cannot_be_given_besides(tiny_onnx):
     for extra in ({"precision": "float16"}, {"trunk": NANO}):
-        with pytest.raises(ValueError, match="inside: leave them out"):
+        with pytest.raises(ValueError, match="stores its own trunk and precision"):
             load_tracker(tiny_onnx, "cpu", **extra)
 
 
 def test_cuda_without_onnx_runtime_for_cuda_is_an_error_but_auto_is_not(tiny_onnx, monkeypatch):
-    monkeypatch.setattr(
-        onnx_model.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
-    )
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ValueError, match="onnxruntime-gpu"):
         OnnxSPMTrack(tiny_onnx, "cuda")
     assert OnnxSPMTrack(tiny_onnx, "auto").session.get_providers() == ["CPUExecutionProvider"]
@@ -246,22 +244,20 @@ def test_a_device_that_is_none_is_named(tiny_onnx, device):
 
 def test_cuda_of_onnx_runtime_is_asked_for_though_torch_has_none(tiny_onnx, monkeypatch):
     asked = []
-    session = onnx_model.onnxruntime.InferenceSession
+    session = onnxruntime.InferenceSession
 
     def without_cuda(path, options, providers):
         asked.extend(providers)
         return session(path, options, ["CPUExecutionProvider"])
 
-    monkeypatch.setattr(
-        onnx_model.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
-    )
-    monkeypatch.setattr(onnx_model.onnxruntime, "InferenceSession", without_cuda)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
     load_tracker(tiny_onnx, "cuda:1")
     assert asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
 
 
 def test_without_onnx_runtime_it_is_told_what_to_install(tiny_onnx, monkeypatch):
-    monkeypatch.setattr(onnx_model, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RuntimeError, match=r"spmtrack_ros\[onnx\]"):
         load_tracker(tiny_onnx, "cpu")
 

@@ -11,32 +11,40 @@ import pytest
 
 from spmtrack_core.cli import COMMANDS, EXTRAS, load_command
 
-HEAVY = ("torch", "torchvision", "timm", "matplotlib", "onnxruntime", "lightning", "skimage", "av")
+EXTRA = ("matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX", "skimage")
+HEAVY = ("torch", "torchvision", "timm", "av", *EXTRA)
 
 
-def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A Python of its own, in which nothing is imported yet."""
+def spmtrack_alone(watched, *arguments):
+    """``spmtrack`` in a Python of its own; which of the ``watched`` modules it has imported."""
+    code = (
+        "import atexit, sys\n"
+        "from spmtrack_core.cli import main\n"
+        f"atexit.register(lambda: print(*[m for m in {watched} if m in sys.modules]))\n"
+        "main()"
+    )
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]), COLUMNS="120")
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True, text=True, timeout=120, env=environment,
     )  # fmt: skip
+    *out, imported = done.stdout.splitlines()
+    return done.returncode, out, done.stderr, imported.split()
 
 
-def test_help_lists_every_command_and_loads_none_of_them():
-    done = python(
-        "import atexit, sys\n"
-        "from spmtrack_core.cli import main\n"
-        f"atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))\n"
-        "main()",
-        "--help",
-    )
-    assert done.returncode == 0, done.stderr
-    *listing, loaded = done.stdout.strip().splitlines()
-    assert loaded == "[]"
+def test_help_lists_every_command_and_imports_none_of_them():
+    code, out, err, imported = spmtrack_alone(HEAVY, "--help")
+    assert (code, imported) == (0, []), err
     for name in COMMANDS:
         line = load_command(name).help.splitlines()[0]
-        assert any(name in shown and line in shown for shown in listing), name
+        assert any(name in shown and line in shown for shown in out), name
+
+
+def test_tracking_imports_no_extra_and_an_error_is_one_line():
+    code, out, err, imported = spmtrack_alone(EXTRA, "track", "absent.mp4")
+    assert (code, out, imported) == (2, [], [])
+    assert err.startswith("spmtrack: error: no video")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -54,13 +62,6 @@ def test_usage_errors_and_version(spmtrack):
     assert (code, "track" in err) == (2, True)
     code, out, _ = spmtrack("--version")
     assert (code, out.startswith("spmtrack 0.")) == (0, True)
-
-
-def test_an_error_of_the_user_is_one_line():
-    done = python("from spmtrack_core.cli import main; main()", "track", "absent.mp4")
-    assert done.returncode == 2
-    assert done.stderr.startswith("spmtrack: error: no video")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("package", EXTRAS)

@@ -1,32 +1,39 @@
-"""How fast the networks are here, against what this machine multiplies at best.
+"""Measures every layout of the network, and whole frames, beside a plain matrix multiplication.
 
-Networks have random numbers in the real sizes, but for bundled weights: speed does not depend on
-the numbers. Times are medians over repetitions, after a warm-up, everything waited for.
+Speed does not depend on the weights: the networks of the published sizes get random ones.
+
+python benchmarks/layouts.py --model nano --model spmtrack_b -o results.json
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import itertools
+import json
 import logging
-import platform
-import time
+import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from spmtrack_core.cli import run_command
+from spmtrack_core.cli.options import Device
 from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.evaluation.speed import BOX_XYWH, FRAME_HW, frame_times, machine, timed
 from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, crop_image, normalize
 from spmtrack_core.model.fused import fuse
@@ -36,7 +43,7 @@ from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
 from spmtrack_core.tracking.cuda_engine import CapturedGraph
 from spmtrack_core.tracking.host_engine import HostEngine
-from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.tracking.loading import choose_device, choose_precision, emulated, find_weights
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.preprocess import crop_numbers
 from spmtrack_core.tracking.references import REFERENCES
@@ -48,7 +55,76 @@ SIZES = {
     "spmtrack_l": "vit_large_patch14_dinov2",
     "spmtrack_g": "vit_giant_patch14_dinov2",
 }
-FRAME_HW = (480, 640)
+MAX_BATCH = 16
+
+
+def benchmark_layouts(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="nano, spmtrack_b, _l, _g or a checkpoint; may be repeated."),
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="float32, bfloat16 or float16; may be repeated.", show_default="what is fast here"
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Targets in one pass, 1 to 16; may be repeated.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time spent on each line of the table.", show_default="CPU 5, CUDA 1.5"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON to write; a PNG comes beside it.")
+    ] = None,
+) -> None:
+    """Measure every layout of the network, and whole frames, beside a matrix multiplication."""
+    place = choose_device(device)
+    cuda = place.type == "cuda"
+    usual = ["bfloat16", "float16"] if cuda else ["float32"]
+    if not (cuda or emulated("bfloat16", place)):
+        usual.append("bfloat16")
+    precisions = tuple(precision or usual)
+    for each in precisions:
+        choose_precision(each)
+    batches = tuple(batch or ([1, 2, 4, 8, 16] if cuda else [1]))
+    if not all(1 <= each <= MAX_BATCH for each in batches):
+        raise ValueError(f"batch must be 1 to {MAX_BATCH}; got {min(batches)} to {max(batches)}")
+    console = Console()
+    names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
+    seconds = seconds or (1.5 if cuda else 5.0)
+    rows: list[dict[str, Any]] = []
+    about = machine(place)
+    with torch.cuda.device(place) if cuda else contextlib.nullcontext():
+        rates = {each: best_rate(place, each, 1.0) for each in precisions}
+        for name in names:
+            with console.status(f"measuring {name}"):
+                for row in measure(name, place, precisions, batches, seconds):
+                    rows.append(row)
+                    if output:  # after each row: what was measured is kept, whatever comes
+                        write_report(output, about, rates, rows)
+    if not rows:
+        raise ValueError("nothing could be measured: the warnings say why")
+    for each, rate in rates.items():
+        console.print(f"a matrix multiplication in {each}: {rate / 1e12:.2f} TFLOP/s")
+    console.print(table(rows, rates))
+    if output:
+        plot(rows, about["device"], output.with_suffix(".png"))
+        typer.echo(f"wrote {output} and {output.with_suffix('.png')}")
+
+
+def write_report(
+    path: Path, about: dict[str, Any], rates: dict[str, float], rows: list[dict[str, Any]]
+) -> None:
+    """Write computer, best rates and rows as JSON, with the largest memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = max((row["memory_bytes"] for row in rows if "memory_bytes" in row), default=peak)
+    report = about | {"best_flop_per_s": rates, "peak_memory_bytes": peak, "rows": rows}
+    text = json.dumps(report, indent=1) + "\n"
+    write_beside(path, lambda beside: beside.write_text(text))
 
 
 def measure(
@@ -58,15 +134,15 @@ def measure(
     batches: tuple[int, ...],
     seconds: float,
 ) -> Iterator[dict[str, Any]]:
-    """Rows for one network: a size of ``SIZES``, or bundled weights or a checkpoint's path.
+    """Rows for one network: a size of ``SIZES``, bundled weights or the path of a checkpoint.
 
-    Each row has ``model``, ``layout``, ``precision``, ``batch``, ``median_ms`` and ``p95_ms`` of a
-    pass. Layouts: ``fused``, as the tracker runs it, and on CUDA also recorded as a ``graph``;
-    ``plain``, as training does; ``published``, expert by expert; ``vit``, the trunk alone on as
-    many tokens; ``tracker``, a whole frame of 640x480, with ``crop_ms``, ``network_ms``,
-    ``choice_ms`` and on CUDA ``upload_ms`` of it. Rows measured on CUDA have ``memory_bytes``,
-    weights and all. ``seconds`` is spent on each. Raises ``ValueError`` and ``FileNotFoundError``
-    as ``load_checkpoint`` does. What fails, for memory or as a graph, is a warning, and left out.
+    Each row has ``model``, ``layout``, ``precision``, ``batch``, and ``median_ms`` and ``p95_ms``
+    of a pass; on CUDA also ``memory_bytes``, with the weights. The layouts: ``fused`` is what the
+    tracker runs, ``graph`` the same as a CUDA graph, ``plain`` what training runs, ``published``
+    goes expert by expert, ``vit`` is the trunk alone on as many tokens. ``tracker`` is a whole
+    frame of 640x480, with ``crop_ms``, ``network_ms``, ``choice_ms`` and on CUDA ``upload_ms``.
+    ``seconds`` is spent on each row. What fails, for memory or as a graph, is left out with a
+    warning. Raises ``ValueError`` and ``FileNotFoundError`` as ``load_checkpoint`` does.
     """
     model, config, tracker_config = network(name, device)
     flops = flop(config)
@@ -88,13 +164,13 @@ def measure(
             del run
             part = "tracker"
             tracker = Tracker(model, config, tracker_config, device, precision)
-            yield about | {"layout": "tracker", "batch": 1} | frame_times(tracker, seconds)
+            yield about | {"layout": "tracker", "batch": 1} | whole_frames(tracker, seconds)
         except RuntimeError as error:
             LOG.warning("%s, %s, after %s: %s", name, precision, part, error)
 
 
 def network(name: str, device: torch.device) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
-    """The network of ``name`` on the host, with its settings; ``device`` draws its numbers."""
+    """The network ``name`` on the CPU, with its settings; ``device`` draws random weights."""
     if name not in SIZES:
         checkpoint = load_checkpoint(find_weights(name))
         model, config = checkpoint.model, checkpoint.model_config
@@ -113,7 +189,7 @@ def network(name: str, device: torch.device) -> tuple[SPMTrack, ModelConfig, Tra
 def layouts(
     model: SPMTrack, config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Names and functions of search, references, masks and state token; one at a time exists."""
+    """Names and functions of what ``example`` returns; only one exists at a time, for memory."""
     half = dtype is not torch.float32
     autocast = partial(torch.autocast, device.type, dtype if half else None, enabled=half)
 
@@ -122,15 +198,16 @@ def layouts(
             return function(*inputs)
 
     fused: Any = fuse(model, dtype).to(device)
-    references, masks = example(config, 16, device)[1:3]
+    references, masks = example(config, MAX_BATCH, device)[1:3]
     tokens = fused.embed_references(references.flatten(0, 1), masks.flatten(0, 1))
-    tokens = tokens.unflatten(0, (16, REFERENCES))  # (16, R, Nz, C): embedded when they enter
+    # embedded once, when they become references: (16, R, Nz, C)
+    tokens = tokens.unflatten(0, (MAX_BATCH, REFERENCES))
     del references, masks
     yield "fused", partial(_fused_pass, fused, tokens)
     if device.type == "cuda":
-        recorded: dict[int, CapturedGraph] = {}
-        yield "graph", partial(_recorded_pass, recorded, fused, tokens)
-        del recorded
+        captured: dict[int, CapturedGraph] = {}
+        yield "graph", partial(_captured_pass, captured, fused, tokens)
+        del captured
     del fused, tokens
     plain = copy.deepcopy(model).to(device)
     yield "plain", partial(under_autocast, plain)
@@ -138,12 +215,12 @@ def layouts(
         if isinstance(module, TMoELinear):
             module.forward = partial(one_expert_after_another, module)  # type: ignore[method-assign]
     yield "published", partial(under_autocast, plain)
-    for module in plain.modules():  # each is held by the function it was given
+    for module in plain.modules():  # the function that replaces forward holds its module
         module.__dict__.pop("forward", None)
     del plain, module
     with device:
         vit = PlainViT(config)
-    for block in vit.trunk.blocks:  # no cast in every pass, which the fused layout has not either
+    for block in vit.trunk.blocks:  # casts once, like the fused layout
         for linear in (block.attn.qkv, block.attn.proj, block.mlp):
             linear.to(dtype)
     yield "vit", partial(under_autocast, vit)
@@ -153,22 +230,22 @@ def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Ten
     return network(search, tokens[: len(search)], others[-1])
 
 
-def _recorded_pass(
-    recorded: dict[int, CapturedGraph], network: nn.Module, tokens: Tensor, *inputs: Tensor
+def _captured_pass(
+    captured: dict[int, CapturedGraph], network: nn.Module, tokens: Tensor, *inputs: Tensor
 ) -> Any:
-    """As ``_fused_pass``, recorded at the first pass of a batch size; all inputs are copied."""
+    """As ``_fused_pass``, captured at the first pass of a batch size; all inputs are copied."""
     batch, nothing = len(inputs[0]), np.zeros(1)
     others = inputs[0], tokens[:batch], inputs[-1]
-    if batch not in recorded:
-        recorded.clear()
-        recorded[batch] = CapturedGraph(
+    if batch not in captured:
+        captured.clear()
+        captured[batch] = CapturedGraph(
             lambda _, *given: tuple(network(*given)), nothing, others, tokens.device
         )
-    return recorded[batch](nothing, *others)
+    return captured[batch](nothing, *others)
 
 
 def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
-    """A map as the published code computes it: a loop over experts, nothing in one product."""
+    """A linear layer as the published code computes it: each expert by itself, in a loop."""
     weights = F.linear(x, part.router).softmax(-1)  # (B, N, E)
     mixed: Tensor | int = 0
     for expert in range(part.experts.shape[1]):
@@ -181,7 +258,7 @@ def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
 
 
 class PlainViT(nn.Module):
-    """The trunk of timm without experts, on as many tokens as SPMTrack has."""
+    """timm's trunk without experts, on as many tokens as SPMTrack has."""
 
     others: Tensor
 
@@ -222,57 +299,32 @@ def flop(config: ModelConfig) -> int:
 
 
 def best_rate(device: torch.device, precision: str, seconds: float) -> float:
-    """Floating-point operations per second of a plain product of matrices of 8192 (CPU: 2048)."""
+    """Floating-point operations per second of one multiplication of square matrices.
+
+    Their side is 8192 on CUDA, 2048 on a CPU.
+    """
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(PRECISIONS[precision]) for _ in range(2))
     return 2 * side**3 / timed(lambda: a @ b, device, seconds)["median_ms"] * 1000
 
 
-@torch.inference_mode()
-def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
-    """Median and 95th percentile, ms, of as many runs as fit into ``seconds``, at least three."""
-    cuda = device.type == "cuda"
-    wait = partial(torch.cuda.synchronize, device) if cuda else lambda: None
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(3 if cuda else 1):
-        run()
-    wait()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        started = time.perf_counter()
-        run()
-        wait()
-        times.append(1000 * (time.perf_counter() - started))
-    found = {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
-    return found | ({"memory_bytes": torch.cuda.max_memory_allocated(device)} if cuda else {})
-
-
-def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
-    """A whole frame of 640x480, from image to box, and the stages of it, each by itself."""
-    frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
-    turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(tracker.device)
-    tracker.warm_up()
-    # a recorded step takes all its memory when it is recorded
-    memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
-    tracker.init(frames[0], (300, 200, 60, 80))
-    row = timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
+def whole_frames(tracker: Tracker, seconds: float) -> dict[str, float]:
+    """As ``frame_times``, and the median of each stage by itself."""
+    row = frame_times(tracker, seconds)
+    frame = np.random.default_rng(0).integers(0, 255, (*FRAME_HW, 3)).astype(np.uint8)
     with tracker.engine.stream():
-        for name, stage in stages(tracker, frames[0]).items():
+        for name, stage in stages(tracker, frame).items():
             row[f"{name}_ms"] = timed(stage, tracker.device, seconds / 4)["median_ms"]
     return row
 
 
 @torch.inference_mode()
 def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
-    """Upload, search crop, network and choice of the box for one target, as in the engine."""
+    """The engine's stages for one target: upload, search crop, network, choice of the box."""
     target, engine, search_hw = tracker.target, tracker.engine, tracker.model_config.search_hw
     assert target is not None
     crop = context_crop(
-        (300, 200, 360, 280), tracker.config.search_area_factor, FRAME_HW, search_hw
+        xywh_to_xyxy(BOX_XYWH), tracker.config.search_area_factor, FRAME_HW, search_hw
     )
     search = example(tracker.model_config, 1, tracker.device)[0]
     network: Any = tracker.model
@@ -303,24 +355,6 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-    }
-
-
 def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> Table:
     """Rows for the terminal; ``rates`` is ``best_rate`` by precision."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -345,9 +379,13 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 0.6 + 0.28 * len(single)), layout="constrained")
     axes = figure.subplots()
     labels = [f"{row['model']}, {row['layout']}, {row['precision']}" for row in single]
-    colours = ["C0" if row["layout"] in ("fused", "graph", "tracker") else "0.7" for row in single]
+    colors = ["C0" if row["layout"] in ("fused", "graph", "tracker") else "0.7" for row in single]
     bars = axes.barh(labels[::-1], [1000 / r["median_ms"] for r in single[::-1]],
-                     color=colours[::-1])  # fmt: skip
+                     color=colors[::-1])  # fmt: skip
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.set(xlabel="frames per second", xscale="log", title=title)
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(benchmark_layouts))

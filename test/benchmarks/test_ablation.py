@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spmtrack_core.evaluation.ablation import ablations, average_the_experts
+from benchmarks.ablation import ablations, average_the_experts
 from spmtrack_core.model.tmoe import TMoELinear
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8)
@@ -19,7 +19,7 @@ BOX = (20.0, 15.0, 24.0, 18.0)
 def passes(tiny_checkpoint, request):
     """References and states of every pass of the network."""
     tracker = ablations(tiny_checkpoint, "cpu")[request.param]
-    network = getattr(tracker, "tracker", tracker).model
+    network = tracker.tracker.model
     seen = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1:]))
     tracker.init(FRAMES[0], BOX)

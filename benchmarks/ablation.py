@@ -1,0 +1,117 @@
+"""What parts of the network are worth: the same weights with one of them taken out.
+
+The weights were trained with every part. So this shows what tracking relies on, and not how good a
+network would be that was trained without the part.
+
+python benchmarks/ablation.py folder --root SEQUENCES --output ablation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+
+from spmtrack_core.cli import run_command
+from spmtrack_core.cli.evaluate import open_dataset
+from spmtrack_core.cli.options import Dataset, Device, Exclude, OutputFolder, Root, Split, Weights
+from spmtrack_core.evaluation.report import comparison, plot_comparison
+from spmtrack_core.evaluation.runner import label_of, run_all
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.model.spmtrack import SPMTrack
+from spmtrack_core.model.tmoe import TMoELinear
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.tracking.loading import choose_device, find_weights
+from spmtrack_core.tracking.result import TrackResult, VideoTracker
+from spmtrack_core.tracking.target import Target
+from spmtrack_core.tracking.tracker import Tracker
+
+
+def ablation(
+    dataset: Dataset,
+    output: OutputFolder,
+    root: Root = None,
+    split: Split = "test",
+    exclude: Exclude = None,
+    weights: Weights = "nano",
+    device: Device = "auto",
+) -> None:
+    """Evaluate weights as they are, and without one part of the network each."""
+    sequences = open_dataset(dataset, root, split, exclude)
+    path = find_weights(weights)
+    trackers = {
+        ", ".join(filter(None, (path.stem, lack))): (
+            ", ".join(filter(None, (label_of(path), lack))),
+            tracker,
+        )
+        for lack, tracker in ablations(path, device).items()
+    }
+    reports = run_all(trackers, sequences, output)
+    plot_comparison(output / "comparison.png", reports)
+    Console().print(comparison(reports))
+    typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")
+
+
+class Forgetful:
+    """A ``VideoTracker`` that forgets something of its target before each frame."""
+
+    def __init__(self, tracker: Tracker, forget: Callable[[Target], None]) -> None:
+        self.tracker, self.forget = tracker, forget
+
+    def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
+        """See ``Tracker``."""
+        self.tracker.init(frame, box_xywh)
+
+    def update(self, frame: Image) -> TrackResult:
+        """See ``Tracker``."""
+        if self.tracker.target is not None:
+            self.forget(self.tracker.target)
+        return self.tracker.update(frame)
+
+
+def ablations(path: Path, device: str) -> dict[str, VideoTracker]:
+    """Trackers with the weights of ``path`` by what they lack; the first lacks nothing.
+
+    Raises as ``load_checkpoint`` does.
+    """
+
+    def tracker(change: Callable[[SPMTrack], None] = lambda _: None) -> Tracker:
+        checkpoint = load_checkpoint(path)
+        change(checkpoint.model)
+        return Tracker(
+            checkpoint.model, checkpoint.model_config, checkpoint.tracker_config,
+            choose_device(device),
+        )  # fmt: skip
+
+    return {
+        "": tracker(),
+        "template alone": Forgetful(tracker(), keep_the_template),
+        "no state token": Forgetful(tracker(), drop_the_state),
+        "no routing": tracker(average_the_experts),
+    }
+
+
+def keep_the_template(target: Target) -> None:
+    """Forget all later frames: the template is all three reference frames."""
+    target.references.frames = target.references.entries = 1
+
+
+def drop_the_state(target: Target) -> None:
+    """Forget the target state token: every frame is like the first."""
+    target.state_token = torch.zeros_like(target.state_token)
+
+
+@torch.no_grad()
+def average_the_experts(model: nn.Module) -> None:
+    """Zero the routers, so that all experts weigh alike: together they are one, their mean."""
+    for module in model.modules():
+        if isinstance(module, TMoELinear):
+            module.router.zero_()
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(ablation))

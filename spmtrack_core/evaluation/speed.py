@@ -1,0 +1,93 @@
+"""How many frames per second a tracker takes on this computer."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from spmtrack_core.tracking.tracker import Tracker
+
+FRAME_HW = (480, 640)
+BOX_XYWH = (300.0, 200.0, 60.0, 80.0)
+
+
+def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
+    """Median and 95th percentile of whole frames of 640x480, from image to box, in ms.
+
+    As ``timed``; the memory on a CUDA device is that of the tracker with its captured graph.
+    """
+    frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
+    turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(tracker.device)
+    tracker.warm_up()
+    # a graph takes all its memory when it is captured
+    memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
+    tracker.init(frames[0], BOX_XYWH)
+    return timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
+
+
+@torch.inference_mode()
+def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
+    """``median_ms`` and ``p95_ms`` of as many runs as fit into ``seconds``, at least three.
+
+    They come after a warm-up, and each waits for the device. On CUDA also ``memory_bytes``: the
+    largest that PyTorch had allocated.
+    """
+    cuda = device.type == "cuda"
+    wait = partial(torch.cuda.synchronize, device) if cuda else lambda: None
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(3 if cuda else 1):
+        run()
+    wait()
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < until:
+        started = time.perf_counter()
+        run()
+        wait()
+        times.append(1000 * (time.perf_counter() - started))
+    found = {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
+    return found | ({"memory_bytes": torch.cuda.max_memory_allocated(device)} if cuda else {})
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The computer and the libraries that figures were measured on."""
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Rows of ``model``, ``precision``, ``median_ms`` and ``p95_ms`` for the terminal."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in ("weights", "precision", "ms a frame", "95 %", "frames/s"):
+        shown.add_column(title, justify="left" if title == "weights" else "right")
+    for row in rows:
+        shown.add_row(
+            row["model"], row["precision"], f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}",
+            f"{1000 / row['median_ms']:.1f}",
+        )  # fmt: skip
+    return shown
