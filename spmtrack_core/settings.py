@@ -84,6 +84,8 @@ class Settings:
 
     RENAMED: ClassVar[Mapping[str, str]] = {}
     """Former name of a setting: its present name."""
+    REMOVED: ClassVar[Mapping[str, str]] = {}
+    """Name of a setting that is gone: what to do without it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -163,6 +165,9 @@ def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         renamed = getattr(cls, "RENAMED", {}).get(unknown[0])
         if renamed:
             raise ValueError(f"{unknown[0]}{place} is now called {renamed}")
+        removed = getattr(cls, "REMOVED", {}).get(unknown[0])
+        if removed:
+            raise ValueError(f"{unknown[0]}{place} is no longer a setting: {removed}")
         raise ValueError(
             f"unknown key {unknown[0]!r}{place}; {cls.__name__} knows {', '.join(sorted(known))}"
         )
@@ -172,6 +177,22 @@ def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             raise ValueError(f"{where.rstrip('.') or cls.__name__} needs {field.name}")
     values = {key: _value(hints[key], value, where + key) for key, value in tree.items()}
     return cls(**values)
+
+
+def with_present_names(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version stored, under their present names and without removed ones.
+
+    For files that programs write. A file that a user writes gets an error from ``from_dict``.
+    """
+    hints = typing.get_type_hints(cls)
+    renamed, removed = getattr(cls, "RENAMED", {}), getattr(cls, "REMOVED", {})
+    present = {renamed.get(key, key): value for key, value in tree.items() if key not in removed}
+    return {
+        key: with_present_names(hints[key], value)
+        if dataclasses.is_dataclass(hints.get(key)) and isinstance(value, Mapping)
+        else value
+        for key, value in present.items()
+    }
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``spmtrack plot``: the curves of a training run."""
+"""``spmtrack plot``: draw the curves of a training run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from spmtrack_core.training.runlog import read_log
 
 
 def plot(
-    run: Annotated[Path, typer.Argument(help="Folder of the run, also of one that goes on.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run, finished or not.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="PNG to write [default: RUN/curves.png].")
     ] = None,
 ) -> None:
-    """Draw loss, IoU and validations of a run over the tracks it has seen."""
+    """Draw loss, IoU and validations of a training run over the number of tracks."""
     rows = read_log(run / "log.csv")
     if not rows:
-        raise ValueError(f"{run} has no line in its log yet")
+        raise ValueError(f"{run / 'log.csv'} has no row yet")
     path = output or run / "curves.png"
     draw(rows, path)
     typer.echo(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""``spmtrack train``: train a network as a YAML file says."""
+"""``spmtrack train``: train a network."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ import typer
 
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.training.batch import contact_sheet
-from spmtrack_core.training.trainer import TrainingDiverged, first_batch, read_settings
+from spmtrack_core.training.run import read_settings
+from spmtrack_core.training.sources import first_batch
+from spmtrack_core.training.trainer import TrainingDiverged
 from spmtrack_core.training.trainer import train as run
 
 
 def train(
     config: Annotated[str, typer.Argument(help="YAML file with the settings of the run.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Other values, e.g. batch_size=8 model.depth=4.")
+        list[str] | None,
+        typer.Argument(help="Settings in place of the file's, e.g. batch_size=8."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the run's folder.")
+        bool, typer.Option("--resume", help="Continue from the checkpoint in the run's folder.")
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="End cleanly after so many minutes from now; --resume goes on."),
+        typer.Option(help="End after so many minutes from now, to be resumed."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Build everything, make two steps, tell memory and speed."),
+        typer.Option("--dry-run", help="Make two steps, report memory and speed, write nothing."),
     ] = False,
     show: Annotated[
-        Path | None, typer.Option(help="Only draw what the network would see, into this PNG.")
+        Path | None, typer.Option(help="Only draw the first training samples into this PNG.")
     ] = None,
 ) -> None:
-    """Train a network; its folder gets weights, checkpoint, log and curves."""
+    """Train a network.
+
+    The folder of the run gets weights, checkpoint, log and curves.
+    """
     if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"--time-limit must be > 0, got {time_limit}")
+        raise ValueError(f"--time-limit must be above 0; got {time_limit}")
     settings = read_settings(config, overrides or (), resume)
     if show is not None:
         write_image(show, contact_sheet(first_batch(settings)))

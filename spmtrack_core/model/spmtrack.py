@@ -48,7 +48,7 @@ class SPMTrack(nn.Module):
         self.target_embed = nn.Parameter(torch.empty(1, width))
         self.token_types = nn.Parameter(torch.empty(3, width))
         """Rows: background of a reference frame, target of a reference frame, search region."""
-        self.checkpoint_blocks = False
+        self.activation_checkpointing = False
         """While training, compute blocks again in the backward pass instead of keeping them."""
         self.initialize_weights()
 
@@ -95,7 +95,7 @@ class SPMTrack(nn.Module):
             (query, self.embed_references(references, masks), search_tokens), dim=1
         )  # (B, 1 + R * Nz + Nx, C)
         for block in self.trunk.blocks:
-            if self.checkpoint_blocks and torch.is_grad_enabled():
+            if self.activation_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)

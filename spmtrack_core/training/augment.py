@@ -1,6 +1,6 @@
-"""Augmentation of the crops of one sample, with the operations of torchvision's v2 transforms.
+"""Augmentation of the crops of one sample, with the functions of torchvision's v2 transforms.
 
-The transforms themselves draw from the global generator; here every sample has one of its own.
+The transforms themselves use the global random generator; here every sample has its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from spmtrack_core.geometry.boxes import Boxes
 
-BLUR = (0.1, 2.0)  # standard deviation of the blur, px of the crop
+BLUR = (0.1, 2.0)
+"""Range of the standard deviation of the blur, px of the crop."""
+COLOR = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
 
 def augment(
@@ -25,12 +27,12 @@ def augment(
     color_jitter: float = 0.4,
     shared: bool = True,
 ) -> tuple[list[Tensor], Boxes]:
-    """New crops (3, H, W) in 0..1, and where the boxes (N, 4), one per crop in its px, have gone.
+    """Augmented crops (3, H, W) in 0..1 and their boxes (N, 4), px of their crops.
 
-    Each crop is mirrored with probability ``flip``, and gets a brightness, contrast and saturation
-    of its own; then, with ``shared``, all of them become grey, solarised or blurred together, one
-    of the three every time. Boxes may be NaN and may reach beyond the crop. ``random`` is the only
-    source of chance; how much is drawn from it depends on the settings alone.
+    Each crop is mirrored with probability ``flip`` and gets its own brightness, contrast and
+    saturation. Then, with ``shared``, all crops become grey, solarized or blurred together. Boxes
+    may be NaN and may reach beyond the crop. All random numbers come from ``random``, as many as
+    the settings ask for.
     """
     mirrored = random.random(len(crops)) < flip
     boxes = np.array(boxes_xyxy, np.float64)
@@ -42,11 +44,11 @@ def augment(
         factors = random.uniform(1 - color_jitter, 1 + color_jitter, 3).tolist()
         for index in random.permutation(3).tolist():
             if factors[index] != 1:
-                crop = COLOUR[index](crop, factors[index])
+                crop = COLOR[index](crop, factors[index])
         out.append(crop)
     if shared:
         kind, sigma = int(random.integers(3)), float(random.uniform(*BLUR))
-        side = 2 * math.ceil(3 * sigma) + 1  # px; less than 0.3 % of the weight is beyond
+        side = 2 * math.ceil(3 * sigma) + 1  # px; holds 99.7 % of the weight
         for i, crop in enumerate(out):
             if kind == 0:
                 out[i] = F.rgb_to_grayscale(crop, num_output_channels=3)
@@ -55,6 +57,3 @@ def augment(
             else:
                 out[i] = F.gaussian_blur(crop, [side, side], [sigma, sigma])
     return out, boxes
-
-
-COLOUR = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     masks: Tensor
     """(B, R, Hz, Wz) float32, 1 where the target covers the cell."""
     searches: Tensor
-    """(B, S, 3, H, W) float32, in the order of use."""
+    """(B, S, 3, H, W) float32, in their order of use."""
     boxes_xyxy: Tensor
     """(B, S, 4) float32, px of the search region, clipped to it; NaN for an absent target."""
 
@@ -36,7 +36,7 @@ def contact_sheet(batch: Batch, rows: int = 12) -> np.ndarray:
         for crop, mask in zip(batch.references[i], batch.masks[i], strict=True):
             tile = to_uint8(crop * std + mean)
             cells = F.interpolate(mask[None, None], tile.shape[:2])[0, 0].bool().cpu().numpy()
-            tile[~cells] = tile[~cells] // 2  # cells outside the target are dimmed
+            tile[~cells] = tile[~cells] // 2  # dim the cells outside of the target
             tiles.append(np.pad(tile, ((0, h - tile.shape[0]), (0, 4), (0, 0))))
         for crop, box in zip(batch.searches[i], batch.boxes_xyxy[i], strict=True):
             tile = to_uint8(crop * std + mean)

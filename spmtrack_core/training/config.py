@@ -1,7 +1,7 @@
 """Settings of a training run and of its samples.
 
-Sections of the YAML file of a run: ``model``, ``tracker`` (see ``config.py``), ``synthetic``,
-``videos``; everything else stands at its top.
+The YAML file of a run has the sections ``model`` and ``tracker`` (see ``config.py``),
+``synthetic`` and ``videos``; all other settings stand at the top level.
 """
 
 from __future__ import annotations
@@ -18,71 +18,72 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class SyntheticConfig(Settings):
-    """What the synthetic tracks are made of; see ``training/synthetic.py``."""
+    """Settings of the synthetic tracks; see ``training/synthetic.py``."""
 
     images: str = "train_images"
-    """Folder of photographs (jpg, png), read once into memory."""
+    """Folder of photographs (jpg, png); they are read into memory once."""
     masks: str | None = None
-    """Folder of 8-bit label maps, ``<stem>.png`` for some photographs; None for shapes only."""
+    """Folder of 8-bit label maps named ``<stem>.png`` as their photographs; None: no segments."""
     max_images: int | None = setting(None, minimum=2)
-    """Read at most so many photographs (evenly spread over the sorted names)."""
+    """Largest number of photographs, evenly spread over the sorted names; None: all."""
     image_side: int = setting(256, minimum=16)
-    """Photographs are kept stretched to a square of this side, px; their aspect is remembered."""
+    """Side of the square that a photograph is stretched to in memory, px."""
     patch_side: int = setting(64, minimum=16)
-    """Cut-outs are kept at this side, px."""
+    """Side of a cut-out, px."""
     segment_share: float = setting(0.6, minimum=0, maximum=1)
-    """Share of targets that are a segment of a label map; the others are random closed shapes."""
+    """Share of targets that are a segment of a label map; the rest are random closed shapes."""
     in_place_share: float = setting(0.3, minimum=0, maximum=1)
-    """Share of targets without limbs left in place in their photograph (the camera moves)."""
+    """Share of targets that stay in their photograph, so that only the camera moves; none of them
+    has limbs."""
     motion: float = setting(1.0, minimum=0)
-    """Factor on all motion between the time points: place, scale, aspect, turn, deformation."""
+    """Factor on all motion over time: position, scale, aspect, rotation, deformation."""
     limb_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of targets with two limbs that swing about their joints."""
     turn_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of targets of which another side comes into view over time; of a segment left in its
-    photograph, a part is covered in the template."""
+    """Share of targets that show another side over time. A segment that stays in its photograph is
+    partly covered in the template instead."""
     box_slack: float = setting(0.0, minimum=0, maximum=0.3)
-    """How far the sides of a box are from the target's outline at most, as a standard deviation
-    in target sides; it stays over a track, as users' boxes are loose, tight or about a part."""
+    """Largest standard deviation of the distance between box and outline, in target sides. The
+    distance is constant over a track: users draw boxes loosely, tightly or around a part."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = setting(1.5, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of search crops without the target: removed, covered, or looked for elsewhere."""
+    """Share of search crops without the target: removed, covered or outside of the crop."""
     reference_jitter: float = setting(0.04, minimum=0)
-    """Standard deviation of the error of the later references' boxes, in target sides."""
+    """Standard deviation of the box error of all references but the template, in target sides."""
     astray_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of later references that are off by ten times as much, as after a mistake."""
+    """Share of these references with ten times that error, as after a tracking failure."""
     repeat_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of tracks whose second reference is the template again, as where nothing else has
-    been seen yet, or under the reference rule ``template_twice``."""
+    """Share of tracks whose second reference repeats the template, as in the first frames of a
+    video and under the reference rule ``template_twice``."""
     endless_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of pasted targets whose background goes on, mirrored, beyond its photograph."""
+    """Share of pasted targets whose background is mirrored beyond the edges of its photograph."""
     distractor_share: float = setting(0.7, minimum=0, maximum=1)
     """Share of tracks with a second object near the target."""
     likeness_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of these objects that are the target once more, tinted and in another pose."""
+    """Share of these objects that are a copy of the target, tinted and in another pose."""
     occluder_share: float = setting(0.3, minimum=0, maximum=1)
-    """Share of tracks with an object passing in front of the target."""
+    """Share of tracks with an object that passes in front of the target."""
     blur_share: float = setting(0.4, minimum=0, maximum=1)
-    """Share of crops blurred, mostly along one direction."""
+    """Share of crops with blur, mostly along one direction."""
     blur: float = setting(2.5, minimum=0)
     """Largest standard deviation of the blur along its direction, px."""
     coarse_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of tracks seen at a lower resolution, down to a quarter."""
+    """Share of tracks with a lower resolution, down to a quarter."""
     gray_share: float = setting(0.15, minimum=0, maximum=1)
     """Share of tracks without colour."""
     color_jitter: float = setting(0.3, minimum=0)
-    """Range of random gain and offset of light and colour, per track; a third of it per frame."""
+    """Range of the gain and offset of light and colour per track; per frame a third of it."""
     flicker_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of tracks whose light changes as much from frame to frame as from track to track."""
+    """Share of tracks with the whole range per frame as well."""
     switch_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with a lamp that is on in some frames and off in others."""
     noise: float = setting(0.04, minimum=0)
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
     grain: float = setting(1.0, minimum=1)
-    """Size of the grains of the noise at most, px of the crop."""
+    """Largest size of a grain of the noise, px of the crop."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {
         "colour_jitter": "color_jitter",
@@ -98,170 +99,186 @@ class SyntheticConfig(Settings):
 
 @dataclass(frozen=True)
 class VideoConfig(Settings):
-    """What the samples of real tracks are made of, as published; see ``training/dataset.py``."""
+    """Settings of the samples of real tracks; see ``training/dataset.py``. Defaults: published."""
 
     datasets: tuple[DatasetConfig, ...] = ()
-    """Where the tracks come from."""
+    """Sources of the tracks."""
     reference_gap: int = setting(200, minimum=1)
     """Largest distance, in frames, of two references from the base frame."""
     search_gap: int = setting(400, minimum=2)
     """Largest distance, in frames, of the searches from the references."""
     reverse: float = setting(0.5, minimum=0, maximum=1)
-    """Share of samples with the time reversed."""
+    """Share of samples with reversed time."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     translation_jitter: float = setting(3.0, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     min_side: float = setting(10.0, minimum=0)
-    """Least width and height of what a search crop shows of the target, px of the crop."""
+    """Smallest width and height of the visible part of the target, px of the search crop."""
     flip: float = setting(0.5, minimum=0, maximum=1)
-    """Share of crops that are mirrored."""
+    """Share of mirrored crops."""
     color_jitter: float = setting(0.4, minimum=0, maximum=1)
-    """Range of brightness, contrast and saturation about 1, per crop; 0: none."""
+    """Range around 1 of the factors on brightness, contrast and saturation, per crop."""
     shared: bool = True
-    """One of grey, solarise and blur for all crops of a sample together."""
+    """Apply grey, solarize or blur to all crops of a sample together."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of samples with the target absent from the last search, where their track has such
-    frames (published: none)."""
+    """Share of samples whose last search has no target, where the track has such frames
+    (published: none)."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"colour_jitter": "color_jitter"}
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """One training run; see ``training/trainer.py``."""
+    """Settings of one training run; see ``training/trainer.py``."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The network; left out, it is that of `start_from`, if that is given."""
+    """Network. Missing values are those of ``start_from``, if given."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    """How it is used, crops above all; likewise."""
+    """Tracker around the network, above all its crops. Missing values as above."""
     data: str = setting("synthetic", choices=("synthetic", "videos", "mixed"))
-    """Where samples come from: synthetic (the section of that name), videos (likewise) or mixed,
-    both in every batch."""
+    """Source of the samples: ``synthetic``, ``videos`` or ``mixed`` (both in every batch)."""
     video_share: float = setting(0.25, above=0, below=1)
     """Share of real tracks in a mixed batch, rounded to whole tracks."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     videos: VideoConfig = field(default_factory=VideoConfig)
     validation: DatasetConfig | None = None
-    """Sequences to validate on by tracking them; None: synthetic tracks, for synthetic and mixed
-    data."""
+    """Sequences to track for validation. None: held-out synthetic tracks, or no validation with
+    ``data: videos``."""
     output: str = "runs/train"
     """Folder of the run: config.yaml, log.csv, checkpoint.pt, weights, best weights, curves."""
 
     start_from: str | None = None
-    """Weights to start from: a bundled name or a checkpoint's path; None: from random."""
+    """Weights to start from: a bundled name or the path of a checkpoint; None: random weights."""
     trunk: str | None = None
-    """Trunk: a file (see docs/weights.md), or pretrained for timm's, from the hub; None: random,
-    or the one of start_from."""
+    """Weights of the trunk: a file (see docs/weights.md), or ``pretrained`` for timm's from the
+    hub; None: those of ``start_from``, else random."""
     trained: str = setting("all", choices=("all", "adapters"))
-    """Which parameters learn: all, or adapters, the published set, on a trunk that stays."""
+    """Trainable parameters: ``all``, or ``adapters`` (the published set) on a frozen trunk."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto``: a GPU if there is one, else the CPU."""
     devices: int = setting(1, minimum=1)
-    """Processes on each computer: one for each GPU, or on a CPU for so many of its cores."""
+    """Devices per node. Each has its own process: one per GPU, or several on one CPU."""
     nodes: int = setting(1, minimum=1)
-    """Computers; torchrun or Slurm starts the processes on each."""
-    strategy: str = setting("ddp", choices=("ddp", "fsdp"))
-    """What several processes share: ddp, gradients; fsdp, parameters and optimiser as well."""
+    """Nodes; torchrun or Slurm starts the processes on each of them."""
     precision: str = setting("float32", choices=PRECISIONS)
-    """Of the network's products: float32, bfloat16 or float16 (GPU only); all else is float32."""
+    """Compute dtype of matrix multiplications: float32, bfloat16 or float16 (GPU only)."""
     compile: bool = False
-    """Let torch.compile fuse the step: minutes at the start, for faster steps on a GPU."""
-    checkpoint_blocks: bool = False
-    """Compute every block twice instead of keeping what is inside it: less memory, more time."""
+    """Compile the network with torch.compile: minutes at the start, faster steps."""
+    activation_checkpointing: bool = False
+    """Compute the activations of a block again in the backward pass: less memory, more time."""
     seed: int = 0
-    """Seed of the parameters and of every batch."""
+    """Seed of the random weights and of every batch."""
     steps: int = setting(10_000, minimum=1)
-    """Optimiser steps of the whole run."""
+    """Optimisation steps of the whole run."""
     batch_size: int = setting(32, minimum=1)
-    """Tracks per step, over all processes; a track is three references and its searches."""
+    """Tracks per step over all processes; a track has three references and its searches."""
     searches: int = setting(2, minimum=1)
-    """Search regions of a track; the state token goes from each to the next (published: 2)."""
-    accumulate: int = setting(1, minimum=1)
-    """Passes that a step is cut into, for a batch larger than the memory."""
+    """Search regions of a track; the state token passes from each to the next (published: 2)."""
+    gradient_accumulation_steps: int = setting(1, minimum=1)
+    """Micro-batches per process and step, for a batch that does not fit into memory."""
     workers: int = setting(2, minimum=0)
-    """Processes per training process that read and crop videos; 0: itself does."""
+    """Processes that read and crop videos, for each training process; 0: none of their own."""
 
     optimizer: str = setting("adamw", choices=("adamw", "muon"))
-    """``adamw`` (published), or ``muon`` for the maps of the blocks and AdamW for the rest."""
+    """``adamw`` (published), or ``muon``: Muon for the linear layers of the blocks, else AdamW."""
     lr: float = setting(1e-3, above=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     min_lr: float = setting(1e-6, minimum=0)
     """Learning rate at the end of the cosine."""
     warmup_steps: int = setting(200, minimum=0)
-    """Steps over which the learning rate rises from warmup_lr to its peak."""
+    """Steps in which the learning rate rises from ``warmup_lr`` to its peak."""
     warmup_lr: float = setting(0.0, minimum=0)
-    """Learning rate at the start."""
+    """Learning rate before the first step."""
     anneal: str = setting("steps", choices=("steps", "time"))
-    """What the cosine follows: steps done of `steps`, or time used of `time_limit_min`."""
+    """Course of the cosine: over ``steps``, or over the ``time`` of ``time_limit_min``."""
     weight_decay: float = setting(0.1, minimum=0)
-    """Decay of matrices; 1-D parameters and embeddings get none."""
+    """Weight decay of matrices; 1-D parameters and embeddings have none."""
     clip_norm: float = setting(1.0, above=0)
     """Largest gradient norm."""
     hard_target_steps: int = setting(0, minimum=0)
-    """Steps in which positive cells get the score target 1 in place of their IoU."""
+    """First steps, in which the score target of a positive cell is 1 instead of its IoU."""
     score_weight: float = setting(1.0, minimum=0)
-    """Weight of the score term."""
+    """Weight of the score loss."""
     box_weight: float = setting(1.0, minimum=0)
-    """Weight of the box term."""
+    """Weight of the box loss."""
     early_box_weight: float = setting(1.0, minimum=0)
-    """Factor on the box term in the first `early_steps` steps."""
+    """Factor on the box loss in the first ``early_steps`` steps."""
     early_steps: int = setting(0, minimum=0)
-    """Steps with `early_box_weight`."""
+    """Steps with ``early_box_weight``."""
     ema_decay: float = setting(0.0, minimum=0, below=1)
-    """Decay of a running mean of the weights, which is then what is saved; 0: the last weights."""
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved;
+    0: no EMA."""
 
     log_every: int = setting(20, minimum=1)
     """Steps between lines of log.csv."""
     validation_every: int = setting(500, minimum=1)
     """Steps between validations."""
     validation_samples: int = setting(256, minimum=1)
-    """Tracks of a validation, at most; always the same ones."""
+    """Largest number of tracks or sequences of a validation; they are always the same."""
     validation_frames: int = setting(200, minimum=2)
-    """Frames of each sequence of `validation`, at most."""
+    """Largest number of frames of a sequence of ``validation``."""
     patience: int | None = setting(None, minimum=1)
-    """Stop after so many validations without a better one; None: never."""
+    """Validations without improvement before the run stops; None: it does not."""
     checkpoint_every: int = setting(500, minimum=1)
     """Steps between checkpoints."""
     time_limit_min: float | None = setting(None, above=0)
-    """Minutes of the whole run, over all resumptions; it then ends as after its last step."""
+    """Limit of the whole run over all resumptions, minutes; the run then ends as after its last
+    step."""
     weights_precision: str = setting("float32", choices=PRECISIONS)
-    """Of the maps in the weight files: float32, bfloat16 or float16."""
+    """Dtype of linear layers and convolutions in the weight files."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "accumulate": "gradient_accumulation_steps",
+        "checkpoint_blocks": "activation_checkpointing",
+    }
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "strategy": "several processes share gradients (DDP), leave it out; for less memory set "
+        "activation_checkpointing or gradient_accumulation_steps"
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parts = self.devices * self.nodes * self.accumulate
-        if self.batch_size % parts:
+        if self.batch_size % self.micro_batches:
             raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of {parts}: devices "
-                f"{self.devices}, nodes {self.nodes}, accumulate {self.accumulate}"
+                f"batch_size {self.batch_size} must be a multiple of {self.micro_batches}: "
+                f"devices {self.devices} * nodes {self.nodes} * gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}"
             )
         if self.trained == "adapters" and self.trunk is None and self.start_from is None:
             raise ValueError("trained: adapters needs trunk or start_from; got neither")
         if self.patience is not None and self.data == "videos" and self.validation is None:
             raise ValueError("patience needs validation, which names no dataset")
         real = round(self.batch_size * self.video_share)
-        if self.data == "mixed" and (not 0 < real < self.batch_size or real % parts):
+        if self.data == "mixed" and (not 0 < real < self.batch_size or real % self.micro_batches):
             raise ValueError(
                 f"video_share {self.video_share} of batch_size {self.batch_size} is {real} real "
-                f"tracks: there must be some of each kind, and a multiple of the {parts} parts"
+                f"tracks; expected some of each kind, and a multiple of the {self.micro_batches} "
+                "micro-batches"
             )
         if self.data != "synthetic" and self.videos.search_gap < self.searches:
             raise ValueError(
-                f"videos.search_gap {self.videos.search_gap} is too few frames for "
-                f"{self.searches} searches"
+                f"videos.search_gap must be at least searches, {self.searches}; got "
+                f"{self.videos.search_gap}"
             )
         if self.data != "synthetic" and not self.videos.datasets:
             raise ValueError(f"data: {self.data} needs videos.datasets, which names none")
-        if self.optimizer == "muon" and self.strategy == "fsdp":
-            raise ValueError("optimizer: muon needs whole matrices; strategy: fsdp parts them")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
 
     @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a step over all processes."""
+        return self.devices * self.nodes * self.gradient_accumulation_steps
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Tracks of a micro-batch."""
+        return self.batch_size // self.micro_batches
+
+    @property
     def video_tracks(self) -> int:
-        """Real tracks in each of the parts that a batch is computed in; the others are made."""
+        """Real tracks of a micro-batch; the rest are synthetic."""
         share = {"synthetic": 0.0, "videos": 1.0}.get(self.data, self.video_share)
-        parts = self.devices * self.nodes * self.accumulate
-        return round(self.batch_size * share) // parts
+        return round(self.batch_size * share) // self.micro_batches

@@ -14,7 +14,7 @@ ATTEMPTS = 12
 
 
 class Random(Protocol):
-    """The two draws of ``numpy.random.Generator`` that a jitter takes."""
+    """The two methods of ``numpy.random.Generator`` that the jitter uses."""
 
     def normal(self, *, size: int) -> NDArray[np.float64]: ...
 
@@ -30,20 +30,20 @@ def jittered_crop(
     translation_jitter: float = 3.0,
     min_side: float = 10.0,
 ) -> tuple[CropTransform, bool]:
-    """A search crop of another scale and place, and whether the box in it can be trained on.
+    """A search crop with random scale and position, and whether the sample is usable.
 
-    The scale of each axis is divided by ``exp(scale_jitter * normal)``, the box moves off the
-    centre by up to ``translation_jitter`` mean sides. Tried until the box, clipped to the crop,
-    has ``min_side`` pixels on each side there; after 12 attempts the last one is returned with
-    False, and the sample is to be dropped. Raises ``ValueError`` for a box without area.
+    The scale of each axis is divided by ``exp(scale_jitter * normal)``. The box moves away from
+    the centre by up to ``translation_jitter`` mean sides. This is repeated until the box, clipped
+    to the crop, has sides of at least ``min_side`` pixels. After 12 attempts the last crop is
+    returned with False. Raises ``ValueError`` for a box without area.
     """
     box = np.asarray(box_xyxy, np.float64)
     plain = crop_transform(box, area_factor, output_hw)
-    centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    center, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     for _ in range(ATTEMPTS):
         scale = plain.scale / np.exp(scale_jitter * random.normal(size=2))
         shift = random.uniform(-1, 1, 2) * translation_jitter * (scale * size).mean()
-        crop = CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * centre + shift)
+        crop = CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * center + shift)
         seen = clip_xyxy(crop.to_crop(box), output_hw)
         if bool((seen[2:] - seen[:2] >= min_side).all()):
             return crop, True

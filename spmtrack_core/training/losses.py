@@ -10,17 +10,22 @@ from torch import Tensor
 
 from spmtrack_core.training.targets import cells_of
 
-EPSILON = 1e-6  # floor of denominators
+EPSILON = 1e-6
+"""Smallest denominator."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Terms of one search frame, not weighted, and the positive cells they were taken over."""
+    """Loss terms of one search frame, without their weights."""
 
-    score: Tensor  # () binary cross entropy over all cells / number of positive cells
-    box: Tensor  # () GIoU loss over the positive cells / their number
-    iou: Tensor  # (n,) of the predicted and true boxes at the positive cells, no gradient
-    target: Tensor  # (B, H, W) what the scores were asked to be
+    score: Tensor
+    """() binary cross entropy over all cells / number of positive cells."""
+    box: Tensor
+    """() GIoU loss over the positive cells / their number."""
+    iou: Tensor
+    """(n,) IoU of predicted and true boxes at the positive cells, without gradient."""
+    target: Tensor
+    """(B, H, W) score targets."""
 
 
 def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,15 +56,16 @@ def tracking_loss(
 
     Args:
         score_map: (B, H, W) logits.
-        boxes: (B, H, W, 4) predicted boxes, normalised xyxy.
-        gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it; NaN for a target
-            that is not there: its cells are all negative, and it has no box term.
+        boxes: (B, H, W, 4) predicted boxes xyxy, normalised by the size of the search region.
+        gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it; NaN for an absent
+            target: all its cells are negative, and it adds nothing to the box loss.
         search_hw: size of the search region, px.
-        iou_aware: score target of a positive cell is the IoU of its box (published); else 1.
-        count: () what the sums are divided by; None: the positive cells here, at least 1.
+        iou_aware: the score target of a positive cell is the IoU of its box (published); else 1.
+        count: () divisor of the sums; None: the number of positive cells in this batch, at least
+            1.
 
     Raises:
-        ValueError: a true box covers no cell, naming it.
+        ValueError: a true box covers no cell.
 
     """
     positive = cells_of(gt_xyxy, search_hw, (score_map.shape[1], score_map.shape[2]))

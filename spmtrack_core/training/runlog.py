@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: means, the CSV log, the progress bar, the curves."""
+"""Reports of a run: means, log.csv and TensorBoard events, progress bar, curves."""
 
 from __future__ import annotations
 
@@ -20,39 +20,59 @@ from tensorboardX import SummaryWriter
 
 from spmtrack_core.files import write_beside
 
-COLUMNS = ("step", "samples", "minutes", "lr", "loss", "score_loss", "box_loss", "positive_iou",
-           "gradient_norm", "samples_per_s", "data_wait", "memory_gb", "validation_iou",
-           "validation_auc", "validation_ao")  # fmt: skip
+COLUMNS = (
+    "step",
+    "samples",
+    "minutes",
+    "lr",
+    "loss",
+    "score_loss",
+    "box_loss",
+    "positive_iou",
+    "gradient_norm",
+    "samples_per_s",
+    "data_wait",
+    "memory_gb",
+    "validation_iou",
+    "validation_auc",
+    "validation_ao",
+)
 
-VALIDATIONS = {"validation_iou": "mean IoU, validation", "validation_ao": "AO, validation",
-               "validation_auc": "AUC of the confidence, validation"}  # fmt: skip
+VALIDATIONS = {
+    "validation_iou": "mean IoU, validation",
+    "validation_ao": "AO, validation",
+    "validation_auc": "AUC of the confidence, validation",
+}
 
 
 class Meter:
-    """Means of what is measured between two lines of the log."""
+    """Means over the steps between two rows of the log."""
 
     def __init__(self) -> None:
         self.since, self.samples = time.monotonic(), 0
         self.values: list[dict[str, float]] = []
 
     def add(self, values: dict[str, float], samples: int) -> None:
-        """Note one step."""
+        """Add the values of one step."""
         self.values.append(values)
         self.samples += samples
 
     def read(self) -> dict[str, float]:
-        """Means over the steps, tracks per second and the share of time spent on making them."""
+        """Means over the steps, tracks per second, and the share of time spent waiting for data.
+
+        The values of every step must have ``waited_s``.
+        """
         seconds = time.monotonic() - self.since
         sums = {name: sum(step[name] for step in self.values) for name in self.values[0]}
-        data_wait = sums.pop("made_s") / seconds
+        data_wait = sums.pop("waited_s") / seconds
         means = {name: value / len(self.values) for name, value in sums.items()}
         return means | {"samples_per_s": self.samples / seconds, "data_wait": data_wait}
 
 
 class Log:
-    """``log.csv`` and TensorBoard events; a resumed run first drops the lines it will repeat.
+    """``log.csv`` and TensorBoard events; without a folder, rows in memory alone.
 
-    Without a folder, lines are kept in memory alone.
+    A resumed run first drops the rows after step ``keep_until``, which it will repeat.
     """
 
     def __init__(self, folder: Path | None, keep_until: int) -> None:
@@ -70,7 +90,7 @@ class Log:
         self.events = SummaryWriter(str(folder), purge_step=keep_until + 1 if keep_until else None)
 
     def add(self, row: dict[str, float]) -> None:
-        """Append one line; columns that were not measured stay empty."""
+        """Append one row; columns without a value stay empty."""
         self.rows.append(row)
         if self.path is not None:
             with self.path.open("a", newline="") as file:
@@ -81,16 +101,16 @@ class Log:
 
     @staticmethod
     def line(row: dict[str, float]) -> dict[str, str]:
-        """The numbers as they are written."""
+        """The numbers as text."""
         return {name: f"{value:.6g}" for name, value in row.items()} | {
             name: f"{row[name]:.0f}" for name in ("step", "samples")
         }
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a ``log.csv``, without the columns that were not measured in them.
+    """The rows of a ``log.csv``, without empty columns.
 
-    Raises FileNotFoundError without the file, ValueError where it is no log.
+    Raises FileNotFoundError for a missing file, ValueError for a file that is not a log.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no run at {path.parent}: it has no {path.name}")
@@ -105,7 +125,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def summary(row: dict[str, float]) -> str:
-    """One line on the state of a run."""
+    """One line of text on a row of the log."""
     text = (
         f"step {row['step']:.0f}  {row['minutes']:.1f} min  loss {row['loss']:.3f}  "
         f"IoU of positives {row['positive_iou']:.3f}  {row['samples_per_s']:.1f} samples/s  "
@@ -118,14 +138,21 @@ def summary(row: dict[str, float]) -> str:
 
 
 def progress_bar(console: Console) -> Progress:
-    """Share of the run done, time left, and the latest line of the log."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-                    TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-                    console=console, disable=not console.is_terminal)  # fmt: skip
+    """A bar with the share of the run done, the time left and the latest row of the log."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def plot(rows: list[dict[str, float]], path: Path) -> None:
-    """Loss terms and IoU over the samples seen, as a PNG."""
+    """Draw loss, IoU and validations over the number of tracks, as a PNG."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     samples = [row["samples"] for row in rows]
@@ -138,7 +165,7 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
             at = [row["samples"] for row in judged]
             right.plot(at, [row[name] for row in judged], "o-", ms=3, label=label)
     for axes, label in ((left, "loss"), (right, "IoU, AUC")):
-        axes.set(xlabel="tracks seen", ylabel=label, ylim=(0, None))
+        axes.set(xlabel="tracks", ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

@@ -1,4 +1,4 @@
-"""Which frames of a track make a sample: three references and the searches after them."""
+"""Choice of the frames of a sample: three references and the searches after them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ def sample_frames(
     config: VideoConfig,
     searches: int = 2,
 ) -> tuple[Frames, Frames]:
-    """Frame indices of the references (3,) and of the searches (S,), in the order of use.
+    """Frame indices of the references (3,) and of the searches (S,), in their order of use.
 
-    Frames with a visible target: a base frame, two others within ``reference_gap`` of it, and
-    the searches within ``search_gap`` of these three, all before the first or all after the last.
-    In order of time, or reversed; the first three are the references, so that the searches always
-    follow them, as in tracking. Some of the frames may be the same.
+    All of them show the target: a base frame, two others within ``reference_gap`` of it, and the
+    searches within ``search_gap`` of these three, all before the first or all after the last. The
+    frames are in order of time, or reversed. The first three are the references, so that the
+    searches follow them, as in tracking. A frame may be drawn more than once.
 
-    A track with too few frames for that, or too far apart, gives visible frames that are
-    neighbours there, whatever their distance; fewer than needed are repeated evenly.
+    A track with too few frames for this rule, or with frames too far apart, gives neighbouring
+    visible frames, whatever their distance; if there are fewer than needed, they are repeated
+    evenly.
 
-    With ``absent_share``, the last search is a frame without the target (``visible`` is False),
-    and the others are visible frames within ``search_gap`` on one side of it. A track that has
-    none, or drew one too far from any visible frame, gives visible frames all the same.
+    In a share ``absent_share``, the last search is a frame without the target (``visible`` is
+    False), and the other frames are visible ones within ``search_gap`` on one side of it. If the
+    track has no such frame, or the drawn one is too far from any visible frame, all are visible.
 
     Args:
         visible: (N,) whether the target is in the frame.
-        random: the only source of chance.
+        random: source of all random numbers.
         config: gaps and shares.
-        searches: how many, S; 2 as published.
+        searches: number of searches S; 2 as published.
 
     Raises:
         ValueError: no frame is visible.
@@ -62,12 +63,13 @@ def sample_frames(
 def _one_sided(
     shown: Frames, random: np.random.Generator, config: VideoConfig, searches: int
 ) -> Frames | None:
-    """(R + S,) sorted frames by the published rule; None if no attempt finds enough of them."""
+    """(R + S,) sorted frames by the published rule; None if no attempt finds enough frames."""
     for _ in range(ATTEMPTS):
-        base = int(random.integers(len(shown)))  # a place in ``shown``, as all below
-        start, stop = _within(shown, shown[base] - config.reference_gap,
-                              shown[base] + config.reference_gap)  # fmt: skip
-        if stop - start < 2:  # nothing but the base
+        base = int(random.integers(len(shown)))  # an index of ``shown``, as all below
+        start, stop = _within(
+            shown, shown[base] - config.reference_gap, shown[base] + config.reference_gap
+        )
+        if stop - start < 2:  # no frame but the base
             continue
         others = random.integers(start, stop - 1, REFERENCES - 1)
         others += others >= base
@@ -75,7 +77,7 @@ def _one_sided(
         first, last = int(places[0]), int(places[-1])
         before, _ = _within(shown, shown[first] - config.search_gap, shown[first])
         _, after = _within(shown, shown[last], shown[last] + config.search_gap)
-        # a side is used where it has as many frames as searches, though one may be drawn twice
+        # a side needs as many frames as there are searches, although one may be drawn twice
         sides = [
             side for side in ((before, first), (last + 1, after)) if side[1] - side[0] >= searches
         ]
@@ -87,10 +89,10 @@ def _one_sided(
 
 
 def _neighbours(shown: Frames, random: np.random.Generator, times: int) -> Frames:
-    """(T,) sorted frames that follow each other in ``shown``; a shorter one is spread evenly."""
+    """(T,) neighbours in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
     start = int(random.integers(max(1, len(shown) - times + 1)))
-    steps = np.linspace(0, min(len(shown), times) - 1, times)
-    return shown[start + np.rint(steps).astype(np.int64)]
+    places = np.linspace(0, min(len(shown), times) - 1, times)
+    return shown[start + np.rint(places).astype(np.int64)]
 
 
 def _up_to_an_absence(
@@ -101,7 +103,7 @@ def _up_to_an_absence(
     config: VideoConfig,
     searches: int,
 ) -> Frames | None:
-    """(R + S,) frames in order, the last without the target; None if none is near it."""
+    """(R + S,) frames in order, the last without the target; None if no visible frame is near."""
     absent = np.flatnonzero(~visible)
     if not len(absent):
         return None
@@ -117,6 +119,6 @@ def _up_to_an_absence(
 
 
 def _within(shown: Frames, low: int, high: int) -> tuple[int, int]:
-    """Start and stop of the places in the sorted ``shown`` with ``low <= frame <= high``."""
+    """Start and stop of the indices of the sorted ``shown`` with ``low <= frame <= high``."""
     start, stop = np.searchsorted(shown, [low, high + 1])
     return int(start), int(stop)

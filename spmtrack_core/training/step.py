@@ -1,4 +1,4 @@
-"""The loss of a training step: searches after three references, as published."""
+"""Forward pass and loss of a training step: searches after three references, as published."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from spmtrack_core.training.targets import cells_of
 
 
 def positive_cells(batch: Batch, grid_hw: tuple[int, int]) -> Tensor:
-    """(S,) how many cells of each search the targets cover: what the losses are divided by."""
+    """(S,) number of positive cells of each search over all tracks: the divisor of its losses."""
     search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])
     cells = cells_of(batch.boxes_xyxy, search_hw, grid_hw)  # (B, S, H, W)
     return cells.sum((0, 2, 3)).float()
 
 
-def look(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
-    """Predictions in float32 for each search of a batch, with its true boxes.
+def predictions(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
+    """Prediction in float32 and true boxes (B, 4) of each search of a batch.
 
-    The target state token goes from each to the next, detached.
+    The target state token passes from each search to the next, detached.
     """
     state = None
-    for index in range(batch.searches.shape[1]):
-        seen = model(batch.searches[:, index], batch.references, batch.masks, state)
-        state = seen.state_token.detach()
-        yield Prediction(seen.score_map.float(), seen.boxes.float(), state), batch.boxes_xyxy[
-            :, index
-        ]
+    for search, truth in zip(batch.searches.unbind(1), batch.boxes_xyxy.unbind(1), strict=True):
+        prediction = model(search, batch.references, batch.masks, state)
+        state = prediction.state_token.detach()
+        yield Prediction(prediction.score_map.float(), prediction.boxes.float(), state), truth
 
 
-class TrackingStep(nn.Module):
-    """Network and loss as one module: one forward pass is what a strategy wraps and shards."""
+class TrackingLoss(nn.Module):
+    """Network and loss as one module, so that DDP and torch.compile wrap one forward pass."""
 
     def __init__(self, model: SPMTrack) -> None:
         super().__init__()
@@ -49,19 +47,17 @@ class TrackingStep(nn.Module):
         box_weight: float = 1.0,
         iou_aware: bool = True,
     ) -> dict[str, Tensor]:
-        """The loss, summed over the searches, its two terms, and the mean IoU of positive cells.
+        """``loss`` summed over the searches, its two terms, and the mean IoU of positive cells.
 
-        ``counts`` (S,) divides the sums over each search in place of the positive cells of this
-        batch alone, for a batch that is one part of a larger one. Only ``loss`` has a gradient.
+        ``counts`` (S,) are the divisors of each search's sums for a micro-batch; None: the
+        positive cells of this batch. Only ``loss`` has a gradient.
         """
         search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])
-        terms = [
-            tracking_loss(
-                seen.score_map, seen.boxes, truth, search_hw, iou_aware,
-                None if counts is None else counts[index],
-            )
-            for index, (seen, truth) in enumerate(look(self.model, batch))
-        ]  # fmt: skip
+        terms = []
+        for index, (prediction, truth) in enumerate(predictions(self.model, batch)):
+            count = None if counts is None else counts[index]
+            maps = prediction.score_map, prediction.boxes
+            terms.append(tracking_loss(*maps, truth, search_hw, iou_aware, count))
         score = torch.stack([term.score for term in terms]).sum()
         box = torch.stack([term.box for term in terms]).sum()
         iou = torch.cat([term.iou for term in terms])

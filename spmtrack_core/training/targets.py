@@ -15,8 +15,8 @@ def cells_of(boxes_xyxy: Tensor, crop_hw: tuple[int, int], grid_hw: tuple[int, i
         grid_hw: rows and columns of cells.
 
     Returns:
-        (..., H, W) bool. A box ends in the cell that its end reaches into by more than 1e-4 of a
-        cell; a box of zero size still covers the cell in which it lies, NaN covers none.
+        (..., H, W) bool. The last cell of a box is the last one that it reaches into by more than
+        1e-4 of a cell. A box of zero size covers the cell in which it lies; NaN covers none.
 
     """
     cell = boxes_xyxy.new_tensor([crop_hw[1] / grid_hw[1], crop_hw[0] / grid_hw[0]])

@@ -70,8 +70,9 @@ def test_one_of_the_three_is_shared_by_all_crops():
 def test_a_function_of_the_generator_that_stays_in_range(seed, flip, jitter, shared):
     crops, boxes = [CROP.clone(), 1 - CROP[:, :8]], np.zeros((2, 4))
     before = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
-    runs = [run(crops, boxes, seed, flip=flip, color_jitter=jitter, shared=shared)
-            for _ in range(2)]  # fmt: skip
+    runs = [
+        run(crops, boxes, seed, flip=flip, color_jitter=jitter, shared=shared) for _ in range(2)
+    ]
     for first, second in zip(runs[0][0], runs[1][0], strict=True):
         assert torch.equal(first, second)
         assert first.dtype is torch.float32 and 0 <= first.min() and first.max() <= 1

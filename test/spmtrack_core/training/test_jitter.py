@@ -38,11 +38,17 @@ class Replay:
 def test_the_recorded_draws_give_the_recorded_crop(case, parity):
     random = Replay(case["draws"])
     crop, usable = jittered_crop(
-        case["box"], case["area_factor"], (case["output_size"],) * 2, random,
-        case["scale_jitter"], case["translation_jitter"], case["min_object_size"],
-    )  # fmt: skip
-    parity.close("train_jitter", "crop parameters", [crop.scale, crop.offset], case["params"],
-                 rtol=1e-9)  # fmt: skip
+        case["box"],
+        case["area_factor"],
+        (case["output_size"],) * 2,
+        random,
+        case["scale_jitter"],
+        case["translation_jitter"],
+        case["min_object_size"],
+    )
+    parity.close(
+        "train_jitter", "crop parameters", [crop.scale, crop.offset], case["params"], rtol=1e-9
+    )
     parity.equal("train_jitter", "accepted", usable, case["is_positive"])
     assert next(random.draws, None) is None, "draws were left over"
 
@@ -71,8 +77,10 @@ def test_ten_pixels_of_the_crop_are_just_enough(side, usable):
 
 
 def test_the_same_seed_draws_the_same_crop():
-    crops = [jittered_crop((10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(7))[0]
-             for _ in range(2)]  # fmt: skip
+    crops = [
+        jittered_crop((10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(7))[0]
+        for _ in range(2)
+    ]
     np.testing.assert_array_equal(crops[0].offset, crops[1].offset)
 
 

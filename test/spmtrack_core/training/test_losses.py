@@ -13,7 +13,7 @@ from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import Prediction, trainable_names
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.losses import iou_and_giou, tracking_loss
-from spmtrack_core.training.step import TrackingStep, look
+from spmtrack_core.training.step import TrackingLoss, predictions
 from spmtrack_core.training.targets import cells_of
 
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())
@@ -61,8 +61,14 @@ def test_loss_totals(case, dtype, rtol, stored, names, parity):
     actual["total"] = sum(actual.values())
     assert set(actual) == set(case[stored])
     for name, value in actual.items():
-        parity.close("losses", f"totals in {str(dtype).removeprefix('torch.')}", value,
-                     case[stored][name], rtol=rtol, about=name)  # fmt: skip
+        parity.close(
+            "losses",
+            f"totals in {str(dtype).removeprefix('torch.')}",
+            value,
+            case[stored][name],
+            rtol=rtol,
+            about=name,
+        )
 
 
 @pytest.mark.golden
@@ -74,15 +80,25 @@ def test_loss_terms(case, frame, parity):
     score_map, boxes, gt_xyxy, loss, score, box = weighted(case, frame, torch.float64)
     stored = {
         name: ARRAYS[f"{case['case']}.{frame}.{name}"]
-        for name in ("iou_f64", "giou_loss_f64", "target_f64", "bce_f64", "grad_score_map",
-                     "grad_boxes")
-    }  # fmt: skip
+        for name in (
+            "iou_f64",
+            "giou_loss_f64",
+            "target_f64",
+            "bce_f64",
+            "grad_score_map",
+            "grad_boxes",
+        )
+    }
     about = f"{case['case']}, frame {frame}"
     hw, grid_hw = case["search_wh"][::-1], case["map_wh"][::-1]
     positive = cells_of(gt_xyxy, hw, grid_hw)
-    parity.equal("losses", "positive cells", positive.flatten(1).nonzero().T,
-                 [case["positive_batch"][frame], case["positive_cell"][frame]],
-                 about)  # fmt: skip
+    parity.equal(
+        "losses",
+        "positive cells",
+        positive.flatten(1).nonzero().T,
+        [case["positive_batch"][frame], case["positive_cell"][frame]],
+        about,
+    )
     truth = (gt_xyxy / torch.tensor(case["search_wh"] * 2))[:, None, None].expand_as(boxes)
     giou_loss = 1 - iou_and_giou(boxes[positive], truth[positive])[1]
     for quantity, actual, name in (
@@ -91,15 +107,28 @@ def test_loss_terms(case, frame, parity):
         ("score targets", loss.target.flatten(1), "target_f64"),
     ):
         parity.close("losses", quantity, actual, stored[name], rtol=1e-12, about=about)
-    parity.close("losses", "score loss before division", loss.score * positive.sum(),
-                 stored["bce_f64"].sum(), rtol=1e-12, about=about)  # fmt: skip
+    parity.close(
+        "losses",
+        "score loss before division",
+        loss.score * positive.sum(),
+        stored["bce_f64"].sum(),
+        rtol=1e-12,
+        about=about,
+    )
     (score + box).backward()
     for tensor, name in ((score_map, "grad_score_map"), (boxes, "grad_boxes")):
-        parity.close("losses", "gradients", tensor.grad, stored[name], rtol=1e-4, atol=2e-5,
-                     about=f"{about}, {name}")  # fmt: skip
+        parity.close(
+            "losses",
+            "gradients",
+            tensor.grad,
+            stored[name],
+            rtol=1e-4,
+            atol=2e-5,
+            about=f"{about}, {name}",
+        )
 
 
-def test_the_state_token_goes_from_each_search_to_the_next():
+def test_the_state_token_passes_from_each_search_to_the_next():
     given = []
 
     def model(search, references, masks, state):
@@ -107,9 +136,13 @@ def test_the_state_token_goes_from_each_search_to_the_next():
         token = torch.full((2, 1, 4), float(len(given)), requires_grad=True)
         return Prediction(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, 4), token)
 
-    batch = Batch(torch.zeros(2, 3, 3, 8, 8), torch.zeros(2, 3, 1, 1),
-                  torch.zeros(2, 4, 3, 16, 16), torch.zeros(2, 4, 4))  # fmt: skip
-    assert len(list(look(model, batch))) == 4
+    batch = Batch(
+        torch.zeros(2, 3, 3, 8, 8),
+        torch.zeros(2, 3, 1, 1),
+        torch.zeros(2, 4, 3, 16, 16),
+        torch.zeros(2, 4, 4),
+    )
+    assert len(list(predictions(model, batch))) == 4
     assert given[0] is None
     assert [float(state.mean()) for state in given[1:]] == [1.0, 2.0, 3.0]
     assert not any(state.requires_grad for state in given[1:])
@@ -130,15 +163,22 @@ def test_gradients_of_a_training_step(variant, parity):
         searches=torch.stack([inputs["in.x_0"], inputs["in.x_1"]], 1),
         boxes_xyxy=torch.stack([stored["gt_boxes_px_0"], stored["gt_boxes_px_1"]], 1),
     )
-    loss = TrackingStep(model)(batch)["loss"]
+    loss = TrackingLoss(model)(batch)["loss"]
     parity.close(f"train_grads_{variant}", "loss", loss, stored["loss"].squeeze(), rtol=1e-5)
     loss.backward()
     published = {n.removeprefix("grad."): g for n, g in stored.items() if n.startswith("grad.")}
     wanted = from_published(published, model)
     assert set(wanted) == names
     for name, gradient in wanted.items():
-        parity.close(f"train_grads_{variant}", "gradients", model.get_parameter(name).grad,
-                     gradient, rtol=1e-4, atol=2e-5, about=name)  # fmt: skip
+        parity.close(
+            f"train_grads_{variant}",
+            "gradients",
+            model.get_parameter(name).grad,
+            gradient,
+            rtol=1e-4,
+            atol=2e-5,
+            about=name,
+        )
 
 
 IOU_TABLE = [

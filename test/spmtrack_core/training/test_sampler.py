@@ -39,8 +39,8 @@ def test_visible_frames_in_one_direction_of_time(visible, seed, config, count):
     assert references.shape == (3,) and searches.shape == (count,)
     frames = np.concatenate([references, searches])
     assert visible[frames].all()
-    steps = np.diff(frames)
-    forward, backward = (steps >= 0).all(), (steps <= 0).all()
+    gaps = np.diff(frames)
+    forward, backward = (gaps >= 0).all(), (gaps <= 0).all()
     assert {0.0: forward, 0.5: forward or backward, 1.0: backward}[config.reverse]
 
 
@@ -99,14 +99,14 @@ def test_four_frames_are_enough_for_the_rule():
 
 def test_both_sides_and_both_directions_are_as_likely():
     forward = left = 0
-    for seed in range(2000):
+    for seed in range(600):
         frames = draw(np.ones(5000, bool), seed, reference_gap=1)
         forward += frames[0] < frames[-1]
         # the three around the base are at most 2 apart here, the other two mostly far away
         first, _, middle, _, last = sorted(frames)
         left += middle - first > last - middle
-    assert 900 < forward < 1100
-    assert 900 < left < 1100
+    assert 250 < forward < 350
+    assert 250 < left < 350
 
 
 def test_absent_last_searches():
@@ -117,8 +117,8 @@ def test_absent_last_searches():
         *seen, last = draw(visible, seed, absent_share=1.0, search_gap=60)
         assert not visible[last] and visible[seen].all()
         assert all(abs(frame - last) <= 60 for frame in seen)
-        steps = np.diff([*seen, last])
-        assert (steps >= 0).all() or (steps <= 0).all()
+        gaps = np.diff([*seen, last])
+        assert (gaps >= 0).all() or (gaps <= 0).all()
         sides.add(seen[0] < last)
     assert sides == {True, False}
 
@@ -137,8 +137,8 @@ def test_absences_that_cannot_be_sampled_leave_the_target_visible(visible, why):
 
 def test_absences_are_a_share():
     visible = np.arange(1000) % 10 != 0
-    absent = sum(not visible[draw(visible, s, absent_share=0.25)[-1]] for s in range(2000))
-    assert 430 < absent < 570
+    absent = sum(not visible[draw(visible, s, absent_share=0.25)[-1]] for s in range(600))
+    assert 120 < absent < 180
 
 
 @pytest.mark.parametrize("length", [0, 3])

@@ -18,8 +18,13 @@ LABELS = json.loads((GOLDEN / "labels.json").read_text())
 def test_positive_cells(case, parity):
     box = torch.tensor(case["box"], dtype=torch.float64)
     cells = cells_of(box, tuple(case["search_wh"][::-1]), tuple(case["map_wh"][::-1]))
-    parity.equal("labels", "positive cells", cells.flatten().nonzero()[:, 0],
-                 case["positive"] or [], case["name"])  # fmt: skip
+    parity.equal(
+        "labels",
+        "positive cells",
+        cells.flatten().nonzero()[:, 0],
+        case["positive"] or [],
+        case["name"],
+    )
 
 
 def test_any_leading_shape():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spmtrack_core.training.config import SyntheticConfig
-from spmtrack_core.training.stills import read_stills, usable_segments
+from spmtrack_core.training.photo_pool import read_photos, usable_segments
 
 CPU = torch.device("cpu")
 
@@ -41,22 +41,22 @@ def test_objects_that_fill_their_photograph(rows, columns, usable, reason):
     assert bool(usable_segments(labels)) == usable, reason
 
 
-def test_stills_remember_their_shape(tmp_path):
+def test_photographs_keep_their_aspect(tmp_path):
     for i, (h, w) in enumerate([(20, 40), (30, 30), (40, 10)]):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((h, w, 3), (0, 0, 200), np.uint8))
-    stills = read_stills(SyntheticConfig(images=str(tmp_path), image_side=32), CPU)
-    assert stills.aspects.tolist() == [2.0, 1.0, 0.25]
-    assert stills.images.shape == (3, 3, 32, 32) and stills.segments.shape == (0, 3)
-    assert stills.images[0, :, 5, 5].tolist() == [200, 0, 0]  # RGB
-    fewer = read_stills(SyntheticConfig(images=str(tmp_path), image_side=32, max_images=2), CPU)
+    pool = read_photos(SyntheticConfig(images=str(tmp_path), image_side=32), CPU)
+    assert pool.aspects.tolist() == [2.0, 1.0, 0.25]
+    assert pool.images.shape == (3, 3, 32, 32) and pool.segments.shape == (0, 3)
+    assert pool.images[0, :, 5, 5].tolist() == [200, 0, 0]  # RGB
+    fewer = read_photos(SyntheticConfig(images=str(tmp_path), image_side=32, max_images=2), CPU)
     assert fewer.aspects.tolist() == [2.0, 0.25]
 
 
 @pytest.mark.parametrize(
     "field, value, error, text",
     [
-        ("images", "nowhere", FileNotFoundError, "no such folder of photographs"),
-        ("masks", "nowhere", FileNotFoundError, "no such folder of label maps"),
+        ("images", "nowhere", FileNotFoundError, "no folder of photographs nowhere"),
+        ("masks", "nowhere", FileNotFoundError, "no folder of label maps nowhere"),
     ],
 )
 def test_missing_folders(tmp_path, field, value, error, text):
@@ -64,9 +64,9 @@ def test_missing_folders(tmp_path, field, value, error, text):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8, 3), np.uint8))
     config = SyntheticConfig(images=str(tmp_path))
     with pytest.raises(error, match=text):
-        read_stills(replace(config, **{field: value}), CPU)
+        read_photos(replace(config, **{field: value}), CPU)
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match="at least 2 photographs, found 0"):
-        read_stills(SyntheticConfig(images=str(tmp_path)), CPU)
+    with pytest.raises(ValueError, match="at least 2 photographs; got 0"):
+        read_photos(SyntheticConfig(images=str(tmp_path)), CPU)

@@ -1,4 +1,4 @@
-"""Photographs and their label maps, held in memory as tensors for the synthetic tracks."""
+"""Photographs and label maps in memory, as tensors for the synthetic tracks."""
 
 from __future__ import annotations
 
@@ -16,33 +16,38 @@ from spmtrack_core.training.config import SyntheticConfig
 
 
 @dataclass(frozen=True)
-class Stills:
-    """Photographs and what can be cut out of them, as tensors on the training device."""
+class PhotoPool:
+    """Photographs and the segments that can be cut out of them, on the training device."""
 
-    images: Tensor  # (N, 3, S, S) uint8, stretched to a square
-    aspects: Tensor  # (N,) width / height before the stretch
-    labels: Tensor  # (M, S, S) uint8
-    segments: Tensor  # (K, 3) long: image, label map, label
-    windows: Tensor  # (K, 4) float32: centre x, y and half width, height; image = [-1, 1]
+    images: Tensor
+    """(N, 3, S, S) uint8, stretched to a square."""
+    aspects: Tensor
+    """(N,) width / height before the stretch."""
+    labels: Tensor
+    """(M, S, S) uint8 label maps."""
+    segments: Tensor
+    """(K, 3) long: numbers of image, label map and label."""
+    windows: Tensor
+    """(K, 4) float32: centre x, y and half width, height; an image reaches from -1 to 1."""
 
 
-def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
+def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
     """Read the photographs and label maps of ``config``.
 
-    Raises FileNotFoundError for a folder that is not there, ValueError for one with fewer than two
-    photographs.
+    Raises FileNotFoundError for a missing folder, ValueError for fewer than two photographs and
+    for a label map that cannot be read.
     """
     folder = Path(config.images)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of photographs (data.images)")
+        raise FileNotFoundError(f"no folder of photographs {folder} (synthetic.images)")
     paths = image_paths(folder)
     if len(paths) < 2:
-        raise ValueError(f"{folder}: expected at least 2 photographs, found {len(paths)}")
+        raise ValueError(f"{folder} must hold at least 2 photographs; got {len(paths)}")
     if config.max_images is not None and config.max_images < len(paths):
         chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
         paths = [paths[i] for i in chosen]
     if config.masks is not None and not Path(config.masks).is_dir():
-        raise FileNotFoundError(f"{config.masks}: no such folder of label maps (data.masks)")
+        raise FileNotFoundError(f"no folder of label maps {config.masks} (synthetic.masks)")
 
     side = config.image_side
     images = np.empty((len(paths), 3, side, side), np.uint8)
@@ -60,13 +65,13 @@ def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
             continue
         label_map = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
         if label_map is None:
-            raise ValueError(f"{mask_path}: not a readable label map")
+            raise ValueError(f"{mask_path} cannot be read as a label map")
         label_map = cv2.resize(label_map, (side, side), interpolation=cv2.INTER_NEAREST)
         for label, window in usable_segments(label_map):
             segments.append((i, len(labels), label))
             windows.append(window)
         labels.append(label_map)
-    return Stills(
+    return PhotoPool(
         images=torch.from_numpy(images).to(device),
         aspects=torch.tensor(aspects, dtype=torch.float32, device=device),
         labels=torch.from_numpy(np.array(labels, np.uint8).reshape(-1, side, side)).to(device),
@@ -76,15 +81,15 @@ def read_stills(config: SyntheticConfig, device: torch.device) -> Stills:
 
 
 def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
-    """Labels that look like an object, each with its window (centre x, y, half width, height).
+    """Labels of whole objects, each with its window (centre x, y, half width, height).
 
-    An object is not tiny, fills its box fairly well and touches at most one border: of one that
-    touches more, a good part may be missing. Coordinates run from -1 to 1 over the image.
+    A whole object is not tiny, fills 40 % of its box and touches at most one border of the image,
+    beyond which a part of it may lie. Coordinates run from -1 to 1 over the image.
     """
     side = label_map.shape[0]
     found = []
     for label in np.unique(label_map):
-        if label == 0:  # background of maps that name one object
+        if label == 0:  # the background, where a map names one object
             continue
         rows, columns = np.nonzero(label_map == label)
         x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1

@@ -1,4 +1,4 @@
-"""Runs on videos as users start them: one process, several, two computers, interrupted."""
+"""Runs on videos as users start them: one process, several, two nodes, interrupted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 from dataset_trees import make_coco, make_got10k, make_lasot, make_trackingnet, text
-from lightning_fabric import Fabric
 from published_files import trunk_part
 from rich.console import Console
 
@@ -28,17 +27,30 @@ from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.settings import load_yaml
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.stills import read_stills
-from spmtrack_core.training.trainer import (
-    first_batch,
-    open_datasets,
-    train,
-    training_batches,
-)
+from spmtrack_core.training.photo_pool import read_photos
+from spmtrack_core.training.sources import first_batch, open_datasets, training_batches
+from spmtrack_core.training.trainer import train
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 SPMTRACK = Path(sys.executable).with_name("spmtrack")
 TORCHRUN = SPMTRACK.with_name("torchrun")
+
+
+TINY = """
+model: {trunk: explicit, embed_dim: 32, depth: 2, num_heads: 2, mlp_hidden: 32, patch_size: 16,
+        template_hw: [32, 32], search_hw: [64, 64], rank: 2, alpha: 2.0, experts: 2}
+data: videos
+validation_samples: 2
+validation_frames: 4
+device: cpu
+steps: 4
+batch_size: 4
+workers: 0
+ema_decay: 0.9
+log_every: 1
+validation_every: 2
+checkpoint_every: 2
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +75,8 @@ def clips(tmp_path_factory) -> Path:
 def settings(clips, tmp_path_factory) -> Path:
     """A tiny run on those clips."""
     folder = [{"name": "folder", "root": str(clips)}]
-    tree = {
-        "model": {"trunk": "explicit", "embed_dim": 32, "depth": 2, "num_heads": 2,
-                  "mlp_hidden": 32, "patch_size": 16, "template_hw": [32, 32],
-                  "search_hw": [64, 64], "rank": 2, "alpha": 2.0, "experts": 2},
-        "data": "videos", "videos": {"datasets": folder, "absent_share": 0.3},
-        "validation": folder[0], "validation_samples": 2, "validation_frames": 4,
-        "device": "cpu", "steps": 4, "batch_size": 4, "workers": 0, "ema_decay": 0.9,
-        "log_every": 1, "validation_every": 2, "checkpoint_every": 2,
-    }  # fmt: skip
+    tree = yaml.safe_load(TINY)
+    tree |= {"videos": {"datasets": folder, "absent_share": 0.3}, "validation": folder[0]}
     path = tmp_path_factory.mktemp("run") / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -101,8 +106,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def start(*command: object) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([str(word) for word in command], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    return subprocess.Popen(
+        [str(word) for word in command],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(*processes: subprocess.Popen) -> str:
@@ -113,8 +123,9 @@ def finish(*processes: subprocess.Popen) -> str:
 
 def assert_same(run: Path, alone: Path) -> None:
     np.testing.assert_allclose(numbers(run), numbers(alone), rtol=2e-4)
-    for name, tensor in weights(alone).items():
-        torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    ours, theirs = weights(run), weights(alone)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -123,20 +134,20 @@ def mixed(settings, tmp_path_factory) -> TrainConfig:
     folder, random = tmp_path_factory.mktemp("stills"), np.random.default_rng(0)
     for i in range(3):
         write_image(folder / f"{i}.jpg", random.integers(0, 256, (32, 40, 3), np.uint8))
-    changes = ["data=mixed", "batch_size=8", f"synthetic.images={folder}", "validation=null"]
+    changes = ["data=mixed", "batch_size=8", f"synthetic.images={folder}", "validation=null",
+               "synthetic.image_side=32", "synthetic.patch_side=16", "validation_samples=8"]
     return load_yaml(settings, TrainConfig, changes)
 
 
 def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
-    """Each kind has the numbers it has alone, from whatever step a run goes on."""
-    config = mixed
-    fabric, quiet = Fabric(accelerator="cpu", devices=1), Console(quiet=True)
-    stills, tracks = read_stills(config.synthetic, fabric.device), open_datasets(config, quiet)
+    """Each kind has the numbers that it has alone, from whatever step a run continues."""
+    pool = read_photos(mixed.synthetic, torch.device("cpu"))
+    datasets = open_datasets(mixed, Console(quiet=True))
 
     def batches(kind: str, size: int, step: int) -> list[Batch]:
-        alone = replace(config, data=kind, batch_size=size)
-        sources = (None if kind == "videos" else stills), tracks
-        return list(itertools.islice(training_batches(alone, *sources, fabric, step, 3), 3 - step))
+        alone = replace(mixed, data=kind, batch_size=size)
+        photos = None if kind == "videos" else pool
+        return list(training_batches(alone, photos, datasets, step, 3))
 
     for step in (0, 2):
         parts = batches("synthetic", 6, step), batches("videos", 2, step)
@@ -145,11 +156,12 @@ def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
         for both, made, real in zip(whole, *parts, strict=True):
             for tensor, *expected in zip(both, made, real, strict=True):
                 assert {part.dtype for part in (tensor, *expected)} == {torch.float32}
-                torch.testing.assert_close(tensor, torch.cat(expected), rtol=0, atol=0,
-                                           equal_nan=True)  # fmt: skip
+                torch.testing.assert_close(
+                    tensor, torch.cat(expected), rtol=0, atol=0, equal_nan=True
+                )
 
 
-def test_a_mixed_run_goes_on_where_it_was_interrupted(mixed, tmp_path):
+def test_a_mixed_run_continues_where_it_was_interrupted(mixed, tmp_path):
     whole, half = (replace(mixed, output=str(tmp_path / name)) for name in ("whole", "half"))
     provenance = load_checkpoint(train(whole)).provenance
     assert provenance["samples"] == "32 mixed tracks"
@@ -171,29 +183,20 @@ def test_a_picture_of_mixed_tracks_shows_both_kinds(mixed, share):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "accumulate", "share"), [(2, 1, 0.2), (4, 1, 0.9), (16, 4, 0.125)],
-    ids=["none is real", "none is synthetic", "two in four parts"],
-)  # fmt: skip
-def test_parts_of_a_mixed_batch_are_alike(mixed, batch_size, accumulate, share):
+    ("batch_size", "number", "share"),
+    [(2, 1, 0.2), (4, 1, 0.9), (16, 4, 0.125)],
+    ids=["none is real", "none is synthetic", "two in four micro-batches"],
+)
+def test_micro_batches_of_mixed_tracks_are_alike(mixed, batch_size, number, share):
+    change = {"batch_size": batch_size, "gradient_accumulation_steps": number}
     with pytest.raises(ValueError, match="some of each kind, and a multiple of the"):
-        replace(mixed, batch_size=batch_size, accumulate=accumulate, video_share=share)
+        replace(mixed, video_share=share, **change)
 
 
-def test_a_run_from_before_a_setting_was_there_can_be_resumed(settings, tmp_path):
-    config = load_yaml(settings, TrainConfig, [f"output={tmp_path}"])
-    train(config, time_limit_min=1e-9)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    del state["config"]["video_share"], state["config"]["tracker"]["lost_threshold"]
-    torch.save(state, tmp_path / "checkpoint.pt")
-    train(config, resume=True)
-    other = replace(config, tracker=replace(config.tracker, lost_threshold=0.5))
-    with pytest.raises(ValueError, match="was made with tracker: "):
-        train(other, resume=True)
-
-
-def test_a_batch_in_two_passes_is_the_same_run(settings, alone):
-    output = settings.parent / "passes"
-    train(load_yaml(settings, TrainConfig, [f"output={output}", "accumulate=2"]))
+def test_gradient_accumulation_gives_the_same_run(settings, alone):
+    output = settings.parent / "accumulated"
+    change = [f"output={output}", "gradient_accumulation_steps=2"]
+    train(load_yaml(settings, TrainConfig, change))
     assert_same(output, alone)
 
 
@@ -203,58 +206,65 @@ def test_workers_that_read_change_nothing(settings, alone):
     assert_same(output, alone)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "then"),
-    [("ddp", ["devices=1", "accumulate=2"]), ("fsdp", ["devices=2"])],
-    ids=["ddp, resumed by one process", "fsdp"],
-)
-def test_two_processes_that_are_stopped_and_resumed_are_the_same_run(
-    settings, alone, strategy, then
-):
-    output = settings.parent / strategy
-    command = (SPMTRACK, "train", settings, f"output={output}", f"strategy={strategy}")
-    text = finish(start(*command, "devices=2", "--time-limit", "0.0001"))
-    assert text.count("wrote") == 1, text  # one process speaks for all
+def test_two_processes_resumed_by_one_are_the_same_run(settings, alone):
+    output = settings.parent / "two"
+    command = SPMTRACK, "train", settings, f"output={output}", "devices=2"
+    text = finish(start(*command, "--time-limit", "0.0001"))
+    assert text.count("wrote") == 1, text  # one process reports for all
     assert len((output / "log.csv").read_text().splitlines()) == 2  # one step
-    finish(start(*command, *then, "--resume"))
+    change = [f"output={output}", "gradient_accumulation_steps=2"]
+    train(load_yaml(settings, TrainConfig, change), resume=True)
     assert_same(output, alone)
 
 
-def test_two_computers_are_the_same_run(settings, alone):
-    """As docs/training.md starts them, both on this one."""
+@pytest.mark.slow
+def test_two_nodes_are_the_same_run(settings, alone):
+    """As docs/training.md starts them, both on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     output = settings.parent / "nodes"
-    finish(*(
-        start(TORCHRUN, "--nnodes", 2, "--node-rank", rank, "--nproc-per-node", 1,
-              "--master-addr", "127.0.0.1", "--master-port", port,
-              SPMTRACK, "train", settings, f"output={output}", "nodes=2")
-        for rank in range(2)
-    ))  # fmt: skip
+    launch = f"--nnodes 2 --nproc-per-node 1 --master-addr 127.0.0.1 --master-port {port}".split()
+    run = SPMTRACK, "train", settings, f"output={output}", "nodes=2"
+    finish(*(start(TORCHRUN, *launch, "--node-rank", rank, *run) for rank in range(2)))
     assert_same(output, alone)
 
 
-@pytest.mark.parametrize("recipe", ["spmtrack_b", "spmtrack_b_got10k"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["spmtrack_b", pytest.param("spmtrack_b_got10k", marks=pytest.mark.slow)],
+)
 def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_path):
     """The walk-throughs of docs/training.md: all but the sizes is as in their files."""
-    for name, make in (("LaSOT", make_lasot), ("TrackingNet", make_trackingnet),
-                       ("GOT-10k", make_got10k), ("COCO", make_coco)):  # fmt: skip
+    for name, make in (
+        ("LaSOT", make_lasot),
+        ("TrackingNet", make_trackingnet),
+        ("GOT-10k", make_got10k),
+        ("COCO", make_coco),
+    ):
         make(tmp_path / "data" / name)
     text(tmp_path / "data" / "got10k_vot_exclude.txt", "GOT-10k_Train_000005")
     torch.save(trunk_part("default"), tmp_path / "dinov2.pth")
     tree = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
-    tree["model"] = {"trunk": "explicit", "embed_dim": 64, "depth": 3, "num_heads": 4,
-                     "mlp_hidden": 256, "template_hw": [56, 56], "search_hw": [98, 98],
-                     "rank": 2, "alpha": 2.0, "experts": 2}  # fmt: skip
+    small = yaml.safe_load(TINY)
+    tree["model"] = small["model"] | {
+        "embed_dim": 64,
+        "depth": 3,
+        "num_heads": 4,
+        "mlp_hidden": 256,
+        "patch_size": 14,
+        "template_hw": [56, 56],
+        "search_hw": [98, 98],
+    }
     # the tiny copy of GOT-10k shows each target once, which cannot be validated on
     tree["validation"] |= {"name": "trackingnet", "root": "data/TrackingNet", "split": "train"}
     for place in (*tree["videos"]["datasets"], tree["validation"]):
         for key in ("root", "exclude"):
             if key in place:
                 place[key] = str(tmp_path / place[key])
-    tree |= {"trunk": str(tmp_path / "dinov2.pth"), "output": str(tmp_path / "run"), "devices": 1,
-             "device": "cpu", "steps": 2, "batch_size": 4, "workers": 0, "log_every": 1}
+    tree |= {name: small[name] for name in ("device", "batch_size", "workers", "log_every")}
+    tree |= {"trunk": str(tmp_path / "dinov2.pth"), "output": str(tmp_path / "run")}
+    tree |= {"devices": 1, "steps": 2}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     weights = train(load_yaml(path, TrainConfig))
@@ -267,8 +277,10 @@ def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_pa
 
 def test_a_validation_set_that_shows_nothing_is_named_at_the_start(settings, tmp_path):
     make_got10k(tmp_path / "got")
-    change = [f"output={tmp_path / 'run'}",
-              f"validation={{name: got10k, root: {tmp_path / 'got'}}}"]  # fmt: skip
+    change = [
+        f"output={tmp_path / 'run'}",
+        f"validation={{name: got10k, root: {tmp_path / 'got'}}}",
+    ]
     with pytest.raises(ValueError, match="no sequence of the validation set got10k shows"):
         train(load_yaml(settings, TrainConfig, change))
 
@@ -276,7 +288,7 @@ def test_a_validation_set_that_shows_nothing_is_named_at_the_start(settings, tmp
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ("accumulate=3", "batch_size 4 must be a multiple of 6"),
+        ("gradient_accumulation_steps=3", "batch_size 4 must be a multiple of 6"),
         ("videos.datasets=[{name: folder, root: nowhere}]", "nowhere"),
         ("videos.datasets=[{name: folder}]", "videos.datasets needs root"),
         ("validation={name: folder, root: nowhere}", "nowhere"),
@@ -295,23 +307,38 @@ def test_a_broken_frame_is_no_end_of_a_validation(settings, clips, tmp_path):
     for clip in clips.iterdir():
         shutil.copytree(clip, tmp_path / "clips" / clip.name)
     (tmp_path / "clips" / "0" / "0003.jpg").write_bytes(b"no image")
-    change = [f"output={tmp_path / 'run'}", "steps=2", "validation_samples=3",
-              f"validation.root={tmp_path / 'clips'}"]  # fmt: skip
+    change = [
+        f"output={tmp_path / 'run'}",
+        "steps=2",
+        "validation_samples=3",
+        f"validation.root={tmp_path / 'clips'}",
+    ]
     with pytest.warns(UserWarning, match=r"not validated on 0: .*0003\.jpg"):
         train(load_yaml(settings, TrainConfig, change))
     assert load_checkpoint(tmp_path / "run" / "best.safetensors")
 
 
+@pytest.mark.slow
 def test_fewer_sequences_than_processes_give_one_score(settings):
     output = settings.parent / "fewer"
-    finish(start(SPMTRACK, "train", settings, f"output={output}", "devices=2",
-                 "validation_samples=1", "steps=2"))  # fmt: skip
+    finish(
+        start(
+            SPMTRACK,
+            "train",
+            settings,
+            f"output={output}",
+            "devices=2",
+            "validation_samples=1",
+            "steps=2",
+        )
+    )
     provenance = load_checkpoint(output / "best.safetensors").provenance
     alone = settings.parent / "fewer_alone"
     train(load_yaml(settings, TrainConfig, [f"output={alone}", "validation_samples=1", "steps=2"]))
-    assert provenance["validation_iou"] == load_checkpoint(alone / "best.safetensors").provenance[
-        "validation_iou"
-    ]
+    assert (
+        provenance["validation_iou"]
+        == load_checkpoint(alone / "best.safetensors").provenance["validation_iou"]
+    )
 
 
 def test_float16_needs_a_gpu(settings):
@@ -323,11 +350,21 @@ def test_float16_needs_a_gpu(settings):
 def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
     """The walk-through of docs/training.md, with nano: network and crops are those of the file."""
     change = [
-        "start_from=nano", f"videos.datasets=[{{name: folder, root: {clips}}}]",
-        f"validation={{name: folder, root: {clips}}}", "validation_frames=3", "device=cpu",
-        f"output={tmp_path / 'run'}", "steps=2", "batch_size=2", "workers=0", "precision=float32",
-        "log_every=1", "validation_every=2", "checkpoint_every=2", "tracker.lost_threshold=0.3",
-    ]  # fmt: skip
+        "start_from=nano",
+        f"videos.datasets=[{{name: folder, root: {clips}}}]",
+        f"validation={{name: folder, root: {clips}}}",
+        "validation_frames=3",
+        "device=cpu",
+        f"output={tmp_path / 'run'}",
+        "steps=2",
+        "batch_size=2",
+        "workers=0",
+        "precision=float32",
+        "log_every=1",
+        "validation_every=2",
+        "checkpoint_every=2",
+        "tracker.lost_threshold=0.3",
+    ]
     sheet = tmp_path / "sheet.png"
     code, _, err = spmtrack("train", RECIPES / "own_clips.yaml", *change, "--show", sheet)
     assert code == 0, err
@@ -339,7 +376,10 @@ def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
     assert adapted.model_config == before.model_config
     assert adapted.tracker_config == replace(before.tracker_config, lost_threshold=0.3)
     assert "before" in adapted.provenance
-    same = {n for n, t in adapted.model.state_dict().items()
-            if torch.equal(t, before.model.state_dict()[n])}  # fmt: skip
+    same = {
+        n
+        for n, t in adapted.model.state_dict().items()
+        if torch.equal(t, before.model.state_dict()[n])
+    }
     assert "trunk.blocks.0.attn.proj.weight" in same
     assert "trunk.blocks.0.attn.proj.experts" not in same

@@ -1,0 +1,60 @@
+"""The processes of a run, one per device: how they start and how they share numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from spmtrack_core.tracking.loading import choose_device
+from spmtrack_core.training.config import TrainConfig
+
+FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def launch_fabric(config: TrainConfig) -> Fabric:
+    """Connect the processes of the run, one per device, and start those that do not run yet.
+
+    torchrun and Slurm start all processes; otherwise this process starts those of its node.
+    Raises ValueError for devices that are not there.
+    """
+    device = choose_device(config.device)
+    if device.type == "cpu" and config.precision == "float16":
+        raise ValueError("precision float16 needs a GPU to train on; bfloat16 works on both")
+    if device.type == "cuda" and config.devices > torch.cuda.device_count():
+        raise ValueError(
+            f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine; got "
+            f"{config.devices}. devices=1 gradient_accumulation_steps={config.devices} makes the "
+            "same steps on one"
+        )
+    count = config.devices * config.nodes
+    fabric = Fabric(
+        accelerator="cuda" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" and count == 1 else config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if count > 1 else "auto",
+        precision=FABRIC_PRECISION[config.precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    # gradients of 1x1 convolutions have one of two equivalent memory layouts
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return fabric
+
+
+def all_reduce(fabric: Fabric, tensor: Tensor, operation: str) -> Tensor:
+    """``sum`` or ``mean`` of a tensor over all processes."""
+    reduced: Any = fabric.all_reduce(tensor, reduce_op=operation)
+    return reduced
+
+
+def means(fabric: Fabric, terms: Mapping[str, Tensor], clocks: list[float]) -> dict[str, float]:
+    """Means of terms and clocks over all processes, with one read-back from the device."""
+    names = [*terms, *(f"clock_{index}" for index in range(len(clocks)))]
+    parts = [term.float() for term in terms.values()]
+    parts += torch.tensor(clocks, device=fabric.device).unbind()
+    reduced = all_reduce(fabric, torch.stack(parts), "mean")
+    return dict(zip(names, reduced.tolist(), strict=True))

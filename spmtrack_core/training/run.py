@@ -1,0 +1,198 @@
+"""The folder of a run: settings, lock, checkpoint, and weights with their provenance."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import subprocess
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+
+from spmtrack_core.files import write_beside
+from spmtrack_core.model.spmtrack import SPMTrack
+from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
+from spmtrack_core.settings import from_dict, plain, read_yaml, to_dict, with_present_names
+from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.training.config import TrainConfig
+
+MAY_CHANGE = {
+    "output",
+    "device",
+    "devices",
+    "nodes",
+    "gradient_accumulation_steps",
+    "compile",
+    "workers",
+    "time_limit_min",
+    "patience",
+    "log_every",
+    "validation_every",
+    "checkpoint_every",
+}
+"""Settings that may differ when a run is resumed."""
+
+
+@dataclass
+class Progress:
+    """What a run has done so far, over all resumptions."""
+
+    step: int = 0
+    """Optimisation steps done."""
+    minutes: float = 0.0
+    """Wall time."""
+    best: float = -math.inf
+    """Best validation IoU."""
+    stale: int = 0
+    """Validations since the best one."""
+    before: dict[str, str] = field(default_factory=dict)
+    """Provenance of the weights that the run started from; empty for random ones."""
+
+    def improved(self, score: float, scheduled: bool) -> bool:
+        """Note a validation; whether it is the best one so far.
+
+        One that is not ``scheduled`` does not count as stale: the run was interrupted.
+        """
+        if score > self.best:
+            self.best, self.stale = score, 0
+            return True
+        self.stale += scheduled
+        return False
+
+
+def read_settings(path: str | Path, overrides: Collection[str], resume: bool) -> TrainConfig:
+    """Settings of a run; missing values of network and tracker are those of ``start_from``.
+
+    With ``resume`` they are those of the run's checkpoint, as the file ``start_from`` may be gone.
+    Raises as ``load_yaml`` and ``load_checkpoint`` do.
+    """
+    tree = read_yaml(path, list(overrides))
+    if tree.get("start_from") is not None:
+        if resume:
+            output = str(tree.get("output", TrainConfig.output))
+            stored = read_state(Path(output, "checkpoint.pt"))["config"]
+        else:
+            # only the settings are needed: do not read a trunk
+            loaded = load_checkpoint(find_weights(str(tree["start_from"])), frozen=False)
+            stored = {
+                "model": to_dict(loaded.model_config),
+                "tracker": to_dict(loaded.tracker_config),
+            }
+        for part in ("model", "tracker"):
+            tree[part] = {**stored[part], **(tree.get(part) or {})}
+    return from_dict(TrainConfig, tree)
+
+
+def lock_folder(output: Path) -> IO[str]:
+    """Reserve ``output`` for this process until it ends or closes the returned file.
+
+    Raises ``ValueError`` if another process trains there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = (output / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(f"another process is training in {output}") from None
+    return lock
+
+
+def write_settings(output: Path, config: TrainConfig) -> None:
+    """Write ``config.yaml``: the settings with all their defaults, and the revision."""
+    text = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
+    text = f"# revision {revision()}\n{text}"
+    write_beside(output / "config.yaml", lambda beside: beside.write_text(text))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run under the present names, mapped from the file.
+
+    Raises FileNotFoundError for a missing file, ValueError for an incomplete one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint to resume from: {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state["config"] = with_present_names(TrainConfig, state["config"])
+    except Exception as error:  # a damaged file raises errors of many kinds
+        raise ValueError(f"{path} is not a complete checkpoint: {error}") from None
+    if "mean" in state:  # the key of checkpoints written by versions before 0.1
+        state["ema"] = state.pop("mean")
+    return state
+
+
+def check_resumable(path: Path, config: TrainConfig) -> None:
+    """Raise ValueError if a setting that must not change differs from that of the checkpoint."""
+    # a setting that is newer than the checkpoint has its default: the earlier behaviour
+    stored = plain(to_dict(from_dict(TrainConfig, read_state(path)["config"])))
+    ours = plain(to_dict(config))
+    for name in sorted(set(ours) - MAY_CHANGE):
+        if ours[name] != stored[name]:
+            raise ValueError(
+                f"{path} was made with {name}: {stored[name]}, not {ours[name]}; "
+                "resume with the settings of its config.yaml"
+            )
+
+
+def save_state(output: Path, state: Mapping[str, Any]) -> None:
+    """Write ``checkpoint.pt``, which has everything needed to resume exactly."""
+    write_beside(output / "checkpoint.pt", partial(torch.save, dict(state)))
+
+
+def save_weights(
+    path: Path,
+    model: SPMTrack,
+    config: TrainConfig,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write a weight file for ``load_tracker``: adapters alone if the trunk is another file."""
+    save_checkpoint(
+        path,
+        Checkpoint(model, config.model, config.tracker, provenance),
+        PRECISIONS[config.weights_precision],
+        adapters_only=config.trained == "adapters" and config.trunk is not None,
+    )
+
+
+def provenance(
+    config: TrainConfig, command: str, rows: list[dict[str, float]], progress: Progress
+) -> dict[str, str]:
+    """How weights were made, for their file; ``rows`` are those of the log."""
+    validated = [row["validation_iou"] for row in rows if "validation_iou" in row]
+    about = {
+        "command": command,
+        "revision": revision(),
+        "steps": f"{rows[-1]['step']:.0f}" if rows else "0",
+        "samples": f"{rows[-1]['samples'] if rows else 0:.0f} {config.data} tracks",
+        "searches": f"{config.searches} a track",
+        "wall_time_min": f"{progress.minutes:.1f}",
+        "device": f"{config.nodes} x {config.devices} {config.device}, {config.precision}",
+        "validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
+        "config": json.dumps({**plain(to_dict(config)), "output": ""}),
+    }
+    if progress.before:
+        # a flat list, the last run first: nested JSON would double its quotes at every level
+        earlier = json.loads(progress.before.get("before", "[]"))
+        last = {key: text for key, text in progress.before.items() if key != "before"}
+        about["before"] = json.dumps([last, *earlier])
+    return about
+
+
+@cache
+def revision() -> str:
+    """Git revision of this code, or ``unknown``.
+
+    The first call decides: a commit made during a run is not the code of the run.
+    """
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,87 @@
+"""Learning rate, weight decay, Muon beside AdamW, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.spmtrack import build_spmtrack
+from spmtrack_core.training.config import TrainConfig
+from spmtrack_core.training.optim import EMA, decays, learning_rate, muon
+
+MODEL = ModelConfig(
+    trunk="explicit",
+    embed_dim=32,
+    depth=1,
+    num_heads=2,
+    mlp_hidden=32,
+    patch_size=16,
+    template_hw=(32, 32),
+    search_hw=(64, 64),
+    rank=2,
+    alpha=2.0,
+    experts=2,
+)
+
+
+def test_schedule():
+    config = TrainConfig(steps=100, warmup_steps=10, lr=1.0, min_lr=0.1)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] < rates[10] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert learning_rate(config, 100) == pytest.approx(0.1)
+    assert learning_rate(config, 50, done=1.0) == pytest.approx(0.1)
+
+
+def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
+    model, config = build_spmtrack(MODEL), TrainConfig()
+    trainable = dict(model.named_parameters())
+    before = {name: p.detach().clone() for name, p in trainable.items()}
+    optimizer = muon(trainable, config, fused=False)
+    torch.manual_seed(0)
+    for parameter in trainable.values():
+        parameter.grad = torch.randn_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = 0.1, 0.0
+    optimizer.step()
+    turned = 0
+    for name, parameter in trainable.items():
+        update = (parameter.detach() - before[name]).double()
+        if ".blocks." in name and parameter.ndim == 2:
+            sizes = torch.linalg.svdvals(update) / (0.1 * 0.2 * max(update.shape) ** 0.5)
+            assert 0.6 < sizes.median() and sizes.max() < 1.3, name
+            assert (sizes > 0.6).double().mean() > 0.9, name  # the smallest are left behind
+            turned += 1
+        else:  # AdamW's first update is the sign of the gradient
+            expected = torch.full_like(update, 0.1)
+            torch.testing.assert_close(update.abs(), expected, rtol=1e-3, atol=1e-6)
+    assert turned == 12 * len(model.trunk.blocks)  # six linear layers and their routers
+
+
+def test_muon_needs_a_pytorch_that_has_it(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match=r"needs PyTorch 2\.9 or newer; got 2"):
+        muon({}, TrainConfig(), fused=False)
+
+
+def test_weight_decay_is_for_matrices():
+    model = build_spmtrack(MODEL)
+    without = {n for n, p in model.named_parameters() if not decays(n, p) and p.ndim > 1}
+    assert without == {"target_token", "target_embed", "token_types", "trunk.pos_embed"}
+
+
+def test_the_moving_average_forgets_the_start_soon_and_is_empty_without_a_decay():
+    weight = torch.zeros(2)
+    ema, none = EMA({"w": weight}, 0.9), EMA({"w": weight}, 0.0)
+    weight.fill_(1.0)
+    expected = 0.0
+    for step in range(1, 200):
+        ema.update(step)
+        none.update(step)
+        decay = min(0.9, step / (10 + step))
+        expected = decay * expected + (1 - decay)
+    torch.testing.assert_close(ema.weights["w"], torch.full((2,), expected))
+    assert expected > 0.999 and not none.weights

@@ -1,0 +1,90 @@
+"""Settings of a run: ranges, former names, and the recipes of this repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spmtrack_core.settings import from_dict, load_yaml, with_present_names
+from spmtrack_core.training.config import TrainConfig
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"precision": "fp8"}, "precision must be one of float32, bfloat16, float16; got"),
+        ({"data": "videos"}, r"needs videos\.datasets"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"batch_size": 4, "devices": 3}, "batch_size 4 must be a multiple of 3: devices 3 "),
+        ({"trained": "adapters"}, "adapters needs trunk or start_from"),
+        ({"optimizer": "sgd"}, "optimizer must be one of"),
+        ({"anneal": "time"}, "needs time_limit_min"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"searches": 0}, "searches must be at least 1; got 0"),
+        ({"data": "mixed"}, r"data: mixed needs videos\.datasets"),
+        ({"data": "mixed", "video_share": 1.0}, r"video_share must be in \(0, 1\)"),
+        (
+            {"data": "videos", "searches": 500},
+            "must be at least searches, 500; got 400",
+        ),
+        ({"lr": float("nan")}, "lr must be above 0; got nan"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\); got 1\.0"),
+        ({"time_limit_min": 0.0}, "time_limit_min must be above 0"),
+    ],
+)
+def test_settings_that_cannot_work(change, text):
+    with pytest.raises(ValueError, match=text):
+        TrainConfig(**change)
+
+
+@pytest.mark.parametrize(
+    "tree, text",
+    [
+        ({"accumulate": 2}, "accumulate is now called gradient_accumulation_steps"),
+        ({"checkpoint_blocks": True}, "checkpoint_blocks is now called activation_checkpointing"),
+        (
+            {"synthetic": {"grey_share": 0.1}},
+            "grey_share under synthetic is now called gray_share",
+        ),
+        ({"strategy": "fsdp"}, r"strategy is no longer a setting: .*\(DDP\).*leave it out"),
+    ],
+)
+def test_former_settings_are_errors_that_name_the_present_ones(tree, text):
+    with pytest.raises(ValueError, match=text):
+        from_dict(TrainConfig, tree)
+
+
+def test_stored_settings_are_read_under_their_present_names():
+    stored = {"accumulate": 2, "strategy": "ddp", "seed": 3, "videos": {"colour_jitter": 0.1}}
+    present = with_present_names(TrainConfig, stored)
+    assert present == {
+        "gradient_accumulation_steps": 2,
+        "seed": 3,
+        "videos": {"color_jitter": 0.1},
+    }
+    assert from_dict(TrainConfig, present).videos.color_jitter == 0.1
+
+
+@pytest.mark.parametrize(
+    "change, micro_batches, size, real",
+    [
+        ({"batch_size": 8}, 1, 8, 0),
+        ({"batch_size": 24, "devices": 2, "nodes": 3, "gradient_accumulation_steps": 2}, 12, 2, 0),
+        ({"batch_size": 16, "devices": 2, "data": "mixed"}, 2, 8, 2),
+    ],
+)
+def test_a_batch_is_split_into_micro_batches(change, micro_batches, size, real):
+    videos = {"datasets": [{"name": "folder", "root": "x"}]}
+    config = from_dict(TrainConfig, {"videos": videos, **change})
+    split = config.micro_batches, config.micro_batch_size, config.video_tracks
+    assert split == (micro_batches, size, real)
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("recipes/*.yaml")), ids=str)
+def test_shipped_settings_can_be_read(path):
+    assert path.read_text().startswith(f"# spmtrack train recipes/{path.name}\n")
+    load_yaml(path, TrainConfig)
