@@ -58,7 +58,7 @@ class Range:
         words = {"at least": self.minimum, "at most": self.maximum,
                  "above": self.above, "below": self.below}  # fmt: skip
         limits = [f"{word} {limit:g}" for word, limit in words.items() if limit is not None]
-        return " and ".join(limits) or "finite"
+        return " and ".join(limits) or "a number"
 
 
 def setting(
@@ -95,7 +95,8 @@ def check_setting(name: str, value: Any, allowed: Range | Collection[str] | None
     values = value if isinstance(value, tuple) else (value,)
     if isinstance(allowed, Range):
         wrong = [each for each in values if each is not None and each not in allowed]
-        expected = str(allowed)
+        infinite = wrong and not math.isfinite(wrong[0])
+        expected = f"finite and {allowed}" if infinite else str(allowed)
     elif allowed:
         wrong = [each for each in values if each is not None and each not in allowed]
         expected = f"one of {', '.join(allowed)}"

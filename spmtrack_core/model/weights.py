@@ -158,7 +158,6 @@ def load_checkpoint(
         raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
     if not about:
         stored = from_published(stored, model, path)
-        check_finite(stored, path)
     tensors = in_precision(stored, model, dtype)
     source = None
     if not complete and frozen:

@@ -141,7 +141,7 @@ def reshape(name):
             delete("blocks.2.attn.qkv.k.tmoe.routed_experts.3"),
             r"published\.bin .*missing: blocks\.2\.attn\.qkv\.k\.tmoe\.routed_experts\.3$",
         ),
-        (delete("track_query"), r"published\.bin is no spmtrack-1 checkpoint"),
+        (delete("track_query"), r"published\.bin is neither a spmtrack-1 checkpoint"),
         (
             lambda tensors, _: tensors.update(track_query=torch.zeros(())),
             r"published\.bin: mis-shaped: track_query \(\)",
@@ -152,7 +152,7 @@ def reshape(name):
         ),
         (
             lambda tensors, _: tensors.update(expert_alpha=torch.tensor(0.0)),
-            r"published\.bin has settings .*alpha must be finite and > 0",
+            r"published\.bin has settings .*alpha must be above 0",
         ),
         (
             lambda tensors, _: tensors["query_embed"].fill_(torch.nan),
@@ -305,7 +305,7 @@ def test_adapters_go_on_the_trunk_of_a_full_checkpoint(tmp_path):
     other = trunk_part("default")
     other["norm.weight"] = other["norm.weight"] + 0.1
     torch.save(other, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"adapters\.safetensors was made on another trunk than"):
+    with pytest.raises(ValueError, match=r"adapters\.safetensors was trained on another trunk than"):
         load_checkpoint(adapters, tmp_path / "other.pth")
     frozen = read_trunk(model, config, full)
     assert set(frozen) == set(model.state_dict()) - trainable_names(model)

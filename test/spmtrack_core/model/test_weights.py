@@ -53,7 +53,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, tiny_chec
         (lambda data: b"<!doctype html>" + data, "neither a safetensors file nor one of torch"),
         (lambda data: b"\x80\x04nonsense" * 9, "not a complete torch file"),
         (lambda data: b"PK\x03\x04" + data, "not a complete torch file"),
-        (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is no spmtrack-1 checkpoint"),
+        (lambda data: data.replace(b"spmtrack-1", b"spmtrack-9"), "is neither a spmtrack-1 checkpoint"),
         (lambda data: data.replace(b'\\"rank\\"', b'\\"renk\\"'), "unknown key 'renk'"),
     ],
     ids=["truncated", "empty", "web page", "pickle", "zip", "another format", "unknown setting"],
@@ -68,7 +68,7 @@ def test_a_broken_file_is_named(tmp_path, tiny_checkpoint, damage, match):
 
 def test_a_foreign_safetensors_file_and_a_missing_one_are_named(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match=r"foreign\.safetensors is no"):
+    with pytest.raises(ValueError, match=r"foreign\.safetensors is neither"):
         load_checkpoint(tmp_path / "foreign.safetensors")
     with pytest.raises(FileNotFoundError, match="absent"):
         load_checkpoint(tmp_path / "absent.safetensors")
@@ -92,7 +92,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
     [
         ([torch.zeros(1)], "holds a list, not tensors by name"),
         ({"track_query": "text"}, "holds a str at track_query, not a tensor"),
-        ({"pos_embed": torch.zeros(1)}, "is no spmtrack-1 checkpoint of this package nor"),
+        ({"pos_embed": torch.zeros(1)}, "is neither a spmtrack-1 checkpoint nor"),
     ],
 )
 def test_a_torch_file_of_something_else_is_named(tmp_path, content, match):
