@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,25 +36,30 @@ def read_text(path: str | Path) -> str:
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """Raise unless ``path`` can be written without harm to any of the ``inputs``.
 
-    Nothing is written. Raises ``ValueError`` where ``path`` is one of the inputs, by whatever
-    link; ``IsADirectoryError`` for a folder; ``PermissionError`` or ``NotADirectoryError`` where
-    the folder above cannot be written to or made.
+    Nothing is left behind. Raises ``ValueError`` where ``path`` is one of the inputs, by whatever
+    link, ``IsADirectoryError`` for a folder and ``OSError`` where no file can be made.
     """
     path = Path(path)
     for each in inputs:
         if _same(path, Path(each)):
             raise ValueError(f"{path} is an input of this run ({each}); choose another output")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    folder = Path(os.path.realpath(path)).parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path} cannot be written: no permission in {folder}")
-    if path.is_file() and not os.access(path, os.W_OK):
-        raise PermissionError(f"{path} is write-protected; choose another output")
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a device or a pipe
+    target = Path(os.path.realpath(path))
+    made = [folder for folder in target.parents if not os.path.exists(folder)]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part_of(target).touch()
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part_of(target).unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _same(a: Path, b: Path) -> bool:

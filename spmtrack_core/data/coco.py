@@ -54,7 +54,7 @@ def _read(root: Path, images: Path, annotations: Path) -> Iterator[Clip | str]:
                 continue
             image = note["image_id"]
             name = f"{Path(files[image]).stem}/{number}"
-            box = np.array(note["bbox"], np.float32)  # xywh
+            box = np.array(note["bbox"], np.float64)  # xywh
             if box.shape != (4,) or not np.isfinite(box).all():
                 raise ValueError(f"bbox must be four numbers, got {note['bbox']!r}")
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
