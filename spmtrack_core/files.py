@@ -1,21 +1,88 @@
-"""Files that appear only when they are complete."""
+"""Paths and texts from users, and files that appear only when they are complete."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a user wrote; a leading ``~`` is the home folder unless a file is named so."""
+    path = Path(text)
+    if str(path).startswith("~") and not os.path.lexists(path):
+        return Path(os.path.expanduser(path))  # leaves a user that does not exist as it stands
+    return path
+
+
+def read_text(path: str | Path) -> str:
+    """A text file of UTF-8, or of UTF-16 with its byte order mark; no mark is left in the text.
+
+    Bytes that are no text come as U+FFFD. Raises ``OSError`` where the file cannot be read.
+    """
+    content = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding, errors="replace")
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise unless ``path`` can be written without harm to any of the ``inputs``.
+
+    Nothing is left behind. Raises ``ValueError`` where ``path`` is one of the inputs, by whatever
+    link, ``IsADirectoryError`` for a folder and ``OSError`` where no file can be made.
+    """
+    path = Path(path)
+    for each in inputs:
+        if _same(path, Path(each)):
+            raise ValueError(f"{path} is an input of this run ({each}); choose another output")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a device or a pipe
+    target = Path(os.path.realpath(path))
+    made = [folder for folder in target.parents if not os.path.exists(folder)]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part_of(target).touch()
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part_of(target).unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _same(a: Path, b: Path) -> bool:
+    try:
+        return os.path.samefile(a, b)
+    except OSError:  # one of them does not exist
+        return os.path.realpath(a) == os.path.realpath(b)
 
 
 def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make the file under another name; it takes the place of ``path`` at the end.
 
-    Makes the folders above. If ``write`` fails, an old ``path`` stays and nothing else is left.
-    Raises ``OSError`` where ``path`` cannot be written.
+    Makes the folders above. A link stays a link: the file that it points to is replaced. A device
+    or a pipe, such as ``/dev/stdout``, is written to as it is. If ``write`` fails, an old ``path``
+    stays and nothing else is left. Raises ``OSError`` where ``path`` cannot be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        write(path)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
+    beside = part_of(path)
     try:
         write(beside)
         umask = os.umask(0o077)  # some writers make files that only their owner can read
@@ -24,3 +91,8 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where the file is written until it is complete: hidden, in the same folder."""
+    return path.with_name(f".{path.name}.part")

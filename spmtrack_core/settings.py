@@ -108,6 +108,10 @@ def check_setting(name: str, value: Any, allowed: Range | Collection[str] | None
         raise ValueError(f"{name} must be {expected}; got {wrong[0]!r}")
 
 
+# PyYAML lets errors of Python through for malformed tags, dates and nesting
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
+
 def load_yaml(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
     """Read ``path`` into the dataclass ``cls``; ``overrides`` are ``key=value``, dotted if nested.
 
@@ -121,7 +125,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """Keys and values of ``path`` with ``overrides``, for ``from_dict``; errors as above."""
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold keys and values; got {type(tree).__name__}")
@@ -146,7 +150,7 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> None:
                 raise ValueError(f"override {text!r}: {parent} holds no keys")
         try:
             node[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except _NOT_YAML:
             raise ValueError(f"override {text!r} has a value that is not YAML") from None
 
 

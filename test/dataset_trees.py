@@ -23,9 +23,9 @@ def text(path, *lines):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def video(path, count):
+def video(path, count, codec="libx264"):
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index in range(count):
             image = np.full((48, 64, 3), 10 * index + 5, np.uint8)

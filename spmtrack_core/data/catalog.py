@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from spmtrack_core.data import coco, folder, got10k, lasot, mot, trackingnet, va
 from spmtrack_core.data.clips import Clip, Entry, visible
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import read_text, write_beside
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 
 READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
@@ -130,7 +130,7 @@ def _excluded(config: DatasetConfig) -> set[str]:
     path = Path(config.exclude).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path} (exclude of dataset {config.name})")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return {line.partition("#")[0].strip() for line in lines} - {""}
 
 
@@ -172,8 +172,10 @@ def _read(root: Path, entry: Entry, excluded: set[str]) -> tuple[list[Clip], lis
     skipped: list[str] = []
     left_out = 0
     try:
-        found: Iterable[Clip] = entry.read()
-        for clip in found:
+        for clip in entry.read():
+            if isinstance(clip, str):
+                skipped.append(clip)
+                continue
             if clip.name in excluded:
                 left_out += 1
                 continue

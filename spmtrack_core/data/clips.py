@@ -16,7 +16,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from spmtrack_core.data.sequence import image_paths
+from spmtrack_core.data.decoding import decode, video_stream
+from spmtrack_core.data.images import image_paths
+from spmtrack_core.files import read_text
 from spmtrack_core.geometry.boxes import Boxes
 
 
@@ -57,8 +59,10 @@ class Entry:
     name: str
     watched: tuple[Path, ...]
     """Files and folders that change when what is read does."""
-    read: Callable[[], Iterable[Clip]]
-    """Raises ``ValueError`` or ``OSError`` saying what is wrong with this part."""
+    read: Callable[[], Iterable[Clip | str]]
+    """Its clips, and a text for each piece of it that is left out, with the reason.
+
+    Raises ``ValueError`` or ``OSError`` saying what is wrong with all of it."""
 
 
 def visible(boxes_xywh: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -99,7 +103,7 @@ def read_flags(path: Path, length: int) -> NDArray[np.int64]:
 
     Raises ``ValueError`` naming the file for anything else or another number of them.
     """
-    words = re.split(r"[,\s]+", path.read_text(encoding="utf-8", errors="replace").strip())
+    words = re.split(r"[,\s]+", read_text(path).strip())
     try:
         flags = np.array([int(word) for word in words], np.int64)
     except ValueError:
@@ -126,13 +130,11 @@ def video_times(path: Path, frames: int) -> tuple[int, ...]:
     """
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no video stream")
-            packets = container.demux(video=0)
+            packets = container.demux(video_stream(container, str(path)))
             times = [p.pts for p in packets if p.size and not p.is_discard]
         if len(times) != frames or None in times:
             with av.open(str(path)) as container:
-                times = [frame.pts for frame in container.decode(video=0)]
+                times = [frame.pts for frame in decode(container, str(path), warn=False)]
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from None
     if None in times:

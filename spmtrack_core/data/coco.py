@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spmtrack_core.data.clips import Clip, Entry, Track
+from spmtrack_core.files import read_text
 
 MIN_SIDE = 10.0  # px; below, there is nothing to learn an appearance from
 
@@ -34,23 +35,35 @@ def find(root: Path, split: str) -> list[Entry]:
     return [Entry(annotations.stem, (annotations, images), read)]
 
 
-def _read(root: Path, images: Path, annotations: Path) -> Iterator[Clip]:
-    """One clip for every image with objects; crowds and objects below ``MIN_SIDE`` left out."""
-    with open(annotations, encoding="utf-8") as file:
-        content = json.load(file, object_hook=_without_outline)
-    folder = images.relative_to(root).as_posix()
+def _read(root: Path, images: Path, annotations: Path) -> Iterator[Clip | str]:
+    """One clip for every image with objects; crowds and objects below ``MIN_SIDE`` left out.
+
+    An annotation that is broken is left out and named by its id.
+    """
     try:
-        files = {image["id"]: image["file_name"] for image in content["images"]}
-        tracks: dict[int, list[Track]] = {}
-        for note in content.pop("annotations"):
-            box = note["bbox"]  # xywh
-            if not note.get("iscrowd") and min(box[2:]) >= MIN_SIDE:
-                image = note["image_id"]
-                name = f"{Path(files[image]).stem}/{note['id']}"
-                tracks.setdefault(image, []).append(Track(name, np.array([box], np.float32)))
-    except (KeyError, TypeError) as error:
+        content = json.loads(read_text(annotations), object_hook=_without_outline)
+        files = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        notes = list(content.pop("annotations"))
+    except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"{annotations} is no COCO annotation file: {error!r}") from None
-    for image in sorted(tracks):
+    tracks: dict[int | str, list[Track]] = {}
+    for index, note in enumerate(notes):
+        number = note.get("id", f"at {index}") if isinstance(note, dict) else f"at {index}"
+        try:
+            if note.get("iscrowd"):
+                continue
+            image = note["image_id"]
+            name = f"{Path(files[image]).stem}/{number}"
+            box = np.array(note["bbox"], np.float64)  # xywh
+            if box.shape != (4,) or not np.isfinite(box).all():
+                raise ValueError(f"bbox must be four numbers, got {note['bbox']!r}")
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            yield f"annotation {number}: {error if type(error) is ValueError else repr(error)}"
+            continue
+        if min(box[2:]) >= MIN_SIDE:
+            tracks.setdefault(image, []).append(Track(name, box[None]))
+    folder = images.relative_to(root).as_posix()
+    for image in sorted(tracks, key=lambda image: (isinstance(image, str), image)):
         file = files[image]
         yield Clip(Path(file).stem, folder, 1, tracks[image], files=(file,))
 

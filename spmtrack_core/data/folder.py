@@ -1,38 +1,76 @@
-"""Videos of your own: folders of images or video files, with boxes beside the frames."""
+"""Videos of your own, and benchmarks in their layouts: frames with boxes beside them."""
 
 from __future__ import annotations
 
 import mimetypes
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from spmtrack_core.data.clips import Clip, Entry, Track, listed_clip, video_times
-from spmtrack_core.data.sequence import GROUNDTRUTH, IMAGE_SUFFIXES, read_boxes
+from spmtrack_core.data.images import IMAGE_SUFFIXES, has_images
+from spmtrack_core.data.sequence import (
+    GROUNDTRUTH,
+    boxes_of,
+    images_of,
+    looks_like,
+    read_boxes,
+)
+
+DEPTH = 3
+"""Folders between the root and a sequence: VOT's ``sequences``, a split, LaSOT's class."""
 
 
 def find(root: Path, split: str = "") -> list[Entry]:
-    """Every folder in ``root``, and every video file; ``root`` itself may be such a folder.
+    """Every sequence under ``root``, which may be one itself.
 
-    A folder holds images or one video, and ``groundtruth.txt``; a video file ``a.mp4`` has its
-    boxes in ``a.txt``. Raises ``ValueError`` for a root that holds none.
+    A sequence is a folder of images or one video with a file of boxes (``boxes_of``), or a video
+    file ``a.mp4`` with its boxes in ``a.txt``. Raises ``ValueError`` for a root that holds none.
     """
-    if (root / GROUNDTRUTH).is_file():
-        entries = [_entry(root, root)]
-    else:
-        paths = sorted(path for path in root.iterdir() if path.name[0] != ".")
-        entries = [_entry(root, path) for path in paths if path.is_dir() or _is_video(path)]
-    if not entries:
-        raise ValueError(
-            f"{root} holds no clips: expected <clip>/ with images or a video and {GROUNDTRUTH}, "
-            "or <clip>.mp4 and <clip>.txt"
-        )
+    entries = []
+    for name, path in _named(root):
+        boxes = _boxes_file(path)
+        watched = (boxes, images_of(path) if path.is_dir() else path)
+        entries.append(Entry(name, watched, partial(_read, root, path, boxes, name)))
     return entries
 
 
-def _entry(root: Path, path: Path) -> Entry:
-    boxes = path / GROUNDTRUTH if path.is_dir() else path.with_suffix(".txt")
-    name = path.resolve().name if path == root else path.name
-    return Entry(name, (boxes, path), partial(_read, root, path, boxes, name))
+def _named(root: Path) -> list[tuple[str, Path]]:
+    """Every sequence with a name of its own."""
+    paths = list(_sequences(root, DEPTH))
+    if not paths:
+        known = looks_like(root)
+        raise ValueError(
+            f"{root} holds no clips: expected <clip>/ with images or a video and {GROUNDTRUTH}, "
+            "or <clip>.mp4 and <clip>.txt" + (f"; this looks like {known}" if known else "")
+        )
+    times = Counter(path.name for path in paths)
+    named = []
+    for path in paths:
+        name = path.resolve().name if path == root else path.name
+        if times[name] > 1:  # results are kept by name
+            name = path.relative_to(root).as_posix().replace("/", "-")
+        named.append((name, path))
+    return named
+
+
+def _sequences(folder: Path, depth: int) -> Iterator[Path]:
+    """The folders and video files that are sequences, by name."""
+    if boxes_of(folder) is not None or (depth < DEPTH and has_images(images_of(folder))):
+        yield folder
+    elif depth:
+        for path in sorted(path for path in folder.iterdir() if path.name[0] != "."):
+            if path.is_dir():
+                yield from _sequences(path, depth - 1)
+            elif _is_video(path):
+                yield path
+
+
+def _boxes_file(path: Path) -> Path:
+    if path.is_dir():
+        return boxes_of(path) or path / GROUNDTRUTH
+    return path.with_suffix(".txt")
 
 
 def _is_video(path: Path) -> bool:
@@ -45,17 +83,23 @@ def _is_video(path: Path) -> bool:
     return other and path.is_file() and path.with_suffix(".txt").is_file()
 
 
+def _video_of(path: Path) -> Path | None:
+    """The video of a sequence, ``None`` for one of images; ``ValueError`` for several videos."""
+    videos = [path]
+    if path.is_dir():
+        videos = sorted(file for file in path.iterdir() if _is_video(file))
+    if len(videos) > 1:
+        raise ValueError(f"{path} holds {len(videos)} videos, expected one")
+    return videos[0] if videos else None
+
+
 def _read(root: Path, path: Path, boxes: Path, name: str) -> list[Clip]:
     if not boxes.is_file():
         raise FileNotFoundError(f"no boxes at {boxes}")
     boxes_xywh = read_boxes(boxes)
-    videos = [path]
-    if path.is_dir():
-        videos = sorted(file for file in path.iterdir() if _is_video(file))
-    if not videos:
-        return [listed_clip(name, root, path, boxes_xywh)]
-    if len(videos) > 1:
-        raise ValueError(f"{path} holds {len(videos)} videos, expected one")
-    times = video_times(videos[0], len(boxes_xywh))
-    relative = videos[0].relative_to(root).as_posix()
+    video = _video_of(path)
+    if video is None:
+        return [listed_clip(name, root, images_of(path), boxes_xywh)]
+    times = video_times(video, len(boxes_xywh))
+    relative = video.relative_to(root).as_posix()
     return [Clip(name, relative, len(times), [Track(name, boxes_xywh)], times=times)]

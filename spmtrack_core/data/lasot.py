@@ -9,6 +9,7 @@ import numpy as np
 
 from spmtrack_core.data.clips import Clip, Entry, numbered_clip, read_flags
 from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes
+from spmtrack_core.files import read_text
 
 LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
 FLAGS = ("full_occlusion.txt", "out_of_view.txt")  # 1: the target cannot be seen
@@ -28,7 +29,7 @@ def find(root: Path, split: str) -> list[Entry]:
             f"no {names_file}, which names the sequences of this split, one a line; it comes with "
             f"LaSOT and belongs beside the folders <class>/<class>-<n>/{GROUNDTRUTH}"
         )
-    names = names_file.read_text(encoding="utf-8").split()
+    names = read_text(names_file).split()
     # <class>/<class>-<n>, or all sequences in one folder
     folders = [
         nested if (nested := root / name.rpartition("-")[0] / name).is_dir() else root / name

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from spmtrack_core.data.clips import Clip, Entry, Track, folders_in
-from spmtrack_core.data.sequence import image_paths
+from spmtrack_core.data.images import image_paths
+from spmtrack_core.files import read_text
 
 PEDESTRIAN = 1
 
@@ -35,13 +36,15 @@ def find(root: Path, split: str) -> list[Entry]:
 
 def _read(root: Path, folder: Path) -> list[Clip]:
     """One track for every id; absent where it has no row, or nothing of it is visible."""
-    info = configparser.ConfigParser()
-    info.read(folder / "seqinfo.ini", encoding="utf-8")
+    info = configparser.ConfigParser(interpolation=None, strict=False)
     try:
+        info.read_string(read_text(folder / "seqinfo.ini"))
         length = info.getint("Sequence", "seqLength")
         images = folder / info.get("Sequence", "imDir", fallback="img1")
-    except configparser.Error as error:
+    except (configparser.Error, ValueError) as error:
         raise ValueError(f"{folder / 'seqinfo.ini'}: {error}") from None
+    if not images.is_dir():
+        raise FileNotFoundError(f"no folder of images at {images}")
     files = tuple(path.name for path in image_paths(images))
     if not files or len(files) != length or Path(files[-1]).stem.lstrip("0") != str(length):
         raise ValueError(
@@ -51,9 +54,12 @@ def _read(root: Path, folder: Path) -> list[Clip]:
     truth = folder / "gt" / "gt.txt"
     try:
         # frame, id, x, y, w, h, considered, class, and in most also visibility in 0..1
-        rows = np.loadtxt(truth, delimiter=",", ndmin=2)
+        lines = [line for line in read_text(truth).splitlines() if line.strip()]
+        rows = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, 9))
     except ValueError as error:
         raise ValueError(f"{truth}: {error}") from None
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{truth} has a number that is not finite")
     if rows.shape[1] < 8:
         raise ValueError(f"{truth} must have at least 8 columns; got {rows.shape[1]}")
     rows = rows[(rows[:, 6] == 1) & (rows[:, 7] == PEDESTRIAN)]

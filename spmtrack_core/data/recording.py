@@ -13,24 +13,28 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import part_of, write_beside
 from spmtrack_core.geometry.image import Image
+
+TICK = Fraction(1, 60_000)
+"""Seconds between two possible times of a frame; MPEG-4 allows no less than 1 / 65535."""
 
 
 class VideoRecorder:
-    """Writes RGB frames of one size to an mp4 file; use as a context manager.
+    """Writes RGB frames to an mp4 file; use as a context manager.
 
-    The file appears when the block ends well; nothing stays behind when it does not. Raises
-    ``ValueError`` for a path that does not end in ``.mp4``, ``IsADirectoryError`` for a folder.
+    All frames get the size of the first. The file appears when the block ends well; nothing stays
+    behind when it does not. Raises ``ValueError`` for a path that does not end in ``.mp4``,
+    ``IsADirectoryError`` for a folder and ``OSError`` where nothing can be written.
     """
 
     def __init__(self, path: str | Path, fps: float = 30.0) -> None:
-        self.path = Path(path)
-        if self.path.is_dir():
+        if Path(path).is_dir():
             raise IsADirectoryError(f"{path} is a folder; the video needs the name of a file")
-        if self.path.suffix.lower() != ".mp4":
+        if Path(path).suffix.lower() != ".mp4":
             raise ValueError(f"a video is written as .mp4; got {path}")
-        self._beside = self.path.with_name(f".{self.path.name}.part.mp4")
+        self.path = Path(os.path.realpath(path))
+        self._beside = part_of(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._beside), "w", format="mp4")
         codec = "h264" if "libx264" in av.codecs_available else "mpeg4"
@@ -38,18 +42,29 @@ class VideoRecorder:
             codec, rate=Fraction(fps).limit_denominator(1001)
         )
         self._stream.pix_fmt = "yuv420p"
-        self._started = False
+        self._stream.codec_context.time_base = TICK
+        self._step = round(1 / (fps * TICK))
+        self._last = -self._step  # ticks
 
-    def write(self, frame: Image) -> None:
-        """Append one frame; sides that are odd lose their last row or column."""
-        height, width = (side - side % 2 for side in frame.shape[:2])
-        if not height or not width:
+    def write(self, frame: Image, time: float | None = None) -> None:
+        """Append one frame, shown at ``time`` s after the first or one period after the last.
+
+        Sides that are odd lose their last row or column. A frame of another size than the first is
+        scaled to fit into it, with black borders.
+        """
+        even = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+        if not even.size:
             raise ValueError(f"a video needs frames of 2 x 2 pixels or more; got {frame.shape}")
-        if not self._started:
-            self._stream.width, self._stream.height = width, height
-            self._started = True
-        even = np.ascontiguousarray(frame[:height, :width])
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")):
+        if self._last < 0:
+            self._stream.height, self._stream.width = even.shape[:2]
+        size = self._stream.height, self._stream.width
+        if even.shape[:2] != size:
+            even = _fitted(even, size)
+        ticks = self._last + self._step if time is None else round(time / TICK)
+        self._last = max(ticks, self._last + 1)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        picture.pts, picture.time_base = self._last, TICK
+        for packet in self._stream.encode(picture):
             self._container.mux(packet)
 
     def __enter__(self) -> VideoRecorder:
@@ -61,15 +76,28 @@ class VideoRecorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        complete = kind is None and self._last >= 0
         try:
-            if kind is None and self._started:
+            if complete:
                 for packet in self._stream.encode():
                     self._container.mux(packet)
             self._container.close()
-            if kind is None and self._started:
+            if complete:
                 os.replace(self._beside, self.path)
         finally:
             self._beside.unlink(missing_ok=True)
+
+
+def _fitted(image: Image, size_hw: tuple[int, int]) -> Image:
+    """Scaled to fit into (height, width), in the middle, with black borders."""
+    scale = min(size_hw[0] / image.shape[0], size_hw[1] / image.shape[1])
+    h, w = (max(1, round(side * scale)) for side in image.shape[:2])
+    top, left = (size_hw[0] - h) // 2, (size_hw[1] - w) // 2
+    fitted = np.zeros((*size_hw, 3), np.uint8)
+    fitted[top : top + h, left : left + w] = cv2.resize(
+        image, (w, h), interpolation=cv2.INTER_AREA
+    )
+    return fitted
 
 
 def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -> Image:

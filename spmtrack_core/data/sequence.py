@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from spmtrack_core.data.images import (
+    IMAGE_SUFFIXES,
+    has_images,
+    image_levels,
+    image_paths,
+    read_pixels,
+    to_image,
+)
+from spmtrack_core.files import read_text
 from spmtrack_core.geometry.boxes import Boxes
-from spmtrack_core.geometry.image import Image, read_image
+from spmtrack_core.geometry.image import Image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 GROUNDTRUTH = "groundtruth.txt"
+BOX_FILES = (GROUNDTRUTH, "Groundtruth.txt", "groundtruth_rect.txt")
+"""What benchmarks call the boxes of a sequence."""
+IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames", "rgb", "img1")
+"""What they call the folder of its images, where these do not lie beside the boxes."""
+TimedFrames = Iterator[tuple[Image, float | None]]
 
 
 @dataclass(frozen=True)
 class FrameSequence:
-    """RGB uint8 frames (H, W, 3) of one size. Iterating again starts again, cameras excepted."""
+    """RGB uint8 frames (H, W, 3). Iterating again starts again, live sources excepted.
+
+    All frames of a folder have one size; a video may change its size.
+    """
 
     name: str
     open: Callable[[], Iterator[Image]] = field(repr=False)
@@ -28,80 +44,123 @@ class FrameSequence:
     fps: float | None = None
     """Frames per second of the source, where it has any."""
     boxes_xywh: Boxes | None = field(default=None, repr=False)
-    """(N, 4) box of the target in every frame, NaN where it is absent; None if unknown."""
+    """(N, 4) box of the target in every frame, NaN where it is absent; (1, 4) where only the box
+    of the first frame is known; None if unknown."""
+    open_timed: Callable[[], TimedFrames] | None = field(default=None, repr=False)
+    """As ``open``, with the time of each frame in s; None where frames have no times."""
 
     def __iter__(self) -> Iterator[Image]:
         return self.open()
 
+    def timed(self) -> TimedFrames:
+        """The frames, each with its time in s from the first one; None where it has none."""
+        if self.open_timed is None:
+            return ((frame, None) for frame in self.open())
+        return self.open_timed()
 
-def image_folder(folder: str | Path) -> FrameSequence:
+
+def image_folder(folder: str | Path, with_boxes: bool = True) -> FrameSequence:
     """The images of a folder in natural order (``2.jpg`` before ``10.jpg``), as one sequence.
 
-    A ``groundtruth.txt`` beside them gives the boxes. Raises ``FileNotFoundError`` without the
-    folder, ``ValueError`` for one without images or with boxes that do not fit them; while
-    reading, ``ValueError`` names an image that is broken or of another size than the first.
+    The images may lie in a sub-folder of ``IMAGE_FOLDERS``. A file of ``BOX_FILES`` gives the
+    boxes, of every frame or of the first one alone, unless they are not wanted. Raises
+    ``FileNotFoundError`` without the folder, ``ValueError`` for one without images or with boxes
+    that do not fit them; while reading, as ``read_frames``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    paths = image_paths(folder)
+    paths = image_paths(images_of(folder))
     if not paths:
-        raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        known = looks_like(folder)
+        cure = f"; this looks like {known}: expected the folder of one sequence" if known else ""
+        raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}){cure}")
     boxes = None
-    if (folder / GROUNDTRUTH).is_file():
-        boxes = read_boxes(folder / GROUNDTRUTH)
-        if len(boxes) != len(paths):
+    path = boxes_of(folder)
+    if with_boxes and path is not None:
+        boxes = read_boxes(path)
+        if len(boxes) not in (1, len(paths)):
             raise ValueError(f"{folder} has {len(paths)} images and {len(boxes)} boxes")
-
-    def frames() -> Iterator[Image]:
-        first: tuple[int, ...] | None = None
-        for path in paths:
-            image = read_image(path)
-            first = first or image.shape
-            if image.shape != first:
-                raise ValueError(
-                    f"{path} is {image.shape[1]} x {image.shape[0]} pixels, "
-                    f"the frames before it {first[1]} x {first[0]}"
-                )
-            yield image
-
-    return FrameSequence(folder.resolve().name, frames, len(paths), None, boxes)
+    name = folder.resolve().name
+    return FrameSequence(name, lambda: read_frames(paths), len(paths), None, boxes)
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order.
+def read_frames(paths: Iterable[Path]) -> Iterator[Image]:
+    """The images, one after the other; 16-bit and float images by the levels of the first.
 
-    Hidden files are left out: they are what macOS and unfinished writes leave beside images.
+    Raises ``ValueError`` or ``FileNotFoundError`` naming an image that cannot be read, or is of
+    another size or type than the first.
     """
-    return sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        ),
-        key=lambda path: [
-            (int(part), "") if part.isdecimal() else (-1, part)
-            for part in re.split(r"(\d+)", path.name)
-        ],
-    )
+    levels, expected = (0.0, 255.0), ""
+    for path in paths:
+        pixels = read_pixels(path)
+        kind = f"{pixels.shape[1]} x {pixels.shape[0]} pixels of {pixels.dtype}"
+        if not expected:
+            levels, expected = image_levels(pixels), kind
+        if kind != expected:
+            raise ValueError(f"{path} has {kind}, the frames before it {expected}")
+        yield to_image(pixels, levels)
+
+
+def images_of(folder: Path) -> Path:
+    """Where the images of a sequence lie: in its folder or a sub-folder of ``IMAGE_FOLDERS``."""
+    if has_images(folder):
+        return folder
+    below = (folder / name for name in IMAGE_FOLDERS)
+    return next((path for path in below if path.is_dir() and has_images(path)), folder)
+
+
+def boxes_of(folder: Path) -> Path | None:
+    """The file with the boxes of a sequence; None where there is none."""
+    return next((folder / name for name in BOX_FILES if (folder / name).is_file()), None)
+
+
+_LAYOUTS = {
+    "LaSOT": ("full_occlusion.txt", "*/full_occlusion.txt", "*/*/full_occlusion.txt"),
+    "GOT-10k": ("train/GOT-10k_*", "val/GOT-10k_*", "test/GOT-10k_*", "GOT-10k_*"),
+    "TrackingNet": ("TRAIN_*/anno", "TEST/anno"),
+    "VastTrack": ("*/*/Groundtruth.txt", "*/*/*/Groundtruth.txt"),
+    "COCO": ("annotations/instances_*.json",),
+    "MOT": ("*/gt/gt.txt", "*/*/gt/gt.txt"),
+    "UAV123": ("anno/UAV123", "data_seq/UAV123"),
+    "OTB": ("*/groundtruth_rect*.txt",),
+    "VOT": ("*/color", "sequences/*/color"),
+}
+
+
+def looks_like(root: Path) -> str | None:
+    """The dataset that a folder seems to be the root of; None where no layout fits."""
+    for name, patterns in _LAYOUTS.items():
+        if any(next(root.glob(pattern), None) for pattern in patterns):
+            return name
+    return None
 
 
 def read_boxes(path: str | Path) -> Boxes:
-    """(N, 4) from a text file of one ``x,y,w,h`` a line; commas, tabs or blanks, ``nan`` = absent.
+    """(N, 4) from a text file of one ``x,y,w,h`` a line; ``nan`` for a target that is absent.
 
-    Raises ``ValueError`` naming file and line for anything but four numbers.
+    Commas, semicolons, tabs and blanks separate. A line of eight numbers is a polygon of four
+    corners (VOT), of which the axis-aligned bounds are taken. Raises ``ValueError`` naming file
+    and line for anything else.
     """
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
     boxes = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = re.split(r"[,;\s]+", line.strip(",; \t"))
+        if words == [""]:
             continue
         try:
-            box = [float(value) for value in re.split(r"[,\s]+", line.strip())]
+            box = [float(word) for word in words]
         except ValueError:
             box = []
+        if len(box) == 8:
+            corners = np.reshape(box, (4, 2))
+            low = corners.min(0)
+            box = [*low, *(corners.max(0) - low)]
         if len(box) != 4:
-            raise ValueError(f"{path}, line {number}: expected x,y,w,h; got {line.strip()!r}")
+            raise ValueError(
+                f"{path}, line {number}: expected x,y,w,h or the eight numbers of a polygon; "
+                f"got {line.strip()[:60]!r}"
+            )
         boxes.append(box)
     if not boxes:
         raise ValueError(f"{path} holds no boxes")

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spmtrack_core.data.clips import Clip, visible
+from spmtrack_core.data.decoding import upright, video_stream
+from spmtrack_core.data.images import image_levels, read_image, read_pixels, to_image
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.data.video import open_frames, upright
+from spmtrack_core.data.video import video_file
 from spmtrack_core.geometry.boxes import Boxes
-from spmtrack_core.geometry.image import Image, read_image
+from spmtrack_core.geometry.image import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +120,10 @@ class Tracks:
         if not 0 <= frame < length:
             raise ValueError(f"track {self.names[i]} has {length} frames; got frame {frame}")
         clip = int(self.clips[i])
-        path = self.paths[clip]
         times = _part(self.times, self.time_ends, clip)
         if len(times):
-            return read_video_frame(Path(self.root, path), int(times[start + frame]))
-        file_start = int(self.file_ends[clip - 1]) if clip else 0
-        if file_start < self.file_ends[clip]:
-            return read_image(Path(self.root, path, self.files[file_start + start + frame]))
-        return read_image(Path(self.root, path % (int(self.firsts[clip]) + start + frame)))
+            return read_video_frame(Path(self.root, self.paths[clip]), int(times[start + frame]))
+        return read_image(self._image(i, frame))
 
     def sequence(self, i: int) -> FrameSequence:
         """Track ``i`` as a sequence: all its frames in order, and its boxes."""
@@ -134,12 +132,24 @@ class Tracks:
         def frames() -> Iterator[Image]:
             clip, start = int(self.clips[i]), int(self.starts[i])
             if len(_part(self.times, self.time_ends, clip)):  # in one go: no seeking
-                video = open_frames(str(Path(self.root, self.paths[clip])))
+                video = video_file(Path(self.root, self.paths[clip]))
                 yield from itertools.islice(video, start, start + len(boxes))
             else:
-                yield from (self.read(i, frame) for frame in range(len(boxes)))
+                levels = None  # of the first frame, for all
+                for frame in range(len(boxes)):
+                    pixels = read_pixels(self._image(i, frame))
+                    levels = levels or image_levels(pixels)
+                    yield to_image(pixels, levels)
 
         return FrameSequence(self.track_name(i), frames, len(boxes), None, boxes)
+
+    def _image(self, i: int, frame: int) -> Path:
+        """The file of a frame in a clip of images."""
+        clip, index = int(self.clips[i]), int(self.starts[i]) + frame
+        path, file_start = self.paths[clip], int(self.file_ends[clip - 1]) if clip else 0
+        if file_start < self.file_ends[clip]:
+            return Path(self.root, path, self.files[file_start + index])
+        return Path(self.root, path % (int(self.firsts[clip]) + index))
 
     def _length(self, i: int) -> int:
         return int(self.box_ends[i] - (self.box_ends[i - 1] if i else 0))
@@ -195,7 +205,7 @@ def read_video_frame(path: Path, time: int) -> Image:
         raise FileNotFoundError(f"no video at {path}")
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container, str(path))
             container.seek(time, stream=stream)
             for frame in container.decode(stream):
                 if frame.pts == time:
@@ -204,10 +214,10 @@ def read_video_frame(path: Path, time: int) -> Image:
                     break
         # some containers land behind the time asked for; then all from the beginning
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
+            for frame in container.decode(video_stream(container, str(path))):
                 if frame.pts == time:
                     return upright(frame)
-    except (av.FFmpegError, IndexError) as error:
+    except av.FFmpegError as error:
         raise ValueError(f"{path} cannot be decoded: {error}") from None
     raise ValueError(f"{path} has no frame at time {time}")
 

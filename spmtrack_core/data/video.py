@@ -1,42 +1,59 @@
-"""Where frames come from: a video file, a folder of images, a camera, or the built-in scene."""
+"""Where frames come from: a video file, a folder of images, a camera, an address, the scene."""
 
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Iterator
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import av
-import cv2
-import numpy as np
 
+from spmtrack_core.data.decoding import decode, reason, upright, video_stream
+from spmtrack_core.data.images import IMAGE_SUFFIXES
+from spmtrack_core.data.live import Connect, NewestFrame
 from spmtrack_core.data.scene import scene
-from spmtrack_core.data.sequence import FrameSequence, image_folder
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.data.sequence import FrameSequence, TimedFrames, image_folder, read_frames
+from spmtrack_core.files import user_path
 
 SYNTHETIC = "synthetic"
+SCHEMES = ("http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
+TIMEOUT = 10.0
+"""Seconds in which an address must answer, and a live source give its next data."""
 
 
-def open_frames(source: str, max_frames: int | None = None) -> FrameSequence:
-    """The frames of ``source``: a path, a camera index such as ``0``, or ``synthetic``.
+def open_frames(
+    source: str | Path, max_frames: int | None = None, with_boxes: bool = True
+) -> FrameSequence:
+    """The frames of ``source``: a path, a camera (``0`` or ``/dev/video0``), an address such as
+    ``rtsp://host/path``, or ``synthetic``.
 
-    Raises ``FileNotFoundError`` for a path that is not there, ``ValueError`` for what is neither
-    video nor images, for a camera that does not answer and for ``max_frames`` below 1.
+    ``with_boxes`` false leaves boxes beside the frames unread. Raises ``FileNotFoundError`` for a
+    path that does not exist, ``ValueError`` for what is neither video nor images, for a camera or
+    an address that cannot be opened and for ``max_frames`` below 1.
     """
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames must be at least 1; got {max_frames}")
-    path = Path(source)
-    if source == SYNTHETIC:
-        sequence = scene()
-    elif path.is_dir():
-        sequence = image_folder(path)
-    elif source.isdecimal() and not path.exists():
-        sequence = _camera(int(source))
-    else:
-        sequence = _video_file(path)
+    sequence = _open(str(source), with_boxes)
     return sequence if max_frames is None else _cut(sequence, max_frames)
+
+
+def _open(source: str, with_boxes: bool) -> FrameSequence:
+    if source == SYNTHETIC:
+        return scene()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        return open_address(source)
+    path = user_path(source)
+    if path.is_dir():
+        return image_folder(path, with_boxes)
+    if source.isdecimal() and not path.exists():
+        return open_camera(Path(f"/dev/video{source}"))
+    if path.is_char_device():
+        return open_camera(path)
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return FrameSequence(path.stem, lambda: read_frames([path]), 1)
+    return video_file(path)
 
 
 def _cut(sequence: FrameSequence, frames: int) -> FrameSequence:
@@ -45,61 +62,94 @@ def _cut(sequence: FrameSequence, frames: int) -> FrameSequence:
     return replace(
         sequence,
         open=lambda: itertools.islice(sequence.open(), frames),
+        open_timed=lambda: itertools.islice(sequence.timed(), frames),
         length=None if sequence.length is None else min(sequence.length, frames),
         boxes_xywh=None if boxes is None else boxes[:frames],
     )
 
 
-def _video_file(path: Path) -> FrameSequence:
+def video_file(path: Path) -> FrameSequence:
+    """The frames of a video file; errors as ``open_frames``."""
     if not path.is_file():
-        raise FileNotFoundError(f"no video, folder of images or camera at {path}")
+        link = f"; it is a link to {os.readlink(path)}" if path.is_symlink() else ""
+        raise FileNotFoundError(f"no video, folder of images or camera at {path}{link}")
+    # an absolute path is never taken for an address, whatever colons are in it
+    return _video(path.stem, str(path), lambda: av.open(os.path.abspath(path)))
 
-    def frames() -> Iterator[Image]:
-        try:
-            with av.open(str(path)) as container:
-                container.streams.video[0].thread_type = "AUTO"
-                for frame in container.decode(video=0):
-                    yield upright(frame)
-        except av.FFmpegError as error:
-            raise ValueError(f"{path} cannot be decoded: {error}") from None
+
+def open_address(address: str) -> FrameSequence:
+    """The video at an address: in order to its end if it has one, else the newest frame first.
+
+    Raises ``ValueError`` for another scheme than those of ``SCHEMES`` and without an answer.
+    """
+    scheme = address.partition(":")[0].lower()
+    if scheme not in SCHEMES:
+        raise ValueError(f"{scheme}:// is not one of {', '.join(SCHEMES)}")
+    options = {"rtsp_flags": "prefer_tcp"} if scheme.startswith("rtsp") else {}
+
+    def connect() -> av.container.InputContainer:
+        return av.open(address, options=options, timeout=TIMEOUT)
+
+    shown = re.sub(r"//[^/@]*@", "//", address)  # no passwords in messages
+    try:
+        container = connect()
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ValueError(f"cannot open {shown}: {reason(error)}") from None
+    if (container.duration or 0) > 0 or container.size > 0:
+        container.close()
+        return _video(shown, shown, connect)
+    return _live(shown, container, connect)
+
+
+def open_camera(device: Path) -> FrameSequence:
+    """The newest frames of a camera by its device, such as ``/dev/video0``.
+
+    Raises ``ValueError`` for one that cannot be opened.
+    """
+
+    def connect() -> av.container.InputContainer:
+        return av.open(str(device), format="v4l2", timeout=TIMEOUT)
 
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no video stream")
-            stream = container.streams.video[0]
+        container = connect()
+    except (av.FFmpegError, OSError, ValueError) as error:
+        present = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
+        raise ValueError(
+            f"cannot open camera {device}: {reason(error)}; cameras found: {present or 'none'}"
+        ) from None
+    return _live(device.name, container, connect)
+
+
+def _live(name: str, container: av.container.InputContainer, connect: Connect) -> FrameSequence:
+    stream = video_stream(container, name)
+    fps = float(stream.average_rate) if stream.average_rate else None
+    frames = NewestFrame(name, container, connect)
+    return FrameSequence(
+        name, lambda: (frame for frame, _ in frames), None, fps, None, lambda: iter(frames)
+    )
+
+
+def _video(name: str, shown: str, connect: Connect) -> FrameSequence:
+    """A video that has an end; ``shown`` is what messages call it."""
+
+    def timed() -> TimedFrames:
+        try:
+            with connect() as container:
+                start = None
+                for frame in decode(container, shown):
+                    start = frame.time if start is None else start
+                    known = None not in (frame.time, start)
+                    yield upright(frame), frame.time - start if known else None
+        except av.FFmpegError as error:
+            raise ValueError(f"{shown} cannot be read any further: {reason(error)}") from None
+
+    try:
+        with connect() as container:
+            stream = video_stream(container, shown)
             fps = float(stream.average_rate) if stream.average_rate else None
             length = stream.frames or None
-            if next(container.decode(video=0), None) is None:
-                raise ValueError(f"{path} holds no frame")
+            if next(decode(container, shown, warn=False), None) is None:
+                raise ValueError(f"{shown} holds no frame")
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a video that can be read: {error}") from None
-    return FrameSequence(path.stem, frames, length, fps)
-
-
-def upright(frame: av.VideoFrame) -> Image:
-    """RGB, turned as the file asks for: phones store every video as the sensor lies."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90)  # anticlockwise
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-def _camera(index: int) -> FrameSequence:
-    # OpenCV would print warnings of its own about a camera that is not there
-    absent = sys.platform == "linux" and not Path(f"/dev/video{index}").exists()
-    camera = cv2.VideoCapture() if absent else cv2.VideoCapture(index)
-    if not camera.isOpened():
-        raise ValueError(f"camera {index} does not answer")
-
-    def frames() -> Iterator[Image]:
-        try:
-            while True:
-                there, frame = camera.read()
-                if not there:
-                    return
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        finally:
-            camera.release()
-
-    fps = camera.get(cv2.CAP_PROP_FPS)
-    return FrameSequence(f"camera{index}", frames, None, fps if fps > 0 else None)
+        raise ValueError(f"{shown} is not a video that can be read: {reason(error)}") from None
+    return FrameSequence(name, lambda: (frame for frame, _ in timed()), length, fps, None, timed)

@@ -1,8 +1,6 @@
-"""Images: read, crop, normalize. RGB uint8 (H, W, 3) everywhere; BGR exists at OpenCV alone."""
+"""Images: check, crop, normalize. RGB uint8 (H, W, 3) everywhere; BGR exists at OpenCV alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,18 +14,6 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCALE, SHIFT = 1 / (255 * IMAGENET_STD), IMAGENET_MEAN / IMAGENET_STD
 """(3,) each: ``image * SCALE - SHIFT`` takes 0..255 to ImageNet mean 0 and deviation 1."""
-
-
-def read_image(path: str | Path) -> Image:
-    """RGB uint8 (H, W, 3); ``FileNotFoundError`` without the file, ``ValueError`` if broken."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image at {path}")
-    encoded = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if image is None:
-        raise ValueError(f"{path} is not an image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def check_frame(frame: object) -> Image:

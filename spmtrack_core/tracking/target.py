@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.tracking.references import ReferenceBuffer
+
+ASPECT_TOLERANCE = 0.02
+"""Relative; 854 x 480 and 426 x 240 are rounded versions of one aspect."""
 
 
 @dataclass
@@ -22,3 +26,26 @@ class Target:
     references: ReferenceBuffer
     state_token: Tensor
     """(1, 1, C) target state token of the last frame; zero, which adds nothing, before."""
+    frame_hw: tuple[int, int]
+    """Size of the frames that ``box_xyxy`` is in."""
+    lost_reason: str = ""
+    """Why the target cannot be looked for in the last frame; empty where it was looked for."""
+
+    def rescale(self, frame_hw: tuple[int, int]) -> bool:
+        """Scale the box along with a frame of another size; False where its aspect changed.
+
+        A camera that changes its resolution shows the same picture in another scale. With another
+        aspect it shows another part of the scene, or a stretched one: the box is then nowhere.
+        """
+        if frame_hw != self.frame_hw:
+            (h, w), (old_h, old_w) = frame_hw, self.frame_hw
+            if abs(w * old_h / (h * old_w) - 1) > ASPECT_TOLERANCE:
+                self.lost_reason = (
+                    f"frames changed from {old_w} x {old_h} to {w} x {h} pixels, which is another "
+                    "aspect: the target is lost until they change back or it is started again"
+                )
+                return False
+            self.box_xyxy = self.box_xyxy * np.tile((w / old_w, h / old_h), 2)
+            self.frame_hw = frame_hw
+        self.lost_reason = ""
+        return True

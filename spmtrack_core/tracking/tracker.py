@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
+
+LOG = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -88,7 +91,9 @@ class Tracker:
         with self.engine.stream():
             shapes = self.model.reference_shapes
             references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
-            target = Target(box_xyxy, mean_color(frame), references, self.model.no_state)
+            target = Target(
+                box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]
+            )
             self.engine.set_frame(frame)
             self._add_reference(target, frame.shape[:2])
         return target
@@ -97,14 +102,30 @@ class Tracker:
     def follow(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
         """Find each of ``targets`` in the next frame, as ``update`` does for one.
 
-        The targets come from ``start`` of this tracker. Raises ``ValueError`` for one that
-        is listed twice.
+        The targets come from ``start`` of this tracker. In a frame of another size, a target's box
+        is scaled along with the frame; where the aspect changed as well, the target is LOST, and
+        ``lost_reason`` and a warning tell why. Raises ``ValueError`` for a target that is listed
+        twice.
         """
         frame = check_frame(frame)
-        if not targets:
-            return []
         if len({id(target) for target in targets}) < len(targets):
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
+        frame_hw = frame.shape[:2]
+        before = [target.lost_reason for target in targets]
+        fitting = [target for target in targets if target.rescale(frame_hw)]
+        found = iter(self._locate(frame, fitting) if fitting else ())
+        results = []
+        for target, reason in zip(targets, before, strict=True):
+            if not target.lost_reason:
+                results.append(next(found))
+                continue
+            if target.lost_reason != reason:
+                LOG.warning("%s", target.lost_reason)
+            results.append(TrackResult(_box_in(target, frame_hw), 0.0, TrackState.LOST))
+        return results
+
+    def _locate(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
+        """One pass of the network for targets whose boxes are in the scale of the frame."""
         config, frame_hw = self.config, frame.shape[:2]
         crops = [
             context_crop(
@@ -136,10 +157,8 @@ class Tracker:
                     target.box_xyxy = box_xyxy
                 self._add_reference(target, frame_hw)
                 lost = not good or confidence < config.lost_threshold
-                # the given box may reach beyond the frame, and so may a frame of another size
-                x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
                 state = TrackState.LOST if lost else TrackState.TRACKING
-                results.append(TrackResult((x, y, w, h), confidence, state))
+                results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
         return results
 
     def warm_up(self, targets: int = 1) -> None:
@@ -163,6 +182,12 @@ class Tracker:
             self.model_config.template_grid_hw,
         )  # fmt: skip
         target.references.append(*(part[0] for part in self.engine.encode_reference(crop, mask)))
+
+
+def _box_in(target: Target, frame_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The last good box as x, y, w, h in the frame; the given box may reach beyond it."""
+    x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
+    return x, y, w, h
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:

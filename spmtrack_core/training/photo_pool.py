@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spmtrack_core.data.sequence import image_paths
-from spmtrack_core.geometry.image import read_image
+from spmtrack_core.data.images import image_paths, read_image
 from spmtrack_core.training.config import SyntheticConfig
 
 

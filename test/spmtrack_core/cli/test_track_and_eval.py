@@ -41,7 +41,7 @@ def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpo
         (["track", __file__, "--box", "1", "2", "3", "4"], "not a video"),
         (["track", "synthetic", "--output", "."], "is a folder"),
         (["track", "synthetic", "--output", "a.avi"], "written as .mp4"),
-        (["track", "97", "--box", "1", "2", "3", "4"], "camera 97"),
+        (["track", "97", "--box", "1", "2", "3", "4"], "camera /dev/video97"),
         (["track", "synthetic", "--box", "1", "2", "0", "4"], "no area"),
         (["track", "synthetic", "--box", "1", "2", "-5", "4"], "no area"),
         (["track", "synthetic", "--box", "1", "nan", "3", "4"], "not finite"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,36 @@ def test_coco_images_may_lie_deeper(tmp_path, opened):
     ]
 
 
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ([], r"annotation 99: bbox must be four numbers, got \[\]"),
+        ([1, 2, 3], "annotation 99: bbox must be four numbers"),
+        (None, "annotation 99: bbox must be four numbers"),
+        ([1, 2, "wide", 4], "annotation 99: could not convert"),
+        ([1, 2, float("nan"), 4], "annotation 99: bbox must be four numbers"),
+    ],
+)
+def test_a_broken_annotation_of_coco_is_left_out_by_its_id(tmp_path, opened, box, reason):
+    make_coco(tmp_path / "data")
+    whole = len(opened("coco"))
+    path = tmp_path / "data" / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({"id": 99, "image_id": 9, "bbox": box})
+    path.write_text("\ufeff" + json.dumps(content))  # and with a byte order mark
+    tracks = opened("coco")
+    assert len(tracks) == whole
+    assert any(re.match(reason, line) for line in tracks.skipped), tracks.skipped
+
+
+def test_the_information_of_a_mot_sequence_may_have_a_mark(tmp_path, opened):
+    make_mot(tmp_path / "data")
+    for name in ("seqinfo.ini", "gt/gt.txt"):
+        path = tmp_path / "data/train/MOT17-02-FRCNN" / name
+        path.write_bytes(("\ufeff" + path.read_text().replace("\n", "\r\n")).encode())
+    assert len(opened("mot")) == 2
+
+
 def unlink(path):
     return lambda root: (root / path).unlink()
 
@@ -137,6 +169,11 @@ def swap(path):
             root / "train/GOT-10k_Train_000004/00000009.jpg"), "000004: .* numbers are left out"),
         ("trackingnet", write("TRAIN_2/anno/c_0.txt", "1,2,3,4"), "c_0: .* 12 images for 1 boxes"),
         ("vasttrack", unlink("T-Shirt/T-Shirt-22/groundtruth.txt"), "T-Shirt-22: .*Groundtruth"),
+        ("mot", write("train/MOT17-02-FRCNN/seqinfo.ini", "seqLength=12"),
+         "MOT17-02-FRCNN: .*seqinfo.ini: File contains no section headers"),
+        ("mot", write("train/MOT17-02-FRCNN/seqinfo.ini", "[Sequence]", "seqLength=many"),
+         "MOT17-02-FRCNN: .*seqinfo.ini: invalid literal"),
+        ("mot", unlink("train/MOT17-02-FRCNN/seqinfo.ini"), "MOT17-02-FRCNN: .*seqinfo.ini"),
         ("folder", write("b.txt", "1,2,3,4"), "b.mp4: .* 3 frames for 1 boxes"),
         ("folder", write("b.mp4", "no video"), "b.mp4: .* not a video"),
         ("folder", unlink("b.txt"), "b.mp4: no boxes at .*b.txt"),
@@ -146,10 +183,13 @@ def swap(path):
 )  # fmt: skip
 def test_a_broken_sequence_is_named_and_left_out(tmp_path, opened, name, damage, left_out):
     MAKE[name](tmp_path / "data")
+    if name == "mot":  # one more, for an empty dataset is refused
+        folder = tmp_path / "data" / "train"
+        shutil.copytree(folder / "MOT17-02-FRCNN", folder / "MOT17-04-FRCNN")
     whole = len(opened(name))
     damage(tmp_path / "data")
     tracks = opened(name)  # and the index is not the one of before
-    assert len(tracks) == whole - 1
+    assert len(tracks) == (whole // 2 if name == "mot" else whole - 1)
     (reason,) = tracks.skipped
     assert "\n" not in reason
     assert re.search(left_out, reason), reason

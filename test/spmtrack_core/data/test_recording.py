@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spmtrack_core.data.images import read_image
 from spmtrack_core.data.recording import (
     VideoRecorder,
     contact_sheet,
@@ -12,7 +13,6 @@ from spmtrack_core.data.recording import (
     write_image,
 )
 from spmtrack_core.data.video import open_frames
-from spmtrack_core.geometry.image import read_image
 
 FRAME = np.random.default_rng(0).integers(0, 255, (47, 65, 3), np.uint8)
 

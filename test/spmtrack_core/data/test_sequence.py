@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from dataset_trees import video
 
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data.catalog import open_sequences
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.sequence import image_folder, read_boxes
+from spmtrack_core.data.video import open_frames
+
+
+def opened(root):
+    return open_sequences(DatasetConfig("folder", str(root)))
 
 
 def make(folder, frames=3, lines=("1,2,3,4", "nan,nan,nan,nan", "2,2,3,4")):
@@ -26,11 +36,25 @@ def test_a_folder_of_images_is_a_sequence_in_natural_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["1,2,3,4", "1\t2\t3\t4", "1 2 3 4", " 1, 2,  3,4 ", "1.0,2,3,4e0"]
+    ("text", "why"),
+    [
+        ("1,2,3,4\n\n", "the format of benchmarks"),
+        ("1\t2\t3\t4", "tabs, no end of line"),
+        ("1 2 3 4", "blanks"),
+        (" 1, 2,  3,4 \n", "commas and blanks"),
+        ("1;2;3;4;", "semicolons, one at the end"),
+        ("1,2,3,4,\n", "a comma at the end"),
+        ("1.0,2,3,4e0", "an exponent"),
+        ("1,2,3,4\r\n", "lines of Windows"),
+        ("1,2,3,4\r", "lines of old Macs"),
+        ("1,2, 4,2, 4,6, 1,6", "a polygon of VOT"),
+        ("2.5,2 4,3.5 2.5,6 1,4", "a polygon that is turned"),
+    ],
 )
-def test_boxes_in_any_usual_delimiter_are_read(tmp_path, line):
-    (tmp_path / "boxes.txt").write_text(line + "\n\n")
-    assert read_boxes(tmp_path / "boxes.txt").tolist() == [[1, 2, 3, 4]]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])  # the last two: Notepad
+def test_boxes_in_any_usual_text_are_read(tmp_path, text, why, encoding):
+    (tmp_path / "boxes.txt").write_bytes(text.encode(encoding))
+    assert read_boxes(tmp_path / "boxes.txt").tolist() == [[1, 2, 3, 4]], why
 
 
 def test_written_boxes_are_read_again(tmp_path):
@@ -63,4 +87,80 @@ def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         image_folder(tmp_path / "absent")
     with pytest.raises(ValueError, match="holds no images"):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("root", "images", "boxes", "name", "benchmark"),
+    [
+        ("", "a", "a/groundtruth.txt", "a", "GOT-10k"),
+        ("", "a/img", "a/groundtruth_rect.txt", "a", "OTB"),
+        ("", "a/color", "a/groundtruth.txt", "a", "VOT"),
+        ("sequences", "a/color", "a/groundtruth.txt", "a", "VOT, downloaded by its toolkit"),
+        ("cat", "cat-1/img", "cat-1/groundtruth.txt", "cat-1", "LaSOT"),
+        ("train/cat", "cat-1/imgs", "cat-1/Groundtruth.txt", "cat-1", "VastTrack"),
+    ],
+)
+def test_layouts_of_benchmarks_are_read(tmp_path, root, images, boxes, name, benchmark):
+    base = tmp_path / "data" / root
+    make(base / images, lines=["1,2,3,4", "2,2,3,4", "3,2,3,4"])
+    if images != name or boxes != f"{name}/groundtruth.txt":
+        (base / images / "groundtruth.txt").rename(base / boxes)
+    (sequence,) = opened(tmp_path / "data")
+    assert (sequence.name, len(list(sequence))) == (name, 3), benchmark
+    assert sequence.boxes_xywh[2].tolist() == [3, 2, 3, 4]
+    alone = image_folder(base / Path(boxes).parent)
+    assert (alone.length, len(alone.boxes_xywh)) == (3, 3)
+
+
+def test_sequences_of_one_name_keep_apart(tmp_path):
+    make(tmp_path / "train" / "0001")
+    make(tmp_path / "val" / "0001")
+    make(tmp_path / "val" / "0002")
+    names = [sequence.name for sequence in opened(tmp_path)]
+    assert names == ["train-0001", "val-0001", "0002"]
+
+
+def test_videos_with_boxes_are_sequences(tmp_path):
+    video(tmp_path / "b.mp4", 3)
+    (tmp_path / "b.txt").write_text("1,2,3,4\n" * 3)
+    make(tmp_path / "a")
+    sequences = opened(tmp_path)
+    assert [sequence.name for sequence in sequences] == ["a", "b.mp4"]
+    assert [len(list(sequence)) for sequence in sequences] == [3, 3]
+
+
+def test_the_box_of_the_first_frame_alone_starts_a_target(tmp_path):
+    folder = make(tmp_path / "GOT-10k_Test_000001", lines=["1,2,3,4"])
+    sequence = image_folder(folder)
+    assert (sequence.length, sequence.boxes_xywh.tolist()) == (3, [[1, 2, 3, 4]])
+    with pytest.raises(ValueError, match="3 images for 1 boxes"):  # nothing to score
+        opened(folder)
+
+
+def test_boxes_that_are_not_wanted_are_not_read(tmp_path):
+    make(tmp_path, lines=["a label"])
+    with pytest.raises(ValueError, match="line 1"):
+        open_frames(tmp_path)
+    assert open_frames(tmp_path, with_boxes=False).boxes_xywh is None
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["cat/cat-1/full_occlusion.txt", "cat/cat-1/img/1.jpg"], "LaSOT"),
+        (["train/GOT-10k_Train_000001/1.jpg"], "GOT-10k"),
+        (["TRAIN_3/anno/a.txt", "TRAIN_3/frames/a/0.jpg"], "TrackingNet"),
+        (["annotations/instances_val2017.json", "val2017/1.jpg"], "COCO"),
+        (["train/MOT17-02/gt/gt.txt", "train/MOT17-02/img1/1.jpg"], "MOT"),
+        (["anno/UAV123/bike1.txt", "data_seq/UAV123/bike1/1.jpg"], "UAV123"),
+        (["Basketball/groundtruth_rect.txt", "Basketball/img/1.jpg"], "OTB"),
+        (["sequences/ants1/color/1.jpg"], "VOT"),
+    ],
+)
+def test_the_root_of_a_dataset_is_recognised(tmp_path, files, name):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(ValueError, match=f"holds no images .* this looks like {name}: expected"):
         image_folder(tmp_path)

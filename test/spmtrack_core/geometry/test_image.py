@@ -1,8 +1,7 @@
-"""Reading images, and frames that are none."""
+"""Frames: their numbers for the network, and arrays that are none."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
@@ -12,28 +11,7 @@ from spmtrack_core.geometry.image import (
     check_frame,
     mean_color,
     normalize,
-    read_image,
 )
-
-
-def test_an_image_is_read_as_rgb(tmp_path):
-    red = np.zeros((4, 6, 3), np.uint8)
-    red[..., 2] = 255  # BGR at OpenCV
-    path = tmp_path / "röt.png"
-    path.write_bytes(cv2.imencode(".png", red)[1].tobytes())
-    image = read_image(path)
-    assert image.shape == (4, 6, 3)
-    assert image[0, 0].tolist() == [255, 0, 0]
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image"])
-def test_an_unreadable_image_is_named(tmp_path, content):
-    path = tmp_path / "broken.jpg"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.jpg"):
-        read_image(path)
-    with pytest.raises(FileNotFoundError, match=r"absent\.jpg"):
-        read_image(tmp_path / "absent.jpg")
 
 
 def test_normalising_undoes_the_imagenet_statistics():
@@ -42,7 +20,7 @@ def test_normalising_undoes_the_imagenet_statistics():
     np.testing.assert_allclose(back, image, atol=1e-3)
 
 
-def test_the_mean_colour_is_per_channel():
+def test_the_mean_color_is_per_channel():
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[0, 0] = (4, 8, 12)
     assert mean_color(frame).tolist() == [1, 2, 3]

@@ -8,6 +8,7 @@ import json
 import resource
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ from spmtrack_core.tracking.cuda_engine import CudaEngine
 from spmtrack_core.tracking.loading import choose_device, emulated, load_tracker
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.result import TrackState
+from spmtrack_core.tracking.target import Target
 from spmtrack_core.tracking.tracker import Tracker
 
 E2E = json.loads((GOLDEN / "e2e_tracking.json").read_text())
@@ -303,13 +305,61 @@ def test_the_threshold_decides_what_is_lost(tiny_checkpoint):
         assert tracker.update(FRAMES[1]).state is state
 
 
-def test_a_frame_of_another_size_does_not_end_the_track(tracker):
+@pytest.mark.parametrize("scale", [4.0, 2.0, 0.5, 0.34])
+def test_the_box_is_scaled_along_with_the_frame(scale):
+    """The video of a target that stands still, in two resolutions, tracked by the nano weights."""
+    frame = next(iter(scene()))
+    box = np.array(scene().boxes_xywh[0])
+    scaled = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    tracker = load_tracker("nano", device="cpu")
+    tracker.init(frame, box)
+    for shown, factor in ((frame, 1), (scaled, scale), (scaled, scale), (frame, 1)):
+        result = tracker.update(shown)
+        assert result.state is TrackState.TRACKING
+        assert mean_iou(np.array([result.box_xywh]), box[None] * factor) > 0.7
+
+
+def test_a_change_of_aspect_is_lost_and_told_until_it_is_undone(tracker, caplog):
     tracker.init(FRAMES[0], (120, 90, 30, 20))
-    small = np.ascontiguousarray(FRAMES[1][:40, :50])  # the target lies outside of it
-    for frame in (small, small, FRAMES[2]):
-        x, y, w, h = tracker.update(frame).box_xywh
+    other = np.ascontiguousarray(FRAMES[1][:40, :50])
+    for frame in (other, other):
+        result = tracker.update(frame)
+        assert (result.state, result.confidence) == (TrackState.LOST, 0.0)
+        x, y, w, h = result.box_xywh
         assert 0 <= x <= x + w <= frame.shape[1]
         assert 0 <= y <= y + h <= frame.shape[0]
+    (text,) = [record.message for record in caplog.records]  # once, not with every frame
+    assert text.startswith("frames changed from 160 x 120 to 50 x 40 pixels, which is")
+    assert tracker.target.lost_reason == text
+    assert tracker.update(FRAMES[2]).state is TrackState.TRACKING
+    assert tracker.target.lost_reason == ""
+
+
+def test_one_target_of_another_aspect_leaves_the_others_alone(tracker):
+    wide = np.ascontiguousarray(FRAMES[1][:50])
+    first = tracker.start(FRAMES[0], (60, 40, 30, 20))
+    second = tracker.start(wide, (60, 20, 30, 20))
+    states = [result.state for result in tracker.follow(FRAMES[2], [second, first])]
+    assert states == [TrackState.LOST, TrackState.TRACKING]
+
+
+@pytest.mark.parametrize(
+    ("old_wh", "new_wh", "scaled"),
+    [
+        ((1920, 1080), (1280, 720), True),
+        ((1280, 720), (854, 480), True),
+        ((854, 480), (426, 240), True),
+        ((640, 480), (1280, 720), False),  # 4:3 and 16:9
+        ((640, 480), (480, 640), False),  # turned
+        ((1920, 1080), (1920, 1200), False),
+    ],
+)
+def test_which_changes_of_size_keep_the_aspect(old_wh, new_wh, scaled):
+    box = np.array([10.0, 20, 30, 40])
+    target = Target(box, None, None, None, old_wh[::-1])
+    assert target.rescale(new_wh[::-1]) is scaled
+    ratio = np.tile(np.divide(new_wh, old_wh), 2) if scaled else 1
+    np.testing.assert_allclose(target.box_xyxy, box * ratio)
 
 
 def test_grids_that_are_not_square_are_tracked(monkeypatch):
@@ -387,8 +437,8 @@ def rows_of(results):
 
 def test_crops_of_a_device_track_as_those_of_the_host(tiny_checkpoint):
     """Frames of several sizes, larger than the memory at first, a view, a target at the border."""
-    large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
-    frames = [*FRAMES[1:4], large, FRAMES[4][:, ::-1], FRAMES[5][10:90, 20:99]]
+    large = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
+    frames = [*FRAMES[1:4], large, FRAMES[4][:, ::-1], FRAMES[5][10:70, 20:100]]
     host, device = (load_tracker(tiny_checkpoint, "cpu") for _ in range(2))
     on_device(device)
     for box in ((60, 40, 30, 20), (-10, -5, 30, 40), (1, 1, 4, 3)):
@@ -426,7 +476,7 @@ def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_recorded_step_tracks_as_the_eager_one(tiny_checkpoint, precision, caplog):
-    large = np.random.default_rng(0).integers(0, 256, (1100, 2000, 3), np.uint8)
+    large = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
     runs = []
     for may_capture in (True, False):
         tracker = load_tracker(tiny_checkpoint, "cuda", precision=precision)

@@ -1,0 +1,116 @@
+"""Paths and texts of users, and files that appear when they are complete."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from spmtrack_core.files import check_output, read_text, user_path, write_beside
+
+
+def test_a_file_replaces_the_old_one_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    write_beside(path, lambda beside: beside.write_text("first"))
+
+    def fail(beside):
+        beside.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beside(path, fail)
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "b.txt").symlink_to("disk/real.txt")
+    write_beside(tmp_path / "b.txt", lambda beside: beside.write_text("new"))
+    assert (tmp_path / "b.txt").is_symlink()
+    assert (tmp_path / "disk" / "real.txt").read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    check_output(tmp_path / "pipe")
+    write_beside(tmp_path / "pipe", lambda path: path.write_text("1,2,3,4"))
+    reader.join()
+    assert read == ["1,2,3,4"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def same(path):
+    return path / "in.mp4"
+
+
+def soft(path):
+    (path / "link.mp4").symlink_to("in.mp4")
+    return path / "link.mp4"
+
+
+def hard(path):
+    os.link(path / "in.mp4", path / "hard.mp4")
+    return path / "hard.mp4"
+
+
+def around(path):
+    (path / "folder").symlink_to(path)
+    return path / "folder" / ".." / path.name / "in.mp4"
+
+
+@pytest.mark.parametrize("make", [same, soft, hard, around])
+def test_an_output_that_is_an_input_is_refused(tmp_path, make):
+    (tmp_path / "in.mp4").write_text("precious")
+    with pytest.raises(ValueError, match=r"is an input of this run .*choose another output"):
+        check_output(make(tmp_path), [tmp_path / "in.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("folder", "folder is a folder; expected the name of a file"),
+        ("file/b.txt", "file/b.txt cannot be written: (File exists|Not a directory)"),
+        ("x" * 300, "cannot be written: File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, name, match):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=match):
+        check_output(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_check_leaves_nothing_behind(tmp_path):
+    (tmp_path / "old.txt").write_text("old")
+    for name in ("new.txt", "a/b/c.txt", "old.txt"):
+        check_output(tmp_path / name, [tmp_path / "input.txt"])
+    assert os.listdir(tmp_path) == ["old.txt"]
+    assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_a_tilde_is_the_home_folder_unless_a_file_is_named_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    assert str(user_path("~/a.mp4")) == "/home/me/a.mp4"
+    assert str(user_path("~nobody-here/a.mp4")) == "~nobody-here/a.mp4"
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "a.mp4").touch()
+    assert str(user_path("~/a.mp4")) == "~/a.mp4"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_mark_is_no_part_of_the_text(tmp_path, encoding):
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + "1,2\r\nü"
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "1,2\r\nü"
+
+
+def test_bytes_that_are_no_text_are_replaced(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"1\xff2")
+    assert read_text(tmp_path / "a.txt") == "1\ufffd2"
