@@ -22,7 +22,7 @@ from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import ReferenceBuffer
-from spmtrack_core.tracking.result import TrackResult, TrackState
+from spmtrack_core.tracking.result import TrackResult
 from spmtrack_core.tracking.target import Target
 
 
@@ -135,10 +135,9 @@ class Tracker:
                 if good:
                     target.box_xyxy = box_xyxy
                 self._add_reference(target, frame_hw)
-                lost = not good or confidence < config.lost_threshold
                 # the given box may reach beyond the frame, and so may a frame of another size
                 x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
-                state = TrackState.LOST if lost else TrackState.TRACKING
+                state = target.judge(confidence, good, config)
                 results.append(TrackResult((x, y, w, h), confidence, state))
         return results
 
