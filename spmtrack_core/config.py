@@ -116,7 +116,12 @@ class TrackerConfig(Settings):
     buffer_frames: int = setting(128, minimum=8)
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = setting(0.2, minimum=0, maximum=1)
-    """Confidence below which a target counts as lost."""
+    """Average confidence below which a target counts as lost."""
+    found_margin: float = setting(0.1, minimum=0, maximum=1)
+    """Part of the way from ``lost_threshold`` to 1 that the average confidence of a lost target
+    must reach to count as found again."""
+    confidence_weight: float = setting(0.5, minimum=0.01, maximum=1)
+    """Weight of the newest frame in the average confidence; 1: no average."""
 
 
 @dataclass(frozen=True)

@@ -1,134 +1,18 @@
-"""Messages to arrays and back, without rclpy: every function takes any object with the fields.
+"""Boxes, stamps and answers to messages and back: every function takes any object with the fields.
 
-Images are RGB uint8 (H, W, 3) inside, boxes xywh in pixels; ``vision_msgs/BoundingBox2D`` holds
-the center and the full size.
+Boxes are xywh in pixels inside; ``vision_msgs/BoundingBox2D`` holds the center and the full size.
+Free of rclpy; ``images`` does the same for images.
 """
 
 from __future__ import annotations
 
-import array
 import math
 from collections.abc import Collection
 from typing import Any
 
-import cv2
-import numpy as np
-
 from spmtrack_core.geometry.boxes import cxcywh_to_xywh, xywh_to_cxcywh
-from spmtrack_core.geometry.image import Image
-
-# encoding: (bytes per pixel, OpenCV's conversion to RGB; None: no conversion)
-_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),  # no stated order; cameras use that of OpenCV
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "8UC4": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, cv2.COLOR_GRAY2RGB),
-    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),  # older names of the two
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
-    # OpenCV's newer names agree with ROS; the older ones, BayerBG for RGGB, are shifted.
-    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
-    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
-}
 
 _NANOSECONDS = 1_000_000_000
-
-
-def image_to_array(message: Any) -> Image:
-    """RGB (H, W, 3) of a ``sensor_msgs/Image``; for rgb8 a view of the message's own memory.
-
-    Raises ``ValueError`` for an unknown encoding, an empty image, a size that the encoding does
-    not allow, a step shorter than a row, or data of another length than the image.
-    """
-    if message.encoding not in _ENCODINGS:
-        supported = ", ".join(_ENCODINGS)
-        raise ValueError(f"image encoding '{message.encoding}' is not one of {supported}")
-    channels, conversion = _ENCODINGS[message.encoding]
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    if height < 1 or width < 1:
-        raise ValueError(f"image of {width} x {height} px is empty: expected at least 1 x 1")
-    row = width * channels
-    if step < row:
-        raise ValueError(
-            f"image step of {step} bytes is shorter than a row: "
-            f"{width} pixels of {message.encoding} take {row}"
-        )
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    # Some drivers leave out the padding of the last row.
-    if data.size not in (height * step, (height - 1) * step + row):
-        raise ValueError(
-            f"image data have {data.size} bytes: expected {height} rows of {step}, {height * step}"
-        )
-    shape, strides = (height, width, channels), (step, channels, 1)
-    pixels = np.lib.stride_tricks.as_strided(data, shape, strides)
-    if conversion is None:
-        return pixels
-    try:
-        return _rgb(cv2.cvtColor(pixels, conversion))
-    except cv2.error:
-        raise ValueError(
-            f"an image in {message.encoding} cannot have {width} x {height} px"
-        ) from None
-
-
-def compressed_to_array(message: Any) -> Image:
-    """RGB (H, W, 3) of a ``sensor_msgs/CompressedImage`` (JPEG, PNG, any other format of OpenCV).
-
-    Raises ``ValueError`` if the data cannot be decoded.
-    """
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    # OpenCV raises on empty input and returns None for data that it cannot decode.
-    # EXIF may ask for a rotation, but boxes are in pixels of the image as it was sent.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = cv2.imdecode(data, flags) if data.size else None
-    if decoded is None:
-        raise ValueError(
-            f"compressed image of {data.size} bytes, format '{message.format}', cannot be decoded"
-        )
-    return _rgb(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-
-
-def fill_image(message: Any, image: Image, header: Any) -> Any:
-    """Put an RGB image (H, W, 3) into an empty ``sensor_msgs/Image``; return that.
-
-    Raises ``ValueError`` unless the image is uint8 of that shape.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image is {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
-    message.header = header
-    message.height, message.width = image.shape[:2]
-    message.encoding = "rgb8"
-    message.is_bigendian = 0
-    message.step = 3 * image.shape[1]
-    # The field checks an ndarray number by number: 74 ms for VGA. An array.array: 0.06 ms.
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
-    message.data = data
-    return message
-
-
-def fill_compressed(message: Any, image: Image, header: Any) -> Any:
-    """Put an RGB image (H, W, 3) as JPEG into an empty ``sensor_msgs/CompressedImage``; return it.
-
-    Raises ``ValueError`` for an image that JPEG cannot hold: no side is above 65500 px.
-    """
-    try:
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        raise ValueError(
-            f"JPEG cannot hold an image {image.shape}: expected sides up to 65500"
-        ) from None
-    message.header = header
-    message.format = "jpeg"
-    message.data = array.array("B", jpeg.tobytes())
-    return message
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -236,7 +120,3 @@ def best_class(detection: Any, classes: Collection[str] = ()) -> tuple[str, floa
     scores = [each for each in scores if not classes or each[1] in classes]
     score, name = max(scores, default=(-math.inf, ""))
     return name, score
-
-
-def _rgb(image: Any) -> Image:
-    return image.astype(np.uint8, copy=False)

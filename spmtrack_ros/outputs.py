@@ -16,14 +16,10 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
+from spmtrack_core.geometry.image import Image
 from spmtrack_ros.camera import direction
-from spmtrack_ros.conversions import (
-    Image,
-    fill_compressed,
-    fill_detection,
-    fill_image,
-    fill_track_state,
-)
+from spmtrack_ros.conversions import fill_detection, fill_track_state
+from spmtrack_ros.images import fill_compressed, fill_image
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.snapshot import FrameReport, Snapshot
 from spmtrack_ros.target import State, Target

@@ -17,7 +17,9 @@ from vision_msgs.msg import Detection2DArray
 from spmtrack_core.data.recording import VideoRecorder
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
-from spmtrack_ros.conversions import Image, bbox_to_xywh, fill_bbox, image_to_array, stamp_to_ns
+from spmtrack_core.geometry.image import Image
+from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, stamp_to_ns
+from spmtrack_ros.images import image_to_array
 from spmtrack_ros.msg import TrackStateArray
 from spmtrack_ros.srv import InitTarget
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol
 
-from spmtrack_ros.conversions import Image
+from spmtrack_core.geometry.image import Image
 from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.request_queue import Pending, RequestQueue

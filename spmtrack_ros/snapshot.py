@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spmtrack_ros.conversions import Image
+from spmtrack_core.geometry.image import Image
 from spmtrack_ros.frame_buffer import Frame
 from spmtrack_ros.target import Target
 

@@ -26,13 +26,10 @@ from sensor_msgs.msg import Image as ImageMessage
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 import spmtrack_core
-from spmtrack_ros.conversions import (
-    compressed_to_array,
-    image_to_array,
-    stamp_to_ns,
-)
+from spmtrack_ros.conversions import stamp_to_ns
 from spmtrack_ros.diagnostics import Publisher, RateWindow, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.images import compressed_to_array, image_to_array
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters

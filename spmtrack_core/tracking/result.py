@@ -10,9 +10,11 @@ from spmtrack_core.geometry.image import Image
 
 
 class TrackState(str, Enum):
-    """Whether the target is seen."""
+    """Whether the target is seen; ``Target.judge`` decides."""
 
     TRACKING = "tracking"
+    UNCERTAIN = "uncertain"
+    """The confidence is low in this frame, but was not in the frames before."""
     LOST = "lost"
 
 
@@ -24,7 +26,7 @@ class TrackResult(NamedTuple):
     confidence: float
     """0..1, without the Hann window; NaN from a tracker that has no confidence."""
     state: TrackState
-    """LOST when the confidence is below the threshold or the prediction was no box."""
+    """LOST when the average confidence is below the threshold or the prediction was no box."""
 
 
 class VideoTracker(Protocol):

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.tracking.references import ReferenceBuffer
+from spmtrack_core.tracking.result import TrackState
 
 ASPECT_TOLERANCE = 0.02
 """Relative; 854 x 480 and 426 x 240 are rounded versions of one aspect."""
@@ -30,6 +32,10 @@ class Target:
     """Size of the frames that ``box_xyxy`` is in."""
     lost_reason: str = ""
     """Why the target cannot be looked for in the last frame; empty where it was looked for."""
+    mean_confidence: float = 1.0
+    """Moving average over the last frames."""
+    seen: bool = True
+    """False while the target is LOST."""
 
     def rescale(self, frame_hw: tuple[int, int]) -> bool:
         """Scale the box along with a frame of another size; False where its aspect changed.
@@ -49,3 +55,19 @@ class Target:
             self.frame_hw = frame_hw
         self.lost_reason = ""
         return True
+
+    def judge(self, confidence: float, has_box: bool, config: TrackerConfig) -> TrackState:
+        """The state after a frame with this ``confidence``, 0..1; LOST without a box.
+
+        With hysteresis, so that one frame with a low confidence makes no loss and one with a
+        high confidence no recovery: the average decides, and needs more to return than to stay.
+        """
+        self.mean_confidence += config.confidence_weight * (confidence - self.mean_confidence)
+        threshold = config.lost_threshold
+        if not self.seen:
+            threshold += config.found_margin * (1 - threshold)
+        self.seen = has_box and self.mean_confidence >= threshold
+        if not self.seen:
+            return TrackState.LOST
+        certain = confidence >= config.lost_threshold
+        return TrackState.TRACKING if certain else TrackState.UNCERTAIN

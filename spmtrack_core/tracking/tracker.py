@@ -23,7 +23,7 @@ from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import ReferenceBuffer
-from spmtrack_core.tracking.result import TrackResult, TrackState
+from spmtrack_core.tracking.result import TrackResult
 from spmtrack_core.tracking.target import Target
 
 LOG = logging.getLogger(__name__)
@@ -156,8 +156,7 @@ class Tracker:
                 if good:
                     target.box_xyxy = box_xyxy
                 self._add_reference(target, frame_hw)
-                lost = not good or confidence < config.lost_threshold
-                state = TrackState.LOST if lost else TrackState.TRACKING
+                state = target.judge(confidence, good, config)
                 results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
         return results
 

@@ -34,14 +34,8 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
-from spmtrack_ros.conversions import (
-    bbox_to_xywh,
-    compressed_to_array,
-    fill_bbox,
-    fill_image,
-    fill_stamp,
-    stamp_to_ns,
-)
+from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
+from spmtrack_ros.images import compressed_to_array, fill_image
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from spmtrack_ros.target import Code, Reason, State

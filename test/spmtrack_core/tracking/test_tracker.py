@@ -319,6 +319,34 @@ def test_the_box_is_scaled_along_with_the_frame(scale):
         assert mean_iou(np.array([result.box_xywh]), box[None] * factor) > 0.7
 
 
+T, U, L = TrackState.TRACKING, TrackState.UNCERTAIN, TrackState.LOST
+
+
+@pytest.mark.parametrize(
+    ("confidences", "states", "reason"),
+    [
+        ([0.9, 0.8, 0.9], [T, T, T], "seen all the time"),
+        ([0.9, 0.0, 0.9], [T, U, T], "one bad frame is no loss"),
+        ([0.9, 0.0, 0.0, 0.0], [T, U, U, L], "three bad frames are one: 0.48, 0.24, 0.12"),
+        ([0.0, 0.0, 0.0, 0.3, 0.3], [U, U, L, L, L], "0.24 would do to stay, but not to return"),
+        ([0.0, 0.0, 0.0, 0.6], [U, U, L, T], "found again: 0.36"),
+        ([0.0, 0.0, 0.0, 0.15, 0.1, 0.15], [U, U, L, L, L, L], "no flicker below the threshold"),
+        ([0.9, None, 0.9], [T, L, T], "no box: lost at once"),
+    ],
+)
+def test_the_state_has_hysteresis(tracker, confidences, states, reason):
+    config = TrackerConfig(lost_threshold=0.2, found_margin=0.1, confidence_weight=0.5)
+    target = tracker.start(FRAMES[0], (60, 40, 30, 20))
+    found = [target.judge(each or 0.0, each is not None, config) for each in confidences]
+    assert found == states, reason
+
+
+def test_without_average_and_margin_the_threshold_alone_decides(tracker):
+    config = TrackerConfig(lost_threshold=0.2, found_margin=0, confidence_weight=1)
+    target = tracker.start(FRAMES[0], (60, 40, 30, 20))
+    assert [target.judge(each, True, config) for each in (0.3, 0.1, 0.2)] == [T, L, T]
+
+
 def test_a_change_of_aspect_is_lost_and_told_until_it_is_undone(tracker, caplog):
     tracker.init(FRAMES[0], (120, 90, 30, 20))
     other = np.ascontiguousarray(FRAMES[1][:40, :50])
