@@ -23,7 +23,7 @@ from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import ReferenceBuffer
-from spmtrack_core.tracking.result import TrackResult
+from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
 
 LOG = logging.getLogger(__name__)
