@@ -368,7 +368,7 @@ def test_contact_sheet_of_a_folder_of_clips(tmp_path):
         ({"absent_share": float("nan")}, "absent_share"),
         ({"reference_gap": 0}, "reference_gap must be at least 1"),
         ({"search_gap": 1}, "search_gap must be at least 2"),  # two searches
-        ({"scale_jitter": float("inf")}, "scale_jitter must be at least 0; got inf"),
+        ({"scale_jitter": float("inf")}, "scale_jitter must be finite and at least 0; got inf"),
         ({"min_side": -1.0}, "min_side"),
         ({"color_jitter": 1.5}, r"color_jitter must be in \[0, 1\]"),
     ],

@@ -134,8 +134,15 @@ def mixed(settings, tmp_path_factory) -> TrainConfig:
     folder, random = tmp_path_factory.mktemp("stills"), np.random.default_rng(0)
     for i in range(3):
         write_image(folder / f"{i}.jpg", random.integers(0, 256, (32, 40, 3), np.uint8))
-    changes = ["data=mixed", "batch_size=8", f"synthetic.images={folder}", "validation=null",
-               "synthetic.image_side=32", "synthetic.patch_side=16", "validation_samples=8"]
+    changes = [
+        "data=mixed",
+        "batch_size=8",
+        f"synthetic.images={folder}",
+        "validation=null",
+        "synthetic.image_side=32",
+        "synthetic.patch_side=16",
+        "validation_samples=8",
+    ]
     return load_yaml(settings, TrainConfig, changes)
 
 
@@ -303,6 +310,7 @@ def test_a_mistake_is_one_line_for_two_processes_too(settings, tmp_path, change,
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be read and is replaced")
 def test_a_broken_frame_is_no_end_of_a_validation(settings, clips, tmp_path):
     for clip in clips.iterdir():
         shutil.copytree(clip, tmp_path / "clips" / clip.name)

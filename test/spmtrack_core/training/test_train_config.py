@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[3]
             {"data": "videos", "searches": 500},
             "must be at least searches, 500; got 400",
         ),
-        ({"lr": float("nan")}, "lr must be above 0; got nan"),
+        ({"lr": float("nan")}, "lr must be finite and above 0; got nan"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\); got 1\.0"),
         ({"time_limit_min": 0.0}, "time_limit_min must be above 0"),
     ],
