@@ -1,7 +1,8 @@
-"""Sequences made harder in the ways a robot meets: careless boxes, dark, shaken, slow video.
+"""Disturbances that a robot meets: careless boxes, dark, shaken and slow video.
 
-Each function takes a sequence with boxes to one of the same length (``slow``: a third of it) that
-is the same every time it is read. ``DISTURBANCES`` names them all, for ``spmtrack compare``.
+Each function turns a sequence with boxes into a harder one of the same length (``slow``: a third
+of it). Every reading gives the same frames. ``DISTURBANCES`` names all, for ``spmtrack compare``.
+All raise ``ValueError`` for a sequence whose boxes they need and do not have.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from spmtrack_core.geometry.image import Image
 def redrawn(
     sequence: FrameSequence, left: float, top: float, right: float, bottom: float
 ) -> FrameSequence:
-    """Another box about the same target, in all frames: its sides moved outwards by these shares
-    of its width and height, as far as the picture goes."""
+    """Move the sides of the box outwards by shares of its width and height, in all frames.
+
+    The box is clipped to the frame; NaN where nothing of it is left.
+    """
     x, y, w, h = _boxes(sequence).T
     low = np.stack([x - left * w, y - top * h], 1)
     high = np.stack([x + (1 + right) * w, y + (1 + bottom) * h], 1)
@@ -31,25 +34,25 @@ def redrawn(
 
 
 def small(sequence: FrameSequence, side: float = 22.0, quality: int = 50) -> FrameSequence:
-    """Shrunk until the given box is as large as a square of ``side`` px, without colour, as JPEG.
+    """Shrink the frames until the first box has the area of a square of ``side`` px; gray, JPEG.
 
-    Larger targets only; the others stay as large as they are.
+    A smaller target keeps its size. ``quality`` is that of JPEG, 0..100.
     """
     first = _boxes(sequence)[0]
     scale = min(1.0, side / float(np.sqrt(first[2] * first[3])))
 
     def frames() -> Iterator[Image]:
         for frame in sequence:
-            grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            coded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+            gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            coded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
             yield cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), cv2.COLOR_GRAY2RGB)
 
     return replace(sequence, open=frames, boxes_xywh=_boxes(sequence) * scale)
 
 
 def dark(sequence: FrameSequence, light: float = 0.4, noise: float = 12.0) -> FrameSequence:
-    """A share of the light, and noise of a standard deviation of ``noise`` grey levels."""
+    """Keep a share of the light and add noise with a standard deviation of ``noise``, 0..255."""
 
     def frames() -> Iterator[Image]:
         rng = np.random.default_rng(0)
@@ -61,7 +64,7 @@ def dark(sequence: FrameSequence, light: float = 0.4, noise: float = 12.0) -> Fr
 
 
 def lit(sequence: FrameSequence, light: float = 0.2, after: int = 12) -> FrameSequence:
-    """A share of the light in the first frames, then a lamp is switched on."""
+    """Keep a share of the light in the first ``after`` frames; then a lamp is switched on."""
 
     def frames() -> Iterator[Image]:
         for index, frame in enumerate(sequence):
@@ -71,8 +74,10 @@ def lit(sequence: FrameSequence, light: float = 0.2, after: int = 12) -> FrameSe
 
 
 def shaken(sequence: FrameSequence, amount: float = 0.45) -> FrameSequence:
-    """A camera that is shaken from frame to frame, by so many sides of the given box (standard
-    deviation, each axis). What leaves the picture counts as absent."""
+    """Shift every frame at random; a target outside the frame counts as absent.
+
+    ``amount`` is the standard deviation along each axis, in sides of the first box.
+    """
     boxes = _boxes(sequence)
     amount *= float(np.sqrt(boxes[0, 2] * boxes[0, 3]))
     shifts = amount * np.random.default_rng(0).standard_normal((len(boxes), 2))
@@ -91,7 +96,7 @@ def shaken(sequence: FrameSequence, amount: float = 0.45) -> FrameSequence:
 
 
 def slow(sequence: FrameSequence, step: int = 3) -> FrameSequence:
-    """One frame in ``step``."""
+    """Keep one frame in ``step``."""
     boxes = _boxes(sequence)[::step]
     return replace(
         sequence,
@@ -103,10 +108,9 @@ def slow(sequence: FrameSequence, step: int = 3) -> FrameSequence:
 
 
 def hidden(sequence: FrameSequence, every: int = 20, frames_gone: int = 8) -> FrameSequence:
-    """The target is gone in the last ``frames_gone`` of ``every`` frames: a piece of the picture
-    beside it lies over it. When it comes back it is where it has meanwhile moved to.
+    """Cover the target in the last ``frames_gone`` of ``every`` frames, by what lies beside it.
 
-    Raises ``ValueError`` where no frame would be left.
+    It moves on while it is covered. Raises ``ValueError`` where no frame would show the target.
     """
     if not 0 < frames_gone < every:
         raise ValueError(f"frames_gone must be in 1..{every - 1}; got {frames_gone}")
@@ -148,23 +152,23 @@ def _size(sequence: FrameSequence) -> np.ndarray:
 
 
 def _inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> Boxes:
-    """What of boxes with these corners (N, 2) is in the picture: (N, 4), NaN where nothing is."""
+    """Boxes of corners ``low`` and ``high`` (N, 2), clipped: (N, 4) xywh, NaN without area."""
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     seen = (high - low > 0).all(1, keepdims=True)
     return np.where(seen, np.concatenate([low, high - low], 1), np.nan)
 
 
 def _covered(frame: Image, box_xywh: np.ndarray) -> Image:
-    """A copy of the frame with what lies to one side of the box (4,) over it and a rim."""
+    """A copy of the frame; what lies beside the box (4,) covers the box and a rim."""
     x, y, w, h = box_xywh
     width, height = frame.shape[1], frame.shape[0]
     x1, y1 = max(0, int(x - 0.15 * w)), max(0, int(y - 0.15 * h))
     x2, y2 = min(width, math.ceil(x + 1.15 * w)), min(height, math.ceil(y + 1.15 * h))
     frame = frame.copy()
-    if x1 == 0 and x2 == width:  # nothing is beside it
+    if x1 == 0 and x2 == width:  # nothing lies beside the box
         frame[y1:y2] = frame.mean((0, 1)).round()
         return frame
-    # from the side with more room, the picture's last column there again where that is too little
+    # from the side with more room; its last column is repeated if there are too few
     columns = np.arange(x1, x2) + (x2 - x1) * (1 if width - x2 >= x1 else -1)
     frame[y1:y2, x1:x2] = frame[y1:y2, np.clip(columns, 0, width - 1)]
     return frame

@@ -119,7 +119,7 @@ def test_settings_go_into_the_file(files, spmtrack):
         (["published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete torch file"),
         (["cut.bin", "--trunk", "dinov2.pth"], "cut.bin is not a complete safetensors file"),
         (["published.bin", "--trunk", "published.bin"], "none of the names of a DINOv2 trunk"),
-        (["dinov2.pth"], "as a trunk it can go with an adapters-only one"),
+        (["dinov2.pth"], "it is a trunk, for adapters-only weights"),
         (["published.bin", "--trunk", "dinov2.pth", "model.rank=9"], "mis-shaped"),
         (["published.bin", "--trunk", "dinov2.pth", "rank=9"], "unknown key 'rank'"),
         (["published.bin", "--trunk", "dinov2.pth", "--precision", "int4"], "float32, bfloat16"),

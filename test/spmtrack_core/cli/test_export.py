@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from published_files import published_part, trunk_part
 from safetensors.torch import save_file
 
@@ -12,6 +13,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from spmtrack_core import export as module
+from spmtrack_core.cli import export as command
 
 
 def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, spmtrack):
@@ -27,13 +29,25 @@ def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, 
     assert "4 frames, lost in 0" in out
 
 
-def test_the_torch_format_is_written(tiny_checkpoint, tmp_path, spmtrack):
-    output = tmp_path / "tiny.pt2"
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_each_format_is_written_by_its_function(
+    tiny_checkpoint, tmp_path, spmtrack, monkeypatch, precision
+):
+    """What ``export_torch`` writes is tested with it."""
+    output, given = tmp_path / "tiny.pt2", []
+
+    def write(checkpoint, path, dtype):
+        given.append((checkpoint.model_config.embed_dim, dtype))
+        path.write_bytes(b"network")
+
+    monkeypatch.setitem(command.WRITERS, "torch", write)
     code, out, err = spmtrack(
-        "export", "--weights", tiny_checkpoint, "--format", "torch", "-o", output
-    )
+        "export", "--weights", tiny_checkpoint, "--format", "torch", "--precision", precision,
+        "-o", output,
+    )  # fmt: skip
     assert code == 0, err
     assert f"wrote {output}" in out
+    assert given == [(32, getattr(torch, precision))]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +134,8 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
         Logger=logger, Builder=lambda _: builder, OnnxParser=Parser,
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
     ))  # fmt: skip
+    # what it writes is tested with it, and takes long
+    monkeypatch.setattr(module, "export_onnx", lambda _, path, dtype: path.write_bytes(b"onnx"))
     output = tmp_path / "tiny.engine"
     code, _, err = spmtrack(
         "export", "--weights", tiny_checkpoint, "--format", "tensorrt", "-o", output

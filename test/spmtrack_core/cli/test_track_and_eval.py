@@ -87,7 +87,9 @@ def test_a_source_without_a_target_asks_for_one(spmtrack, tmp_path, tiny_checkpo
     assert (code, "--box" in err) == (2, True)
 
 
-def test_eval_scores_the_built_in_scene(spmtrack, tmp_path, tiny_checkpoint):
+def test_eval_scores_the_built_in_scene(spmtrack, tmp_path, tiny_checkpoint, monkeypatch):
+    few_frames = open_frames("synthetic", 5)
+    monkeypatch.setattr("spmtrack_core.cli.evaluate.scene", lambda: few_frames)
     code, out, _ = spmtrack(
         "eval", "synthetic", "--weights", tiny_checkpoint, "--output", tmp_path
     )

@@ -5,12 +5,18 @@ from __future__ import annotations
 from itertools import islice
 
 import numpy as np
+import pytest
 
+from spmtrack_core.data import scene as module
 from spmtrack_core.data.scene import FRAME_HW, FRAMES, scene, scene_boxes_xywh
 
 
-def test_frames_and_boxes_agree_in_number_and_size():
-    frames = list(scene())
+@pytest.fixture(scope="module")
+def frames():
+    return list(scene())
+
+
+def test_frames_and_boxes_agree_in_number_and_size(frames):
     boxes = scene_boxes_xywh()
     assert len(frames) == len(boxes) == FRAMES
     assert {frame.shape for frame in frames} == {(*FRAME_HW, 3)}
@@ -18,17 +24,12 @@ def test_frames_and_boxes_agree_in_number_and_size():
     assert (boxes[:, :2] + boxes[:, 2:] <= FRAME_HW[::-1]).all()
 
 
-def test_no_two_runs_differ():
-    for first, second in islice(zip(scene(), scene(), strict=True), 60):
-        if not np.array_equal(first, second):
-            raise AssertionError("a frame of the scene changed between two runs")
+def test_no_two_runs_differ(frames):
+    assert all(map(np.array_equal, islice(scene(), 60), frames))
 
 
-def test_the_box_is_where_the_target_is(monkeypatch):
+def test_the_box_is_where_the_target_is(frames, monkeypatch):
     """Without the target, the picture changes inside the box and nowhere else."""
-    from spmtrack_core.data import scene as module
-
-    shown = list(scene())[::30]
     paste, calls = module._paste, []
 
     def paste_all_but_the_target(*inputs):
@@ -37,8 +38,9 @@ def test_the_box_is_where_the_target_is(monkeypatch):
             paste(*inputs)
 
     monkeypatch.setattr(module, "_paste", paste_all_but_the_target)
-    hidden = list(scene())[::30]
-    for with_target, without, box in zip(shown, hidden, scene_boxes_xywh()[::30], strict=True):
+    hidden = islice(scene(), 0, None, 30)
+    boxes = scene_boxes_xywh()[::30]
+    for with_target, without, box in zip(frames[::30], hidden, boxes, strict=True):
         rows, columns = np.nonzero(np.abs(with_target.astype(int) - without).max(-1) > 12)
         x, y, w, h = box
         found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
