@@ -52,6 +52,8 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
     Raises ``ValueError`` for a name timm does not know, or whose model is no plain ViT with
     patches of ``config.patch_size``.
     """
+    # on the meta device there is nothing to draw, and drawing would import torch's compiler
+    weight_init = "skip" if torch.get_default_device().type == "meta" else ""
     if config.trunk == "explicit":
         swiglu = config.ffn == "swiglu"
         trunk = VisionTransformer(
@@ -68,6 +70,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             class_token=False,
             global_pool="",
             num_classes=0,
+            weight_init=weight_init,
             **({"embed_layer": ConvStem} if config.stem == "conv" else {}),
         )
     else:
@@ -81,6 +84,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
                 class_token=False,
                 global_pool="",
                 num_classes=0,
+                weight_init=weight_init,
             )
         except TypeError:  # other families take other arguments
             trunk = None

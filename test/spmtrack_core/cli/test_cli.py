@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spmtrack_core.cli import COMMANDS, EXTRAS, load_command
+from spmtrack_core.data.recording import write_image
 
 EXTRA = ("matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX", "skimage")
 HEAVY = ("torch", "torchvision", "timm", "av", *EXTRA)
@@ -40,11 +42,15 @@ def test_help_lists_every_command_and_imports_none_of_them():
         assert any(name in shown and line in shown for shown in out), name
 
 
-def test_tracking_imports_no_extra_and_an_error_is_one_line():
-    code, out, err, imported = spmtrack_alone(EXTRA, "track", "absent.mp4")
-    assert (code, out, imported) == (2, [], [])
-    assert err.startswith("spmtrack: error: no video")
-    assert err.count("\n") == 1
+def test_tracking_imports_no_extra_and_no_compiler(tmp_path, tiny_checkpoint):
+    for index in range(3):
+        write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
+    code, out, err, imported = spmtrack_alone(
+        (*EXTRA, "torch._dynamo"), "track", str(tmp_path), "--box", "30", "20", "20", "16",
+        "--weights", str(tiny_checkpoint), "--device", "cpu",
+    )  # fmt: skip
+    assert (code, imported) == (0, []), err
+    assert out[0].startswith("3 frames")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
