@@ -1,7 +1,7 @@
 """Clips: what the reader of a dataset finds on disk, before it is packed into ``Tracks``.
 
-A reader is one function ``find(root, split)`` that says what there is, quickly; what it returns
-reads one sequence at a time, so that a broken one can be named and left out.
+A reader is one function ``find(root, split)``. It lists the sequences quickly; each entry is read
+later and by itself, so that a broken one can be named and left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Track:
 
     name: str
     boxes_xywh: Boxes
-    """(N, 4) in px; a row that is not finite, or without area, says that the target is absent."""
+    """(N, 4) in px; the target is absent where a row is not finite or has no area."""
     start: int = 0
 
 
@@ -75,7 +75,7 @@ def numbered_clip(
 ) -> Clip:
     """One target in a folder of images named like ``file``, such as ``%08d.jpg``, from ``first``.
 
-    The images are counted, and listed no further. Raises ``ValueError`` where there are not as
+    The images are counted, not listed. Raises ``ValueError`` if there are not as
     many as boxes (N, 4), or numbers are left out; ``FileNotFoundError`` without the folder.
     """
     suffix = Path(file).suffix
@@ -114,18 +114,18 @@ def read_flags(path: Path, length: int) -> NDArray[np.int64]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in ``folder`` by name, hidden ones left out; none if it is not there."""
+    """The folders in ``folder`` by name, without hidden ones; none if it does not exist."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:  # knows folders without asking for each
+    with os.scandir(folder) as entries:  # tells folders from files without a call for each
         return sorted(Path(e.path) for e in entries if e.is_dir() and e.name[0] != ".")
 
 
 def video_times(path: Path, frames: int) -> tuple[int, ...]:
     """Presentation times of the frames of a video, in order, in units of its stream.
 
-    They come from the packets, and only where these do not tell of ``frames`` frames (some codecs
-    have packets that are not shown) from decoding it all. Raises ``ValueError`` for what is no
+    They are read from the packets; the video is decoded only if these do not amount to ``frames``
+    frames, as some codecs have packets that are not shown. Raises ``ValueError`` for what is no
     video or has another number of frames.
     """
     try:

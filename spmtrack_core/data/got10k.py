@@ -12,9 +12,9 @@ from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes
 
 
 def find(root: Path, split: str) -> list[Entry]:
-    """The sequences in ``root/train`` or ``root/val``; the test split has no boxes to learn from.
+    """The sequences in ``root/train`` or ``root/val``; the test split has no boxes.
 
-    Raises ``ValueError`` for another split or a root that holds none.
+    Raises ``ValueError`` for another split or a root without sequences.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split of got10k must be train or val, got {split!r}")
@@ -35,6 +35,6 @@ def find(root: Path, split: str) -> list[Entry]:
 def _read(root: Path, folder: Path) -> list[Clip]:
     boxes = read_boxes(folder / GROUNDTRUTH)
     absent = read_flags(folder / "absence.label", len(boxes)) != 0
-    hidden = read_flags(folder / "cover.label", len(boxes)) == 0  # 0: nothing seen ... 8: all
+    hidden = read_flags(folder / "cover.label", len(boxes)) == 0  # 8: all visible
     boxes[absent | hidden] = np.nan
     return [numbered_clip(folder.name, root, folder, "%08d.jpg", 1, boxes)]

@@ -18,8 +18,8 @@ FLAGS = ("full_occlusion.txt", "out_of_view.txt")  # 1: the target cannot be see
 def find(root: Path, split: str) -> list[Entry]:
     """The sequences that ``training_set.txt`` or ``testing_set.txt`` of ``root`` names.
 
-    Raises ``ValueError`` for another split, ``FileNotFoundError`` without the list and
-    ``ValueError`` where none of its sequences is there.
+    Raises ``ValueError`` for another split, ``FileNotFoundError`` without the list, and
+    ``ValueError`` if none of its sequences exists.
     """
     if split not in LISTS:
         raise ValueError(f"split of lasot must be one of {tuple(LISTS)}, got {split!r}")
@@ -52,7 +52,7 @@ def find(root: Path, split: str) -> list[Entry]:
 
 def _read(root: Path, folder: Path) -> list[Clip]:
     boxes = read_boxes(folder / GROUNDTRUTH)
-    boxes[:, :2] -= 1  # the first pixel is 1 there
+    boxes[:, :2] -= 1  # LaSOT counts pixels from 1
     for flag in FLAGS:
         boxes[read_flags(folder / flag, len(boxes)) != 0] = np.nan
     return [numbered_clip(folder.name, root, folder / "img", "%08d.jpg", 1, boxes)]

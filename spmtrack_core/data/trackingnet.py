@@ -13,9 +13,9 @@ PARTS = 12
 
 
 def find(root: Path, split: str) -> list[Entry]:
-    """The videos of all parts that are there (``train``), or of some (``train:3``, ``train:0-3``).
+    """The videos of all parts on disk (``train``), or of some (``train:3``, ``train:0-3``).
 
-    Raises ``ValueError`` for another split, a part that is not there or a root that holds none.
+    Raises ``ValueError`` for another split, a part that does not exist, or a root without videos.
     """
     match = re.fullmatch(r"train(?::(\d+)(?:-(\d+))?)?", split)
     if match is None:

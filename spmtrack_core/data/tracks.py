@@ -1,7 +1,7 @@
 """Tracks: one dataset as plain arrays, with random access to every frame.
 
-Millions of tracks cost little here, and so do worker processes: nothing but numpy arrays, shared
-by a fork and quick to pickle. ``data/catalog.py`` makes them from a dataset on disk.
+Millions of tracks and many worker processes take little memory: everything is in numpy arrays,
+which a fork shares and pickle copies quickly. ``data/catalog.py`` opens them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spmtrack_core.geometry.image import Image
 
 @dataclass(frozen=True, eq=False)
 class StringArray:
-    """Many short texts in two arrays, which a list of str would take ten times the memory for."""
+    """Many short texts in two arrays, with a tenth of the memory of a list of str."""
 
     utf8: NDArray[np.uint8]
     ends: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Tracks:
     names: StringArray = field(repr=False)  # (T,)
     clips: NDArray[np.int64] = field(repr=False)  # (T,) the clip a track is in
     starts: NDArray[np.int64] = field(repr=False)  # (T,) frame of the clip it starts at
-    paths: StringArray = field(repr=False)  # (C,) see Clip
+    paths: StringArray = field(repr=False)  # (C,) as in Clip
     firsts: NDArray[np.int64] = field(repr=False)  # (C,)
     files: StringArray = field(repr=False)  # all explicit file names, clip by clip
     file_ends: NDArray[np.int64] = field(repr=False)  # (C,)
@@ -97,7 +97,7 @@ class Tracks:
         return len(self.box_ends)
 
     def draw(self, random: np.random.Generator) -> int:
-        """A track by chance: a clip, or a still image, then one of the targets in it."""
+        """A random track: first a clip or still image, then one of the targets in it."""
         clip = int(random.integers(len(self.file_ends)))
         first, end = np.searchsorted(self.clips, [clip, clip + 1]).tolist()
         return int(random.integers(first, end))
@@ -113,7 +113,7 @@ class Tracks:
     def read(self, i: int, frame: int) -> Image:
         """Frame ``frame`` of track ``i``, RGB uint8 (H, W, 3).
 
-        Raises ``FileNotFoundError`` or ``ValueError`` naming a file that is gone or broken, and
+        Raises ``FileNotFoundError`` or ``ValueError`` naming a file that is missing or broken, and
         ``ValueError`` for a frame that the track does not have.
         """
         start, length = int(self.starts[self._checked(i)]), self._length(i)
@@ -161,7 +161,7 @@ class Tracks:
 
 
 def save_tracks(path: str | Path, tracks: Tracks, key: str) -> None:
-    """Write ``tracks`` as npz; ``key`` says what they were made from."""
+    """Write ``tracks`` as npz; ``key`` stands for the files they were made from."""
     arrays: dict[str, np.ndarray] = {"key": np.array(key)}
     for part in fields_of(Tracks):
         value = getattr(tracks, part.name)
@@ -176,7 +176,7 @@ def save_tracks(path: str | Path, tracks: Tracks, key: str) -> None:
 
 
 def load_tracks(path: str | Path, key: str) -> Tracks | None:
-    """What ``save_tracks`` wrote; None for a file made under another key.
+    """Read what ``save_tracks`` wrote; None if it was written with another key.
 
     Raises ``OSError``, ``ValueError``, ``KeyError`` or ``zipfile.BadZipFile`` for another file.
     """
@@ -197,9 +197,9 @@ def load_tracks(path: str | Path, key: str) -> Tracks | None:
 
 
 def read_video_frame(path: Path, time: int) -> Image:
-    """The frame of a video at presentation time ``time``: from the key frame before it, onwards.
+    """The frame of a video at presentation time ``time``: decoded from the key frame before it.
 
-    Raises ``FileNotFoundError`` without the file, ``ValueError`` where it has no such frame.
+    Raises ``FileNotFoundError`` without the file, ``ValueError`` if it has no such frame.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no video at {path}")
@@ -212,7 +212,7 @@ def read_video_frame(path: Path, time: int) -> Image:
                     return upright(frame)
                 if frame.pts is not None and frame.pts >= time:
                     break
-        # some containers land behind the time asked for; then all from the beginning
+        # some containers seek too far; then decode from the beginning
         with av.open(str(path)) as container:
             for frame in container.decode(video_stream(container, str(path))):
                 if frame.pts == time:

@@ -10,7 +10,7 @@ from spmtrack_core.data.sequence import read_boxes
 
 
 def find(root: Path, split: str) -> list[Entry]:
-    """The sequences ``<class>/<class>-<n>`` in ``root/split`` where that is there, else ``root``.
+    """The sequences ``<class>/<class>-<n>`` in ``root/split`` if that exists, else in ``root``.
 
     Raises ``ValueError`` for a root that holds none.
     """
@@ -37,7 +37,7 @@ def _read(root: Path, folder: Path) -> list[Clip]:
     # both spellings of either name are in use
     names = ("Groundtruth.txt", "groundtruth.txt")
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    boxes = read_boxes(path)  # 0,0,0,0 where the target is hidden or out of view
-    boxes[:, :2] -= 1  # the first pixel is 1 there
+    boxes = read_boxes(path)  # 0,0,0,0 for a target that is hidden or out of view
+    boxes[:, :2] -= 1  # VastTrack counts pixels from 1
     images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "img"
     return [listed_clip(folder.name, root, images, boxes)]

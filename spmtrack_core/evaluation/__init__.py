@@ -1,1 +1,1 @@
-"""Scores as the benchmarks define them, and the loop that earns them."""
+"""Scores as the benchmarks define them, and runs of trackers that are scored."""

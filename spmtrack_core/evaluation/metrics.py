@@ -17,7 +17,7 @@ SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
 def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
     """Mean IoU (no +1) over the frames in which the target is visible, the first among them.
 
-    ``nan`` if it never is.
+    NaN if it never is visible.
 
     >>> mean_iou([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]])
     0.6666666666666666
@@ -31,10 +31,10 @@ def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
 
 
 def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.float64]:
-    """(N,) IoU with the +1 convention; the first frame counts as truth, invalid ones are -1.
+    """(N,) IoU with the +1 convention; 1 in the first frame, -1 in frames that are not valid.
 
-    A prediction without width or height becomes the one before it. Raises ``ValueError`` for
-    another number of boxes and for predictions that are not finite or negative in size.
+    A prediction without width or height is replaced by the one before it. Raises ``ValueError``
+    for different numbers of boxes, and for predictions that are not finite or of negative size.
 
     >>> overlaps([[0, 0, 1, 1], [0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]]).tolist()
     [1.0, 1.0]
@@ -83,7 +83,7 @@ def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
     """ROC AUC: how often a good box has more confidence than one that is not; ties are halves.
 
     ``confidence`` and ``good`` are (N,); frames without a confidence (NaN) do not count. 0.5 is
-    chance; ``nan`` where all boxes are good or none is.
+    chance; NaN if all boxes are good or none is.
 
     >>> confidence_auc([0.9, 0.8, 0.3, float("nan")], [True, False, False, True])
     1.0
