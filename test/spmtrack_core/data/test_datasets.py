@@ -355,7 +355,7 @@ def test_a_folder_may_be_one_clip(tmp_path):
         ({"root": ""}, "root of dataset lasot"),
         ({"split": ""}, "split of dataset lasot"),
         ({"weight": 0.0}, "weight must be above 0; got 0.0"),
-        ({"weight": float("nan")}, "weight must be above 0; got nan"),
+        ({"weight": float("nan")}, "weight must be finite and above 0; got nan"),
     ],
 )
 def test_a_dataset_that_cannot_be_meant_is_refused(values, match):
