@@ -30,6 +30,7 @@ MODULES = {
     "cv2": "opencv-contrib-python-headless",
     "huggingface_hub": "timm",  # which requires it
     "numpy": "numpy",
+    "PIL": "pillow",
     "rich": "rich",
     "safetensors": "safetensors",
     "timm": "timm",
@@ -51,6 +52,7 @@ NOT_ON_PYPI = {"tensorrt"}  # must fit the driver; docs/export.md
 ROSDEP_KEYS = {
     "numpy": "python3-numpy",
     "opencv-contrib-python-headless": "python3-opencv",
+    "pillow": "python3-pil",
     "PyYAML": "python3-yaml",
     "rich": "python3-rich",
     "timm": "python3-timm-pip",

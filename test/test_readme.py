@@ -104,6 +104,11 @@ def test_every_parameter_of_the_node_is_documented():
     assert shown == present
 
 
+def test_every_encoding_is_documented():
+    encodings = importlib.import_module("spmtrack_ros.images").ENCODINGS
+    assert set(encodings) <= set(re.findall(r"\w+", INTERFACE.lower().replace("\\", "")))
+
+
 def _yaml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()

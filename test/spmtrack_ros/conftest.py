@@ -13,4 +13,5 @@ _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 os.environ["ROS_DOMAIN_ID"] = str(1 + (_domain - 1 + 13 * _worker) % 101)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 _PROFILE = Path(__file__).parents[2] / "config" / "fastdds_large_images.xml"
-os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(_PROFILE))
+_OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # Fast DDS 2
+os.environ.setdefault(f"{'FASTRTPS' if _OLD else 'FASTDDS'}_DEFAULT_PROFILES_FILE", str(_PROFILE))
