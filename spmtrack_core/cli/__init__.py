@@ -136,6 +136,8 @@ def _show_own_words_only() -> None:
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="spmtrack_core")
+    warnings.formatwarning = lambda message, *_, **__: f"spmtrack: warning: {message}\n"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to
     if logging.lastResort:
         logging.lastResort.setFormatter(logging.Formatter("spmtrack: warning: %(message)s"))
