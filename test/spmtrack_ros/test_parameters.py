@@ -125,7 +125,8 @@ def test_wrong_values_are_rejected(make_node, overrides, message):
 def test_a_parameter_that_does_not_exist_is_told_with_the_nearest_name(make_node, tmp_path):
     file = tmp_path / "robot.yaml"
     file.write_text("/**:\n  ros__parameters:\n    frame_bufer: 9\n    colour_of_hair: red\n")
-    node = make_node(["--ros-args", "--params-file", str(file), "-p", "lost_treshold:=0.9"], label="cat")
+    given = ["--ros-args", "--params-file", str(file), "-p", "lost_treshold:=0.9"]
+    node = make_node(given, label="cat")
     read_parameters(node, TrackerParameters)
     texts = []
     node.get_logger = lambda: SimpleNamespace(warning=texts.append)
