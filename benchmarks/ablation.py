@@ -41,7 +41,7 @@ def ablation(
     device: Device = "auto",
 ) -> None:
     """Evaluate weights as they are, and without one part of the network each."""
-    sequences = open_dataset(dataset, root, split, exclude)
+    sequences, left_out = open_dataset(dataset, root, split, exclude)
     path = find_weights(weights)
     trackers = {
         ", ".join(filter(None, (path.stem, lack))): (
@@ -50,7 +50,7 @@ def ablation(
         )
         for lack, tracker in ablations(path, device).items()
     }
-    reports = run_all(trackers, sequences, output)
+    reports = run_all(trackers, sequences, output, left_out=left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")

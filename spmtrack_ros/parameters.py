@@ -8,6 +8,7 @@ repeats their names and defaults and the launch file takes descriptions and choi
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -175,6 +176,19 @@ def read_parameters(node: Node, kind: type[Values]) -> Values:
     Raises ``ValueError`` for a value of the wrong type, out of range or not among the choices.
     """
     return kind(**{row.name: _read(node, row) for row in fields(kind)})
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Warn of each parameter that was given to a node and that it does not have.
+
+    Given are those of the command line and of parameter files, which ROS itself passes over in
+    silence. To be called when the node has declared all of its parameters.
+    """
+    known = set(node.get_parameters_by_prefix(""))
+    for name in sorted(set(node._parameter_overrides) - known):  # rclpy has no public way
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        node.get_logger().warning(f"there is no parameter '{name}'{hint}")
 
 
 def _read(node: Node, row: Any) -> Any:

@@ -13,6 +13,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 
+from spmtrack_ros.parameters import warn_of_unknown
+
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 # A wrong argument, parameter or file, or no PyTorch; rcl and CUDA raise RuntimeError.
@@ -54,6 +56,7 @@ def run_program(
             return _report_error(name, error)
         try:
             node = make_node()
+            warn_of_unknown(node)
         except _CANNOT_START as error:
             return _report_error(name, error) if rclpy.ok() else 0  # not ok: ended by SIGTERM
         starting = False

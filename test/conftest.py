@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 # Workers of pytest-xdist share the processor: one thread each, and in the processes they start.
@@ -57,9 +59,15 @@ def spmtrack(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["spmtrack", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-            raise SystemExit(0)
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main()
+                raise SystemExit(0)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = capsys.readouterr()
         return stop.value.code or 0, out, err
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import logging
+import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +107,14 @@ def main() -> None:
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Call ``command``; exit code 2 and one line on stderr for what the user can mend."""
+    """Call ``command``; exit code 2 and one line on stderr for what the user can mend.
+
+    SIGTERM and SIGHUP (docker, systemd, Slurm, a closed terminal) end it as Ctrl-C does.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        if signal.getsignal(signal.Signals[name]) is signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.Signals[name], signal.default_int_handler)
+    _show_own_words_only()
     try:
         command()
     except ModuleNotFoundError as error:
@@ -117,6 +127,20 @@ def run_command(command: Callable[[], object]) -> None:
         _fail(" ".join(str(error).split()) or type(error).__name__)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_own_words_only() -> None:
+    """Warnings of this package in one line each, those of libraries not at all.
+
+    ``python -W`` brings those of libraries back.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="spmtrack_core")
+    warnings.formatwarning = lambda message, *_, **__: f"spmtrack: warning: {message}\n"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to
+    if logging.lastResort:
+        logging.lastResort.setFormatter(logging.Formatter("spmtrack: warning: %(message)s"))
 
 
 def _fail(text: str) -> None:

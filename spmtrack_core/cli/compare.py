@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.evaluate import open_dataset
+from spmtrack_core.cli.evaluate import check_output_folder, open_dataset, tell_left_out
 from spmtrack_core.cli.options import Dataset, Device, Exclude, OutputFolder, Root, Split
 from spmtrack_core.evaluation.opencv import opencv_trackers
 from spmtrack_core.evaluation.report import comparison, plot_comparison
@@ -44,7 +44,8 @@ def compare(
 
     Every tracker passes once over every sequence, from the box of the first frame.
     """
-    sequences = open_dataset(dataset, root, split, exclude)
+    check_output_folder(output, root)
+    sequences, left_out = open_dataset(dataset, root, split, exclude)
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:
         typer.echo(line, err=True)
@@ -54,7 +55,8 @@ def compare(
         trackers[path.stem] = label_of(path), load_tracker(path, device)
     for name, other in others.items():
         trackers[name] = f"OpenCV {name}", other
-    reports = run_all(trackers, sequences, output, disturb)
+    reports = run_all(trackers, sequences, output, disturb, left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")
+    tell_left_out(reports)

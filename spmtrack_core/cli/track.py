@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spmtrack_core.cli.options import Device, Precision, Trunk, Weights
-from spmtrack_core.data.recording import VideoRecorder, write_boxes
-from spmtrack_core.data.video import open_frames
+from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.data.video import files_of, open_frames
+from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.loop import track_frames
+from spmtrack_core.tracking.loop import TrackedFrame, track_frames
 from spmtrack_core.tracking.result import TrackState
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
@@ -24,7 +30,11 @@ CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative n
 
 def track(
     source: Annotated[
-        str, typer.Argument(help="Video file, folder of images, camera index or 'synthetic'.")
+        str,
+        typer.Argument(
+            help="Video file, folder of images, camera (0 or /dev/video0), address (rtsp://, "
+            "http://, udp://) or 'synthetic'."
+        ),
     ],
     box: Annotated[
         tuple[float, float, float, float] | None,
@@ -48,8 +58,20 @@ def track(
         int | None, typer.Option(help="Stop after so many frames; a camera runs until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Follow a target through a video, a folder of images or a camera."""
-    sequence = open_frames(source, max_frames)
+    """Follow a target through a video, a folder of images or a camera.
+
+    What was tracked is written whatever ends the run: Ctrl-C, a broken frame (exit code 2) or a
+    full disk.
+    """
+    inputs = [*files_of(source), *filter(None, (weights, trunk))]
+    if output:
+        output = user_path(output)
+        check_video_path(output)
+        check_output(output, inputs)
+    if boxes:
+        boxes = user_path(boxes)
+        check_output(boxes, [*inputs, *filter(None, (output,))])
+    sequence = open_frames(source, max_frames, with_boxes=box is None)
     if box is None:
         if sequence.boxes_xywh is None:
             raise ValueError(f"{source} has no box of a target; give one with --box X Y W H")
@@ -59,37 +81,84 @@ def track(
     first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:
         raise ValueError(f"{source} gave no frame")
-    found = [first.result.box_xywh]
-    seconds: list[float] = []
-    lost = 0
+    run = _follow(sequence, itertools.chain((first,), tracked), output)
+    if boxes:
+        write_boxes(boxes, run.boxes_xywh)
+    text = f"{len(run.boxes_xywh)} frames, lost in {run.lost}"
+    if len(run.seconds) > 1:
+        middle, slow = np.percentile(run.seconds[1:], (50, 95)) * 1000
+        text += f", {middle:.1f} ms a frame (95 %: {slow:.1f} ms) on {tracker.device}"
+    typer.echo(text)
+    for path, written in ((output, run.video_written), (boxes, True)):
+        if path and written:
+            typer.echo(f"wrote {path}")
+    if run.faults:
+        raise ValueError("; ".join(run.faults))
+
+
+@dataclass
+class _Run:
+    """What came of the frames up to the end, or to whatever ended it."""
+
+    boxes_xywh: list[tuple[float, ...]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    lost: int = 0
+    video_written: bool = False
+    faults: list[str] = field(default_factory=list)
+
+
+def _follow(
+    sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Path | None
+) -> _Run:
+    """Track to the end, to Ctrl-C or to a frame that is broken, and record the video.
+
+    A video that cannot be written any further is given up, and the tracking goes on.
+    """
+    run, video = _Run(), None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
     with ExitStack() as stack:
-        recorder = output and stack.enter_context(VideoRecorder(output, sequence.fps or 30.0))
-        if recorder:
-            recorder.write(draw_box(first.frame, box, "target"))
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+        bar = stack.enter_context(
+            Progress(*columns, console=Console(stderr=True, soft_wrap=True))
+        )
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
-        bar.advance(task)
         try:
-            for frame, result, duration in tracked:
-                seconds.append(duration)
-                found.append(result.box_xywh)
-                label, color = f"{result.confidence:.2f}", GREEN
-                if result.state is TrackState.LOST:
-                    lost, label, color = lost + 1, f"lost {label}", ORANGE
-                if recorder:
-                    recorder.write(draw_box(frame, result.box_xywh, label, color))
-                bar.update(task, advance=1, rate=f"{1 / np.median(seconds[-50:]):.0f} fps")
+            if output:
+                video = VideoRecorder(output, sequence.fps or 30.0)
+                stack.callback(video.discard)  # leaves a file that is complete
+            for each in tracked:
+                run.boxes_xywh.append(each.result.box_xywh)
+                run.seconds.append(each.seconds)
+                run.lost += each.result.state is TrackState.LOST
+                if video and (fault := _record(video, each)):
+                    bar.console.print(fault)
+                    run.faults.append(fault)
+                    video = None
+                rate = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
+                bar.update(task, advance=1, rate=f"{rate:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
-    if boxes:
-        write_boxes(boxes, found)
-    text = f"{len(found)} frames, lost in {lost}"
-    if seconds:
-        middle, slow = np.percentile(seconds, (50, 95)) * 1000
-        text += f", {middle:.1f} ms a frame (95 %: {slow:.1f} ms) on {tracker.device}"
-    typer.echo(text)
-    for path in (output, boxes):
-        if path:
-            typer.echo(f"wrote {path}")
+        except (OSError, ValueError, RuntimeError) as error:
+            run.faults.append(f"frame {len(run.boxes_xywh) + 1}: {error}")
+        if video:
+            try:
+                video.close()
+                run.video_written = True
+            except OSError as error:
+                run.faults.append(str(error))
+    return run
+
+
+def _record(video: VideoRecorder, tracked: TrackedFrame) -> str:
+    """Append a frame with its box to the video; what went wrong, if anything did."""
+    result = tracked.result
+    label = "target" if math.isnan(result.confidence) else f"{result.confidence:.2f}"
+    color = GREEN
+    if result.state is TrackState.LOST:
+        label, color = f"lost {label}", ORANGE
+    try:
+        video.write(draw_box(tracked.frame, result.box_xywh, label, color), tracked.time)
+    except OSError as error:
+        video.discard()
+        return str(error)
+    return ""

@@ -87,29 +87,27 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
     return tracks
 
 
-def open_sequences(config: DatasetConfig) -> list[FrameSequence]:
+def open_sequences(config: DatasetConfig) -> tuple[list[FrameSequence], list[str]]:
     """Every track of a dataset as a sequence, to evaluate on; no index is read or written.
 
-    Nothing is left out in silence: raises ``ValueError`` for a broken sequence, for one whose
-    first frame does not show its target, and for a dataset of still images; else as
-    ``open_tracks``.
+    The texts are ``name: reason`` of each sequence that is left out: broken, or not showing its
+    target in the first frame. Raises ``ValueError`` for a dataset of still images and where no
+    sequence is left; else as ``open_tracks``.
     """
     root, entries = _find(config)
     clips, skipped = _read_clips(config, root, entries, _excluded(config))
     boxes = [track.boxes_xywh for clip in clips for track in clip.tracks]
     tracks = Tracks.pack(config.name, root, clips, [])
-    for index, (first, *_) in enumerate(boxes):
-        if not visible(first[None]).all():
-            skipped.append(f"{tracks.track_name(index)}: its first frame does not show its target")
-    if skipped:
-        raise ValueError(
-            f"{len(skipped)} of the sequences in {root} cannot be evaluated on, first "
-            f"{skipped[0]}; repair them, or leave them out by an exclude file"
-        )
     if all(len(each) == 1 for each in boxes):
         raise ValueError(f"{config.name} in {root} holds still images; evaluation needs videos")
-    # the boxes as they were read: Tracks stores them in float32
-    return [replace(tracks.sequence(i), boxes_xywh=each) for i, each in enumerate(boxes)]
+    sequences = []
+    for index, each in enumerate(boxes):
+        if visible(each[:1]).all():
+            # the boxes as they were read: Tracks stores them in float32
+            sequences.append(replace(tracks.sequence(index), boxes_xywh=each))
+        else:
+            skipped.append(f"{tracks.track_name(index)}: its first frame does not show its target")
+    return sequences, skipped
 
 
 def _find(config: DatasetConfig) -> tuple[Path, list[Entry]]:

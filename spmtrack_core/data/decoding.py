@@ -57,7 +57,7 @@ def decode(
     finally:
         if warn and damaged:
             LOG.warning(
-                "%s: %d damaged packets skipped, %d frames decoded", shown, damaged, frames
+                "%s: damaged packets skipped: %d; frames decoded: %d", shown, damaged, frames
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spmtrack_core.data.decoding import reason
 from spmtrack_core.files import part_of, write_beside
 from spmtrack_core.geometry.image import Image
 
@@ -21,21 +23,20 @@ TICK = Fraction(1, 60_000)
 
 
 class VideoRecorder:
-    """Writes RGB frames to an mp4 file; use as a context manager.
+    """Writes RGB frames to an mp4 file, which appears at ``close`` when it is complete.
 
-    All frames get the size of the first. The file appears when the block ends well; nothing stays
-    behind when it does not. Raises ``ValueError`` for a path that does not end in ``.mp4``,
-    ``IsADirectoryError`` for a folder and ``OSError`` where nothing can be written.
+    All frames get the size of the first. As a context manager it is closed where the block ends
+    well, and discarded otherwise: then nothing stays behind. Raises ``ValueError`` for a path that
+    does not end in ``.mp4``, ``IsADirectoryError`` for a folder, and at any step ``OSError`` where
+    nothing can be written.
     """
 
     def __init__(self, path: str | Path, fps: float = 30.0) -> None:
-        if Path(path).is_dir():
-            raise IsADirectoryError(f"{path} is a folder; the video needs the name of a file")
-        if Path(path).suffix.lower() != ".mp4":
-            raise ValueError(f"a video is written as .mp4; got {path}")
-        self.path = Path(os.path.realpath(path))
-        self._beside = part_of(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_video_path(path)
+        self.path = Path(path)
+        self._target = Path(os.path.realpath(path))  # a link stays a link
+        self._beside = part_of(self._target)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._beside), "w", format="mp4")
         codec = "h264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream = self._container.add_stream(
@@ -64,8 +65,38 @@ class VideoRecorder:
         self._last = max(ticks, self._last + 1)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         picture.pts, picture.time_base = self._last, TICK
-        for packet in self._stream.encode(picture):
-            self._container.mux(packet)
+        self._encode(picture)
+
+    def close(self) -> None:
+        """Complete the file; without a frame there is none."""
+        if self._last < 0:
+            self.discard()
+            return
+        try:
+            self._encode(None)
+            with self._told():
+                self._container.close()
+            os.replace(self._beside, self._target)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
+        self._beside.unlink(missing_ok=True)
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        with self._told():
+            for packet in self._stream.encode(picture):
+                self._container.mux(packet)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise OSError(f"{self.path} cannot be written: {reason(error)}") from None
 
     def __enter__(self) -> VideoRecorder:
         return self
@@ -76,16 +107,18 @@ class VideoRecorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        complete = kind is None and self._last >= 0
-        try:
-            if complete:
-                for packet in self._stream.encode():
-                    self._container.mux(packet)
-            self._container.close()
-            if complete:
-                os.replace(self._beside, self.path)
-        finally:
-            self._beside.unlink(missing_ok=True)
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def check_video_path(path: str | Path) -> None:
+    """Raise ``IsADirectoryError`` or ``ValueError`` for what cannot be the name of a video."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; the video needs the name of a file")
+    if Path(path).suffix.lower() != ".mp4":
+        raise ValueError(f"a video is written as .mp4; got {path}")
 
 
 def _fitted(image: Image, size_hw: tuple[int, int]) -> Image:

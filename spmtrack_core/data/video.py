@@ -14,7 +14,14 @@ from spmtrack_core.data.decoding import decode, reason, upright, video_stream
 from spmtrack_core.data.images import IMAGE_SUFFIXES
 from spmtrack_core.data.live import Connect, NewestFrame
 from spmtrack_core.data.scene import scene
-from spmtrack_core.data.sequence import FrameSequence, TimedFrames, image_folder, read_frames
+from spmtrack_core.data.sequence import (
+    BOX_FILES,
+    FrameSequence,
+    TimedFrames,
+    image_folder,
+    images_of,
+    read_frames,
+)
 from spmtrack_core.files import user_path
 
 SYNTHETIC = "synthetic"
@@ -54,6 +61,22 @@ def _open(source: str, with_boxes: bool) -> FrameSequence:
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return FrameSequence(path.stem, lambda: read_frames([path]), 1)
     return video_file(path)
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """The files that ``source`` is read from, which no output may replace.
+
+    They are the video and the boxes of its name, or the images and boxes in its folder.
+    """
+    path = user_path(source)
+    if not path.is_dir():
+        return [file for file in (path, path.with_suffix(".txt")) if file.is_file()]
+    return [
+        file
+        for folder in {path, images_of(path)}
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES or file.name in BOX_FILES
+    ]
 
 
 def _cut(sequence: FrameSequence, frames: int) -> FrameSequence:

@@ -55,8 +55,9 @@ def comparison(reports: Sequence[dict[str, Any]]) -> Group:
             each.add_column(kind)
             for number in range(1, len(reports) + 1):
                 each.add_column(str(number), justify="right")
-            for name in values[0]:
-                each.add_row(name, *(f"{value[name]:.3f}" for value in values))
+            for name in dict.fromkeys(name for value in values for name in value):
+                scores = (value.get(name) for value in values)
+                each.add_row(name, *("-" if iou is None else f"{iou:.3f}" for iou in scores))
             tables.append(each)
     return Group(*tables)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
 
@@ -20,10 +21,12 @@ class TrackedFrame(NamedTuple):
     """Of the first frame: the given box, without a confidence (NaN)."""
     seconds: float
     """Time the tracker took for it, without reading the frame."""
+    time: float | None = None
+    """Time of the frame in s from the first one; None where the source has no times."""
 
 
 def track_frames(
-    tracker: VideoTracker, frames: Iterable[Image], box_xywh: Sequence[float]
+    tracker: VideoTracker, frames: FrameSequence | Iterable[Image], box_xywh: Sequence[float]
 ) -> Iterator[TrackedFrame]:
     """Start ``tracker`` with ``box_xywh``, in pixels, on the first frame, and follow the target.
 
@@ -32,7 +35,11 @@ def track_frames(
     nothing is yielded.
     """
     given = None
-    for frame in frames:
+    if isinstance(frames, FrameSequence):
+        timed = frames.timed()
+    else:
+        timed = ((frame, None) for frame in frames)
+    for frame, when in timed:
         started = time.perf_counter()
         if given is None:
             tracker.init(frame, box_xywh)
@@ -40,4 +47,4 @@ def track_frames(
             result = given = TrackResult((x, y, w, h), math.nan, TrackState.TRACKING)
         else:
             result = tracker.update(frame)
-        yield TrackedFrame(frame, result, time.perf_counter() - started)
+        yield TrackedFrame(frame, result, time.perf_counter() - started, when)

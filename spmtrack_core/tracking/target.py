@@ -37,24 +37,27 @@ class Target:
     seen: bool = True
     """False while the target is LOST."""
 
-    def rescale(self, frame_hw: tuple[int, int]) -> bool:
-        """Scale the box along with a frame of another size; False where its aspect changed.
+    def rescale(self, frame_hw: tuple[int, int]) -> str:
+        """Scale the box along with frames of another size; what changed, empty if nothing did.
 
         A camera that changes its resolution shows the same picture in another scale. With another
-        aspect it shows another part of the scene, or a stretched one: the box is then nowhere.
+        aspect it shows another part of the scene, or a stretched one: ``lost_reason`` is set until
+        the aspect is the old one again.
         """
-        if frame_hw != self.frame_hw:
-            (h, w), (old_h, old_w) = frame_hw, self.frame_hw
-            if abs(w * old_h / (h * old_w) - 1) > ASPECT_TOLERANCE:
-                self.lost_reason = (
-                    f"frames changed from {old_w} x {old_h} to {w} x {h} pixels, which is another "
-                    "aspect: the target is lost until they change back or it is started again"
-                )
-                return False
-            self.box_xyxy = self.box_xyxy * np.tile((w / old_w, h / old_h), 2)
-            self.frame_hw = frame_hw
-        self.lost_reason = ""
-        return True
+        (h, w), (old_h, old_w) = frame_hw, self.frame_hw
+        change = f"frames changed from {old_w} x {old_h} to {w} x {h} pixels"
+        before, self.lost_reason = self.lost_reason, ""
+        if frame_hw == self.frame_hw:
+            return ""
+        if abs(w * old_h / (h * old_w) - 1) > ASPECT_TOLERANCE:
+            self.lost_reason = (
+                f"{change}, which is another aspect: the target is lost until they change back or "
+                "it is started again"
+            )
+            return "" if self.lost_reason == before else self.lost_reason
+        self.box_xyxy = self.box_xyxy * np.tile((w / old_w, h / old_h), 2)
+        self.frame_hw = frame_hw
+        return f"{change}: the target's box is scaled along"
 
     def judge(self, confidence: float, has_box: bool, config: TrackerConfig) -> TrackState:
         """The state after a frame with this ``confidence``, 0..1; LOST without a box.

@@ -111,18 +111,16 @@ class Tracker:
         if len({id(target) for target in targets}) < len(targets):
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
         frame_hw = frame.shape[:2]
-        before = [target.lost_reason for target in targets]
-        fitting = [target for target in targets if target.rescale(frame_hw)]
+        for change in {target.rescale(frame_hw) for target in targets} - {""}:
+            LOG.warning("%s", change)
+        fitting = [target for target in targets if not target.lost_reason]
         found = iter(self._locate(frame, fitting) if fitting else ())
-        results = []
-        for target, reason in zip(targets, before, strict=True):
-            if not target.lost_reason:
-                results.append(next(found))
-                continue
-            if target.lost_reason != reason:
-                LOG.warning("%s", target.lost_reason)
-            results.append(TrackResult(_box_in(target, frame_hw), 0.0, TrackState.LOST))
-        return results
+        return [
+            TrackResult(_box_in(target, frame_hw), 0.0, TrackState.LOST)
+            if target.lost_reason
+            else next(found)
+            for target in targets
+        ]
 
     def _locate(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
         """One pass of the network for targets whose boxes are in the scale of the frame."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -24,6 +27,9 @@ from spmtrack_core.training.synthetic import SyntheticTracks
 
 VALIDATION_SEED = 987_654_321
 VALIDATION_BATCH = 16
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where data workers hand their batches over; containers often have 64 MiB of it."""
 
 HeldOut: TypeAlias = list[FrameSequence] | SyntheticTracks | None
 """Validation data: sequences to track, synthetic tracks, or none."""
@@ -108,6 +114,14 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
         return next(batches)
     except (ValueError, OSError) as error:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
+    except RuntimeError as error:
+        if not re.search(r"shared memory|</torch_|insufficient shm", str(error)):
+            raise
+        free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
+        raise ValueError(
+            f"data workers ran out of shared memory ({SHARED_MEMORY} has {free:.1f} MiB left): "
+            "set workers=0 or fewer workers, or give more (docker run --shm-size=8g)"
+        ) from None
 
 
 def first_batch(config: TrainConfig) -> Batch:

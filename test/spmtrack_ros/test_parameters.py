@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from spmtrack_ros.parameters import TrackerParameters, read_parameters
+from spmtrack_ros.parameters import TrackerParameters, read_parameters, warn_of_unknown
 from spmtrack_ros.video_publisher import PublisherParameters
 
 pytestmark = pytest.mark.ros
@@ -119,6 +120,22 @@ def test_whole_numbers_are_accepted_as_real_ones(make_node):
 def test_wrong_values_are_rejected(make_node, overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read_parameters(make_node(**overrides), TrackerParameters)
+
+
+def test_a_parameter_that_does_not_exist_is_told_with_the_nearest_name(make_node, tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    frame_bufer: 9\n    colour_of_hair: red\n")
+    given = ["--ros-args", "--params-file", str(file), "-p", "lost_treshold:=0.9"]
+    node = make_node(given, label="cat")
+    read_parameters(node, TrackerParameters)
+    texts = []
+    node.get_logger = lambda: SimpleNamespace(warning=texts.append)
+    warn_of_unknown(node)
+    assert texts == [
+        "there is no parameter 'colour_of_hair'",
+        "there is no parameter 'frame_bufer'; did you mean 'frame_buffer'?",
+        "there is no parameter 'lost_treshold'; did you mean 'lost_threshold'?",
+    ]
 
 
 def test_a_camera_index_is_accepted_as_source(make_node):

@@ -414,7 +414,7 @@ def test_every_image_is_drawn_as_often_whatever_is_in_it(tmp_path, opened):
 def test_every_video_dataset_can_be_evaluated_on(tmp_path, name, split, opened):
     """Frames and boxes are those that training reads, and no index is kept."""
     MAKE[name](tmp_path / "data")
-    sequences = open_sequences(DatasetConfig(name, str(tmp_path / "data"), split or "train"))
+    sequences, _ = open_sequences(DatasetConfig(name, str(tmp_path / "data"), split or "train"))
     assert not (tmp_path / "cache").exists()
     tracks = opened(name, split=split or "train")
     assert [each.name for each in sequences] == [tracks.track_name(i) for i in range(len(tracks))]
@@ -428,24 +428,35 @@ def test_every_video_dataset_can_be_evaluated_on(tmp_path, name, split, opened):
 def test_boxes_to_evaluate_with_are_exact(tmp_path):
     make_folder(tmp_path / "data")
     text(tmp_path / "data" / "a" / "groundtruth.txt", "1.39,2.7,5.1,6.3", "2,2,5,6")
-    (first, *_) = open_sequences(DatasetConfig("folder", str(tmp_path / "data"), "test"))
+    (first, *_), _ = open_sequences(DatasetConfig("folder", str(tmp_path / "data"), "test"))
     assert first.boxes_xywh[0].tolist() == [1.39, 2.7, 5.1, 6.3]  # tracks round to float32
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "match"),
+    ("damage", "left_out"),
     [
-        ("folder", write("b.txt", "1,2,3,4"), r"1 of the seq.*first b\.mp4: .* 3 frames"),
-        ("folder", write("a/groundtruth.txt", "nan,nan,nan,nan", "1,2,5,6"), "a: its first frame"),
-        ("folder", write("a/groundtruth.txt", "1,2,0,0", "1,2,5,6"), "a: its first frame"),
-        ("coco", lambda root: None, "1 of the sequences"),
-        ("coco", write("train2017/000000000030.jpg", ""), "coco in .* holds still images"),
-        ("otb", lambda root: None, "dataset must be one of"),
+        (write("b.txt", "1,2,3,4"), r"b\.mp4: .* has 3 frames for 1 boxes"),
+        (write("b.mp4", "no video"), r"b\.mp4: .* not a video"),
+        (write("a/groundtruth.txt", "nan,nan,nan,nan", "1,2,5,6"), "a: its first frame does not"),
+        (write("a/groundtruth.txt", "1,2,0,0", "1,2,5,6"), "a: its first frame does not show"),
+        (write("a/groundtruth.txt", "1,2,5,6"), "a: .* 2 images for 1 boxes"),  # GOT-10k test
+        (unlink("a/groundtruth.txt"), "a: no boxes at"),
     ],
 )
-def test_nothing_is_left_out_of_an_evaluation_in_silence(tmp_path, name, damage, match):
-    MAKE.get(name, make_folder)(tmp_path / "data")
+def test_a_broken_sequence_is_left_out_of_an_evaluation_and_named(tmp_path, damage, left_out):
+    make_folder(tmp_path / "data")
     damage(tmp_path / "data")
+    sequences, (reason,) = open_sequences(DatasetConfig("folder", str(tmp_path / "data")))
+    assert len(sequences) == 2
+    assert re.match(left_out, reason), reason
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [("coco", "coco in .* holds still images"), ("otb", "dataset must be one of")],
+)
+def test_what_cannot_be_evaluated_on_is_refused(tmp_path, name, match):
+    MAKE.get(name, make_folder)(tmp_path / "data")
     with pytest.raises(ValueError, match=match):
         open_sequences(DatasetConfig(name, str(tmp_path / "data")))
 
@@ -455,7 +466,8 @@ def test_a_sequence_is_left_out_of_an_evaluation_by_name(tmp_path):
     text(tmp_path / "data" / "b.txt", "1,2,3,4")
     text(tmp_path / "exclude.txt", "b.mp4  # has one box")
     config = DatasetConfig("folder", str(tmp_path / "data"), "test", str(tmp_path / "exclude.txt"))
-    assert [sequence.name for sequence in open_sequences(config)] == ["a", "c"]
+    sequences, left_out = open_sequences(config)
+    assert ([sequence.name for sequence in sequences], left_out) == (["a", "c"], [])
 
 
 def test_real_sequences_are_read():
@@ -463,7 +475,9 @@ def test_real_sequences_are_read():
     root = Path(os.environ.get("SPMTRACK_SEQUENCES", default))
     if not root.is_dir():
         pytest.skip("no folder of real sequences; SPMTRACK_SEQUENCES may name one")
-    for sequence in open_sequences(DatasetConfig("folder", str(root))):
+    sequences, left_out = open_sequences(DatasetConfig("folder", str(root)))
+    assert left_out == []
+    for sequence in sequences:
         height, width = next(iter(sequence)).shape[:2]
         x, y, w, h = sequence.boxes_xywh[0]
         assert 0 <= x < x + w <= width, sequence.name

@@ -16,7 +16,9 @@ from spmtrack_core.data.video import open_frames
 
 
 def opened(root):
-    return open_sequences(DatasetConfig("folder", str(root)))
+    sequences, left_out = open_sequences(DatasetConfig("folder", str(root)))
+    assert left_out == []
+    return sequences
 
 
 def make(folder, frames=3, lines=("1,2,3,4", "nan,nan,nan,nan", "2,2,3,4")):

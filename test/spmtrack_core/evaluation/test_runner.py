@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.report import table
-from spmtrack_core.evaluation.runner import run
+from spmtrack_core.evaluation.report import comparison, table
+from spmtrack_core.evaluation.runner import run, run_all
 from spmtrack_core.tracking.result import TrackResult, TrackState
 
 FRAME = np.zeros((40, 60, 3), np.uint8)
@@ -47,7 +51,7 @@ def test_results_scores_and_plot_are_written(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == report
     assert (tmp_path / "moving.txt").read_text().splitlines() == ["10.000,10.000,8.000,6.000"] * 4
     assert (tmp_path / "success.png").stat().st_size > 1000
-    assert not (tmp_path / "unfinished.txt").exists()
+    assert not (tmp_path / "unfinished.json").exists()
     assert table(report).row_count == 3
 
 
@@ -65,8 +69,9 @@ def test_the_confidence_is_judged_where_there_is_one(tmp_path):
     column = (tmp_path / "honest" / "moving_confidence.txt").read_text().split()
     assert column == ["nan", "1.000000", "0.500000", "0.333333"]
     assert "1.000" in str(table(report).caption)
+    with pytest.raises(KeyboardInterrupt):
+        run(Honest(fails_at=4), [*moving, sequence("other")], tmp_path / "honest", "honest 1")
     again = Honest()
-    (tmp_path / "honest" / "unfinished.txt").write_text("honest 1")
     again_report = run(again, moving, tmp_path / "honest", "honest 1")
     assert again_report["confidence_auc"] == report["confidence_auc"]
     assert again.calls == 0  # read back, confidence and all
@@ -95,7 +100,78 @@ def test_another_trackers_files_are_not_taken_over(tmp_path):
     assert other.calls == 6
 
 
-def test_a_sequence_without_boxes_is_refused(tmp_path):
-    blind = FrameSequence("blind", lambda: iter([FRAME]), 1)
-    with pytest.raises(ValueError, match="blind has no boxes"):
-        run(Still(), [blind], tmp_path)
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (replace(sequence("a"), boxes_xywh=sequence("a").boxes_xywh + 1), "other boxes"),
+        (replace(sequence("a"), open=lambda: iter([FRAME + 1] * 4)), "other frames"),
+        (sequence("a", frames=3), "another length"),
+    ],
+)
+def test_results_of_other_data_of_the_same_name_are_not_taken_over(tmp_path, changed, why):
+    with pytest.raises(KeyboardInterrupt):
+        run(Still(fails_at=5), [sequence("a"), sequence("b")], tmp_path, "still 1")
+    second = Still()
+    run(second, [changed, sequence("b")], tmp_path, "still 1")
+    assert second.calls == 3 + changed.length - 1, why
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"label": 3}', '{"finished": 3}'])
+def test_a_broken_note_of_what_is_finished_is_no_hindrance(tmp_path, content):
+    (tmp_path / "unfinished.json").write_text(content)
+    assert run(Still(), [sequence("a")], tmp_path, "still 1")["mean"]["mean_iou"] == 1
+
+
+def breaks_at(index):
+    def frames():
+        yield from [FRAME] * index
+        raise ValueError("b/3.png is empty: 0 bytes")
+
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (replace(sequence("b"), open=breaks_at(2)), "b: frame 3: b/3.png is empty: 0 bytes"),
+        (replace(sequence("b"), open=breaks_at(0)), "b: b/3.png is empty: 0 bytes"),
+        (replace(sequence("b"), open=lambda: iter([])), "b: has no frame"),
+        (replace(sequence("b"), open=lambda: iter([FRAME] * 3)), "b: has 3 frames for 4 boxes"),
+        (replace(sequence("b"), boxes_xywh=None), "b: has no boxes to compare with"),
+        (replace(sequence("b"), boxes_xywh=np.array([BOX])), "b: has no boxes to compare with"),
+    ],
+)
+def test_a_run_goes_on_after_a_broken_sequence_and_names_it(tmp_path, broken, reason):
+    (tmp_path / "b.txt").write_text("of another run")
+    tracker = Still()
+    sequences = [sequence("a"), broken, sequence("c")]
+    report = run(tracker, sequences, tmp_path, "still 1", ["d: no boxes at d.txt"])
+    assert [row["sequence"] for row in report["sequences"]] == ["a", "c"]
+    assert report["left_out"] == ["d: no boxes at d.txt", reason]
+    assert report["mean"]["mean_iou"] == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == report
+    assert not (tmp_path / "b.txt").exists()
+    tracker.calls = 0
+    repaired = run(tracker, [sequence(name) for name in "abc"], tmp_path, "still 1")
+    assert (tracker.calls, len(repaired["sequences"])) == (3, 3)  # b alone
+
+
+def test_a_run_in_which_all_is_broken_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="none of the 1 sequences can be evaluated, first b: has"):
+        run(Still(), [replace(sequence("b"), boxes_xywh=None)], tmp_path)
+
+
+def test_a_comparison_names_what_one_tracker_could_not_do(tmp_path):
+    class Choosy(Still):
+        def init(self, frame, box_xywh):
+            if box_xywh[0] > 10:
+                raise ValueError("too far right")
+            super().init(frame, box_xywh)
+
+    far = replace(sequence("far"), boxes_xywh=sequence("far").boxes_xywh + 5)
+    trackers = {"still": ("still 1", Still()), "choosy": ("choosy 1", Choosy())}
+    reports = run_all(trackers, [sequence("near"), far], tmp_path)
+    assert [report["left_out"] for report in reports] == [[], ["far: frame 1: too far right"]]
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(comparison(reports))
+    assert re.search(r"far\s+│\s+1\.000\s+│\s+-", console.export_text())

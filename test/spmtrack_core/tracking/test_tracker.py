@@ -356,7 +356,7 @@ def test_a_change_of_aspect_is_lost_and_told_until_it_is_undone(tracker, caplog)
         x, y, w, h = result.box_xywh
         assert 0 <= x <= x + w <= frame.shape[1]
         assert 0 <= y <= y + h <= frame.shape[0]
-    (text,) = [record.message for record in caplog.records]  # once, not with every frame
+    (text,) = (record.message for record in caplog.records)  # once, not with every frame
     assert text.startswith("frames changed from 160 x 120 to 50 x 40 pixels, which is")
     assert tracker.target.lost_reason == text
     assert tracker.update(FRAMES[2]).state is TrackState.TRACKING
@@ -385,7 +385,9 @@ def test_one_target_of_another_aspect_leaves_the_others_alone(tracker):
 def test_which_changes_of_size_keep_the_aspect(old_wh, new_wh, scaled):
     box = np.array([10.0, 20, 30, 40])
     target = Target(box, None, None, None, old_wh[::-1])
-    assert target.rescale(new_wh[::-1]) is scaled
+    text = target.rescale(new_wh[::-1])
+    assert text.endswith("scaled along") is scaled
+    assert bool(target.lost_reason) is not scaled
     ratio = np.tile(np.divide(new_wh, old_wh), 2) if scaled else 1
     np.testing.assert_allclose(target.box_xyxy, box * ratio)
 
