@@ -61,6 +61,8 @@ class RateWindow:
         """``now`` is in s; processing one image for ``busy_timeout`` s is an error."""
         self._busy_timeout = busy_timeout
         self._samples: dict[str, deque[float]] = {}
+        self._frame_ids: set[str] = set()
+        self._sizes: set[str] = set()
         self._last = Counters()
         self._last_time = now
 
@@ -70,11 +72,20 @@ class RateWindow:
             samples = self._samples.setdefault(name, deque(maxlen=_MAX_SAMPLES))
             samples.append(max(0.0, value))  # negative after a jump of the clock
 
-    def report(self, session: Snapshot, hint: str) -> tuple[int, str, dict[str, str]]:
+    def see(self, frame_id: str, size_wh: tuple[int, int] | None = None) -> None:
+        """Note the frame_id of an image, and its size if known."""
+        self._frame_ids.add(frame_id)
+        if size_wh is not None:
+            self._sizes.add("{} x {}".format(*size_wh))
+
+    def report(
+        self, session: Snapshot, hint: str, publishers: Sequence[Publisher] = ()
+    ) -> tuple[int, str, dict[str, str]]:
         """Level, message and values since the last report.
 
-        ``hint`` is the message if no image arrived.
+        ``hint`` is the message if no image arrived; ``publishers`` are those of the images.
         """
+        mixed = self._mixed_stream(publishers)
         samples, self._samples = self._samples, {}
         counters, last, self._last = session.counters, self._last, session.counters
         elapsed, self._last_time = session.time - self._last_time, session.time
@@ -114,4 +125,16 @@ class RateWindow:
             return OK, "switched off", values
         if not received:
             return WARN, hint, values
+        if mixed:
+            return WARN, mixed, values
         return OK, state.lower() if primary else "no target", values
+
+    def _mixed_stream(self, publishers: Sequence[Publisher]) -> str:
+        """Why the images may not come from one camera; empty if they seem to."""
+        nodes = sorted(each.node for each in publishers)
+        frame_ids, sizes = sorted(self._frame_ids), sorted(self._sizes)
+        self._frame_ids, self._sizes = set(), set()
+        for name, found in (("publishers", nodes), ("frame_ids", frame_ids), ("sizes", sizes)):
+            if len(found) > 1:
+                return f"the images have {len(found)} {name}: {', '.join(found)}; expected one"
+        return ""

@@ -38,7 +38,7 @@ from spmtrack_ros.target import (
 _MAX_REPLAYED = 8
 # Clients of ROS services keep 10 answers by default: they lose most of a burst of late ones.
 _ANSWER_SPACING = 0.005  # s
-_JOIN_TIMEOUT = 0.5  # s; the worker may hang in the tracker, and the process ends anyway
+_JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
 
 
 class Tracker(Protocol):
@@ -52,8 +52,8 @@ class Tracker(Protocol):
 class Session:
     """Runs one tracker over the newest images and answers requests meanwhile.
 
-    ``decode`` converts a message to an RGB image or raises ``ValueError``. ``limits`` may be set
-    at any time.
+    ``decode`` converts a message to an RGB image or raises ``ValueError``; ``check`` only raises,
+    for images that need not be decoded. ``limits`` may be set at any time.
     """
 
     def __init__(
@@ -61,12 +61,13 @@ class Session:
         tracker: Tracker,
         decode: Callable[[Any], Image],
         listeners: Listeners,
+        check: Callable[[Any], Any] = lambda message: None,
         buffer: FrameBuffer | None = None,
         limits: Limits | None = None,
         enabled: bool = True,
     ) -> None:
         self._tracker = tracker
-        self._decode = decode
+        self._decode, self._check = decode, check
         self._listeners = listeners
         self.limits = limits or Limits()
 
@@ -344,7 +345,13 @@ class Session:
             targets = [each for each in self._targets if each.frame.number < frame.number]
         after: list[Target] = []
         error, reason = "", Reason.INVALID_IMAGE
-        if targets:
+        if not targets:
+            try:
+                self._check(frame.message)
+            except Exception as failure:
+                error = str(failure)
+                self._fail(f"an image cannot be read: {error}")
+        else:
             try:
                 image = self._decode(frame.message) if image is None else image
                 reason = Reason.INTERNAL_ERROR

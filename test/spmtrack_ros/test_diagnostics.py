@@ -82,3 +82,23 @@ def test_latency_is_never_negative():
     window = RateWindow(0.0)
     window.add(latency=-5.0)  # the clock was set back
     assert window.report(snapshot(1.0), "")[2]["latency max ms"] == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("publishers", "frame_ids", "sizes", "text"),
+    [
+        ("ab", "x", [(640, 480)], "2 publishers: a, b; expected one"),
+        ("a", "xy", [(640, 480)], "2 frame_ids: x, y"),
+        ("a", "x", [(640, 480), (320, 240)], "2 sizes: 320 x 240, 640 x 480"),
+        ("a", "x", [None], "no target"),
+    ],
+)
+def test_images_of_two_cameras(publishers, frame_ids, sizes, text):
+    window = RateWindow(0.0)
+    for frame_id in frame_ids:
+        for size in sizes:
+            window.see(frame_id, size)
+    found = [Publisher(node, IMAGE, True) for node in publishers]
+    level, message, _ = window.report(snapshot(1.0, Counters(5, 5)), "", found)
+    assert text in message and level == (OK if text == "no target" else WARN)
+    assert window.report(snapshot(2.0, Counters(9, 9)), "")[1] == "no target"  # only new ones

@@ -69,7 +69,7 @@ class Bench:
             self.note, lambda: self.changes.append(self.target), self.errors.append,
             self.warnings.append,
         )  # fmt: skip
-        self.session = Session(self.tracker, self.decode, self.listeners, **options)
+        self.session = Session(self.tracker, self.decode, self.listeners, self.check, **options)
 
     @property
     def target(self):
@@ -84,6 +84,10 @@ class Bench:
         if message == "broken":
             raise ValueError("image encoding 'yuv' is not supported")
         return np.full((100, 200, 3), message, np.uint8)
+
+    def check(self, message):
+        if message == "broken":
+            raise ValueError("image encoding 'yuv' is not supported")
 
     def note(self, report):
         with self.arrived:
@@ -133,7 +137,9 @@ def make_bench():
     for bench in benches:
         bench.tracker.gate.set()
         bench.session.close()
-        assert not any(thread.is_alive() for thread in bench.session._threads)
+        for thread in bench.session._threads:
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -828,3 +834,10 @@ def test_close_answers_a_request_that_is_being_started(make_bench):
     assert bench.tracker.entered.acquire(timeout=5)
     bench.session.close()  # although the tracker hangs
     assert answer.result(0).code is Code.CANCELLED
+
+
+def test_a_broken_image_is_reported_without_a_target_too(bench):
+    bench.session.push(1 * SECOND, "broken")
+    bench.wait_for("broken")
+    assert "yuv" in bench.reports[-1].error and "yuv" in bench.errors[-1]
+    assert bench.session.snapshot().counters.errors == 1
