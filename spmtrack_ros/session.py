@@ -37,7 +37,8 @@ from spmtrack_ros.target import (
 # one big jump at the end. A few images in even steps keep every jump small.
 _MAX_REPLAYED = 8
 # Clients of ROS services keep 10 answers by default: they lose most of a burst of late ones.
-_ANSWER_SPACING = 0.005  # s
+_ANSWERS_AT_ONCE = 5
+_ANSWER_SPACING = 0.01  # s
 _JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
 
 
@@ -235,9 +236,9 @@ class Session:
                     wake = min(self._requests.next_deadline(), self._stale_time())
                     self._alarm.wait(None if math.isinf(wake) else max(0.0, wake - now))
                     continue
-            for pending, reply in expired:
+            for count, (pending, reply) in enumerate(expired):
+                time.sleep(_ANSWER_SPACING if count >= _ANSWERS_AT_ONCE else 0)
                 pending.reply(reply)
-                time.sleep(_ANSWER_SPACING)
             if stale:
                 self._listeners.change()
 
