@@ -8,6 +8,7 @@ repeats their names and defaults and the launch file takes descriptions and choi
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -193,8 +194,15 @@ class TrackerParameters(NodeParameters):
 def read_parameters(node: Node, kind: type[Values]) -> Values:
     """Declare the parameters of ``kind`` on a node and read them.
 
-    Raises ``ValueError`` for a value of the wrong type, out of range or not among the choices.
+    Warns of parameters that were given but do not exist. Raises ``ValueError`` for a value of the
+    wrong type, out of range or not among the choices.
     """
+    names = [row.name for row in fields(kind)]
+    for given in getattr(node, "_parameter_overrides", {}):
+        if given not in names and not node.has_parameter(given) and "." not in given:
+            near = difflib.get_close_matches(given, names, 1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            node.get_logger().warning(f"there is no parameter '{given}'{meant}")
     return kind(**{row.name: _read(node, row) for row in fields(kind)})
 
 

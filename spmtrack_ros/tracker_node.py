@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy import get_rmw_implementation_identifier
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -33,6 +35,7 @@ from spmtrack_core.geometry.image import Image
 from spmtrack_ros.conversions import stamp_to_ns
 from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.image_step import ImageStep
 from spmtrack_ros.images import (
     check_compressed,
     check_image,
@@ -47,6 +50,7 @@ from spmtrack_ros.services import Services
 from spmtrack_ros.session import Session
 from spmtrack_ros.snapshot import FrameReport
 
+_IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
@@ -141,10 +145,8 @@ class TrackerNode(LifecycleNode):
             self._decode = partial(compressed_to_array, max_pixels=settings.max_pixels)
             check = partial(check_compressed, max_pixels=settings.max_pixels)
         self.session = Session(
-            self._tracker,
-            self._decode,
+            ImageStep(self._tracker, self._decode, check),
             Listeners(self._on_report, self._on_change, self._on_error, self.get_logger().warning),
-            check,
             FrameBuffer(settings.frame_buffer, 1e6 * settings.frame_buffer_mb),
             settings.limits,
             settings.autostart,
@@ -240,7 +242,7 @@ class TrackerNode(LifecycleNode):
         age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
         self._rates.add(age=age)
         size = (message.width, message.height) if hasattr(message, "width") else None
-        self._rates.see(header.frame_id, size)
+        self._rates.see(time.monotonic(), header.frame_id, size)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._outputs.camera_info = message
@@ -279,6 +281,9 @@ class TrackerNode(LifecycleNode):
             f"sensor_msgs/msg/{subscription.msg_type.__name__}",
             subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             publishers,
+            [name for name, kinds in self.get_topic_names_and_types() if _IMAGES & {*kinds}],
+            shutil.disk_usage("/dev/shm").total,
+            "fastrtps" in get_rmw_implementation_identifier(),
         )
         report = self._rates.report(self.session.snapshot(), hint, publishers)
         self._publish_diagnostics(*report)
