@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from spmtrack_ros.snapshot import Counters, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 
+SHARED_MEMORY = 72 * 2**20  # bytes: the segment of config/fastdds_large_images.xml and a little
+_MAX_INTERVALS, _MAX_SILENCE = 3.0, 5.0  # s for the latter; after more, a camera is silent
 _MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
 
 
@@ -25,30 +27,57 @@ class Publisher:
 
 
 def why_no_image(
-    topic: str, expected_type: str, reliable: bool, publishers: Sequence[Publisher]
+    topic: str,
+    expected_type: str,
+    reliable: bool,
+    publishers: Sequence[Publisher],
+    image_topics: Collection[str] = (),
+    shared_memory: float = float("inf"),
+    fast_dds: bool = True,
 ) -> str:
     """The most likely cause of a silent topic and the cure, in one sentence.
 
-    ``reliable`` is the reliability of the subscription; ``expected_type`` is for instance
-    ``sensor_msgs/msg/Image``.
+    ``reliable`` is the reliability of the subscription and ``expected_type`` its type, for
+    instance ``sensor_msgs/msg/Image``. ``image_topics`` are all topics with raw or compressed
+    images, ``shared_memory`` is the size of /dev/shm in bytes.
     """
     if not publishers:
-        return f"no node publishes {topic}: start the camera or set image_topic"
+        return f"no node publishes {topic}: {_other_topic(topic, image_topics)}"
     others = [each for each in publishers if each.type != expected_type]
     if len(others) == len(publishers):
         text = f"{topic} has the type {others[0].type}, expected {expected_type}"
         return f"{text}: set image_transport or image_topic"
+    node = publishers[0].node
     if reliable and not any(each.reliable for each in publishers):
         return (
-            f"{publishers[0].node} publishes {topic} best effort, which a reliable subscription "
+            f"{node} publishes {topic} best effort, which a reliable subscription "
             "does not receive: set image_reliability to best_effort"
         )
+    silence = f"{node} publishes {topic} but no image arrives"
+    if not fast_dds:
+        return f"{silence}: check the camera and the network, or set image_reliability to reliable"
+    if shared_memory < SHARED_MEMORY:
+        return (
+            f"{silence}: /dev/shm has {shared_memory / 1e6:.0f} MB, too little for the shared "
+            "memory of config/fastdds_large_images.xml; start a container with --shm-size 200m"
+        )
     return (
-        f"{publishers[0].node} publishes {topic} but no image arrives: Fast DDS loses large "
-        "best-effort images unless its shared memory is enlarged; point "
-        "FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_large_images.xml in both processes, "
-        "or set image_reliability to reliable"
+        f"{silence}: Fast DDS loses large best-effort images unless its shared memory is "
+        "enlarged; point FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_large_images.xml in "
+        "both processes, or set image_reliability to reliable"
     )
+
+
+def _other_topic(topic: str, image_topics: Collection[str]) -> str:
+    """What to do when nothing is published on a topic."""
+    if f"{topic}/compressed" in image_topics:
+        return f"{topic}/compressed is there, so set image_transport to compressed"
+    raw = topic.removesuffix("/compressed")
+    if raw != topic and raw in image_topics:
+        return f"{raw} is there, so set image_transport to raw"
+    if others := sorted(each for each in image_topics if each != topic):
+        return f"set image_topic to one of {', '.join(others[:5])}"
+    return "start the camera or set image_topic"
 
 
 class RateWindow:
@@ -61,6 +90,10 @@ class RateWindow:
         """``now`` is in s; processing one image for ``busy_timeout`` s is an error."""
         self._busy_timeout = busy_timeout
         self._samples: dict[str, deque[float]] = {}
+        self._last_arrival: float | None = None
+        self._interval = 0.0  # s between the last two images
+        self._frame_ids: set[str] = set()
+        self._sizes: set[str] = set()
         self._last = Counters()
         self._last_time = now
 
@@ -70,11 +103,23 @@ class RateWindow:
             samples = self._samples.setdefault(name, deque(maxlen=_MAX_SAMPLES))
             samples.append(max(0.0, value))  # negative after a jump of the clock
 
-    def report(self, session: Snapshot, hint: str) -> tuple[int, str, dict[str, str]]:
+    def see(self, now: float, frame_id: str, size_wh: tuple[int, int] | None = None) -> None:
+        """Note the arrival of an image in s, its frame_id, and its size if known."""
+        if self._last_arrival is not None:
+            self._interval = now - self._last_arrival
+        self._last_arrival = now
+        self._frame_ids.add(frame_id)
+        if size_wh is not None:
+            self._sizes.add("{} x {}".format(*size_wh))
+
+    def report(
+        self, session: Snapshot, hint: str, publishers: Sequence[Publisher] = ()
+    ) -> tuple[int, str, dict[str, str]]:
         """Level, message and values since the last report.
 
-        ``hint`` is the message if no image arrived.
+        ``hint`` is the message if no image arrived; ``publishers`` are those of the images.
         """
+        mixed = self._mixed_stream(publishers)
         samples, self._samples = self._samples, {}
         counters, last, self._last = session.counters, self._last, session.counters
         elapsed, self._last_time = session.time - self._last_time, session.time
@@ -112,6 +157,20 @@ class RateWindow:
             return ERROR, f"{errors} failures, see the log", values
         if not session.enabled:
             return OK, "switched off", values
-        if not received:
+        # a camera with less than one image in this time may be slow instead of silent
+        silence = session.time - (self._last_arrival or 0.0)
+        if not received and silence > min(_MAX_INTERVALS * self._interval, _MAX_SILENCE):
             return WARN, hint, values
+        if mixed:
+            return WARN, mixed, values
         return OK, state.lower() if primary else "no target", values
+
+    def _mixed_stream(self, publishers: Sequence[Publisher]) -> str:
+        """Why the images may not come from one camera; empty if they seem to."""
+        nodes = sorted(each.node for each in publishers)
+        frame_ids, sizes = sorted(self._frame_ids), sorted(self._sizes)
+        self._frame_ids, self._sizes = set(), set()
+        for name, found in (("publishers", nodes), ("frame_ids", frame_ids), ("sizes", sizes)):
+            if len(found) > 1:
+                return f"the images have {len(found)} {name}: {', '.join(found)}; expected one"
+        return ""

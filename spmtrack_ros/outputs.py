@@ -39,8 +39,13 @@ class Outputs:
         self._visible: dict[str, bool] = {}  # targets by id, as they were logged last
         overridable = QoSOverridingOptions.with_default_policies()
 
+        self._node = node
+        self._publishers: list[Any] = []
+
         def publisher(kind: Any, name: str, qos: QoSProfile) -> Any:
-            return node.create_publisher(kind, name, qos, qos_overriding_options=overridable)
+            options = {"qos_overriding_options": overridable}
+            self._publishers.append(node.create_publisher(kind, name, qos, **options))
+            return self._publishers[-1]
 
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._detection = publisher(Detection2D, "~/detection", QoSProfile(depth=10))
@@ -56,6 +61,11 @@ class Outputs:
                     (CompressedImage, "/compressed", fill_compressed),
                 )
             ]
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for each in self._publishers:
+            self._node.destroy_publisher(each)
 
     def publish_report(self, report: FrameReport, now: Snapshot) -> None:
         """Publish the result of one image, and the state."""
@@ -117,8 +127,9 @@ class Outputs:
             fill_track_state(TrackState(), each, each is now.primary, now.time)
             for each in now.targets
         ]
-        if now.report is not None and now.targets:
-            message.processing_time, message.message = now.report.seconds, now.report.error
+        if now.report is not None:
+            message.message = now.report.error
+            message.processing_time = now.report.seconds if now.targets else 0.0
         self._status.publish(message)
         self._log_changes(now.targets)
 

@@ -18,6 +18,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
+from spmtrack_ros.images import MAX_PIXELS
 from spmtrack_ros.target import Limits
 
 
@@ -76,7 +77,21 @@ class TrackerParameters(NodeParameters):
     )
     lost_threshold: float = parameter(
         -1.0,
-        "Confidence below which the target counts as lost; -1: the value stored in the weights.",
+        "Average confidence below which a target is lost; -1: the value stored in the weights.",
+        bounds=(-1.0, 1.0),
+        live=True,
+    )
+    found_margin: float = parameter(
+        -1.0,
+        "Part of the way from lost_threshold to 1 that the average confidence of a lost target "
+        "must reach to count as found again; -1: the value stored in the weights.",
+        bounds=(-1.0, 1.0),
+        live=True,
+    )
+    confidence_weight: float = parameter(
+        -1.0,
+        "Weight of the newest image in the average confidence, from 0.01; 1: no average; -1: the "
+        "value stored in the weights.",
         bounds=(-1.0, 1.0),
         live=True,
     )
@@ -89,6 +104,9 @@ class TrackerParameters(NodeParameters):
     )
     max_targets: int = parameter(
         8, "How many targets can be followed at a time.", (1, 32), live=True
+    )
+    lifecycle_autostart: bool = parameter(
+        True, "Configure and activate at the start; false: wait for a lifecycle manager."
     )
     autostart: bool = parameter(
         True, "Process images from the start; false: after ~/enable is called."
@@ -111,6 +129,9 @@ class TrackerParameters(NodeParameters):
     )
     frame_buffer_mb: float = parameter(
         256.0, "Most memory in MB for these images; the newest is always kept.", (1.0, 16384.0)
+    )
+    max_pixels: int = parameter(
+        MAX_PIXELS, "Largest compressed image in px; larger ones are not decoded.", (1, 10**9)
     )
     image_timeout: float = parameter(
         2.0,
@@ -173,8 +194,15 @@ class TrackerParameters(NodeParameters):
 def read_parameters(node: Node, kind: type[Values]) -> Values:
     """Declare the parameters of ``kind`` on a node and read them.
 
-    Raises ``ValueError`` for a value of the wrong type, out of range or not among the choices.
+    Warns of parameters that were given but do not exist. Raises ``ValueError`` for a value of the
+    wrong type, out of range or not among the choices.
     """
+    names = [row.name for row in fields(kind)]
+    for given in getattr(node, "_parameter_overrides", {}):
+        if given not in names and not node.has_parameter(given) and "." not in given:
+            near = difflib.get_close_matches(given, names, 1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            node.get_logger().warning(f"there is no parameter '{given}'{meant}")
     return kind(**{row.name: _read(node, row) for row in fields(kind)})
 
 

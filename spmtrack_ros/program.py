@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,6 +15,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.signals import SignalHandlerOptions
 
 from spmtrack_ros.parameters import warn_of_unknown
 
@@ -26,6 +30,27 @@ _CANNOT_START = (
     ParameterException,
     InvalidQosOverridesError,
 )
+_LAST_ANSWERS = 0.2  # s for the executor to send what `close` has answered
+_MOST_PATIENCE = 0.6  # s for the node to end by itself
+
+
+class Signals:
+    """SIGINT and SIGTERM, handled by a thread: also while C code keeps the main thread busy."""
+
+    def __init__(self, handle: Callable[[], None]) -> None:
+        """``handle`` is called at the first signal; it may be replaced until then."""
+        self.handle = handle
+        self._pipe, end = os.pipe()
+        os.set_blocking(end, False)
+        signal.set_wakeup_fd(end)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    def _wait(self) -> None:
+        while os.read(self._pipe, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        self.handle()
 
 
 def run_program(
@@ -33,42 +58,43 @@ def run_program(
     make_node: Callable[[], AnyNode],
     work: Callable[[AnyNode], int],
     args: list[str] | None = None,
+    close: Callable[[AnyNode], None] = lambda node: None,
 ) -> int:
     """Make a node, call ``work`` with it, destroy it; return the exit code.
 
     That is 0 after SIGINT and SIGTERM, 2 with one line on stderr if the node cannot be made, and
-    otherwise the result of ``work``.
+    otherwise the result of ``work``. A signal calls ``close``, while the node still spins, and
+    ends the process within a second, whatever the node is doing.
     """
-    starting = True
-
-    def interrupt(*_: object) -> None:
-        # Later, rclpy ends the node: an exception raised inside rclpy's C++ code would arrive as
-        # another one.
-        if starting:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    node = None
+    signals = Signals(lambda: os._exit(0))
+    node: AnyNode | None = None
     try:
         try:
-            rclpy.init(args=args)
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:
             return _report_error(name, error)
         try:
-            node = make_node()
+            node = made = make_node()
             warn_of_unknown(node)
         except _CANNOT_START as error:
-            return _report_error(name, error) if rclpy.ok() else 0  # not ok: ended by SIGTERM
-        starting = False
+            return _report_error(name, error)
+
+        def end() -> None:
+            close(made)
+            time.sleep(_LAST_ANSWERS)
+            rclpy.try_shutdown()
+            time.sleep(_MOST_PATIENCE)
+            os._exit(0)
+
+        signals.handle = end
         return work(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         return 0
     except RuntimeError:
         if rclpy.ok():
             raise
         return 0  # publishing and waiting fail after a signal has ended ROS
     finally:
-        starting = False
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

@@ -23,14 +23,20 @@ from spmtrack_ros.target import Code, InitRequest, Reply
 class Services:
     """The services of a node, and the targets that detectors send.
 
-    ``parameters`` returns the present values.
+    ``parameters`` returns the present values and ``active`` whether images are received.
     """
 
     def __init__(
-        self, node: Node, session: Session, parameters: Callable[[], TrackerParameters]
+        self,
+        node: Node,
+        session: Session,
+        parameters: Callable[[], TrackerParameters],
+        active: Callable[[], bool],
     ) -> None:
-        self._node, self._session, self._parameters = node, session, parameters
+        self._node, self._session = node, session
+        self._parameters, self._active = parameters, active
         self._detector_request: Future[Reply] | None = None
+        self._services: list[Any] = []
         # The default depth of 10 loses most calls of a burst.
         qos = QoSProfile(depth=1000)
         # Calls that wait for the worker are coroutines; images keep arriving meanwhile.
@@ -43,7 +49,12 @@ class Services:
             (SetBool, "enable", self._on_enable, None),
         ):
             options = {"qos_profile": qos, "callback_group": group}
-            node.create_service(kind, f"~/{name}", callback, **options)
+            self._services.append(node.create_service(kind, f"~/{name}", callback, **options))
+
+    def close(self) -> None:
+        """Destroy the services."""
+        for each in self._services:
+            self._node.destroy_service(each)
 
     def start_init_box(self) -> None:
         """Follow the target of the parameter `init_box`, if that is given."""
@@ -107,13 +118,16 @@ class Services:
     ) -> Future[Reply]:
         """Start a target, unless a target in the place of ``detections`` is followed already."""
         parameters = self._parameters()
+        started: Future[Reply] = Future()
         try:
             box = bbox_to_xywh(bbox)
             known = tuple(bbox_to_xywh(each.bbox) for each in detections)
         except ValueError as error:
-            started: Future[Reply] = Future()
             started.set_result(Reply(Code.INVALID_BOX, str(error)))
         else:
+            if not self._active():
+                started.set_result(Reply(Code.NOT_READY, "the node is not active: activate it"))
+                return started
             request = InitRequest(
                 box,
                 stamp_to_ns(header.stamp),

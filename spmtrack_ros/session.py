@@ -10,63 +10,51 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_ros.image_step import ImageStep, reject_image
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.request_queue import Pending, RequestQueue
 from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
 from spmtrack_ros.target import (
-    BoxXywh,
     Code,
     InitRequest,
     Limits,
     Reason,
     Reply,
     State,
-    Target,
     TargetList,
-    box_in_image,
 )
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.
 _MAX_REPLAYED = 8
 # Clients of ROS services keep 10 answers by default: they lose most of a burst of late ones.
-_ANSWER_SPACING = 0.005  # s
-_JOIN_TIMEOUT = 0.5  # s; the worker may hang in the tracker, and the process ends anyway
-
-
-class Tracker(Protocol):
-    """The two methods that the session uses of ``spmtrack_core.load_tracker``'s tracker."""
-
-    def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
-
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
+_ANSWERS_AT_ONCE = 5
+_ANSWER_SPACING = 0.01  # s
+_JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
 
 
 class Session:
     """Runs one tracker over the newest images and answers requests meanwhile.
 
-    ``decode`` converts a message to an RGB image or raises ``ValueError``. ``limits`` may be set
-    at any time.
+    ``limits`` may be set at any time.
     """
 
     def __init__(
         self,
-        tracker: Tracker,
-        decode: Callable[[Any], Image],
+        step: ImageStep,
         listeners: Listeners,
         buffer: FrameBuffer | None = None,
         limits: Limits | None = None,
         enabled: bool = True,
     ) -> None:
-        self._tracker = tracker
-        self._decode = decode
+        self._step = step
         self._listeners = listeners
         self.limits = limits or Limits()
 
@@ -81,6 +69,7 @@ class Session:
         self._waiting: Frame | None = None
         self._reported = 0  # number of the newest frame that was reported
         self._report: FrameReport | None = None
+        self._jumped = False  # the clock of the images was set back
         self._busy_since = 0.0  # s of the monotonic clock; 0 while the worker is idle
         self._last_arrival = 0.0
         self._counters = Counters()
@@ -120,6 +109,7 @@ class Session:
             order = self._buffer.add(frame)
             if order is not Order.LATE:
                 self._waiting = frame
+                self._jumped |= order is Order.CLOCK_JUMPED
                 self._condition.notify_all()
         if order is Order.CLOCK_JUMPED and before is not None:
             seconds = (before.stamp_ns - stamp_ns) / 1e9
@@ -234,9 +224,9 @@ class Session:
                     wake = min(self._requests.next_deadline(), self._stale_time())
                     self._alarm.wait(None if math.isinf(wake) else max(0.0, wake - now))
                     continue
-            for pending, reply in expired:
+            for count, (pending, reply) in enumerate(expired):
+                time.sleep(_ANSWER_SPACING if count >= _ANSWERS_AT_ONCE else 0)
                 pending.reply(reply)
-                time.sleep(_ANSWER_SPACING)
             if stale:
                 self._listeners.change()
 
@@ -275,13 +265,9 @@ class Session:
 
         None: the frame is unreadable and the request, which has no deadline, waits for the next.
         """
-        request, first = pending.request, frames[0]
-        if request.frame_id and first.frame_id and request.frame_id != first.frame_id:
-            problem = f"frame_id is '{request.frame_id}', but that of the image '{first.frame_id}'"
-            return Reply(Code.WRONG_FRAME_ID, problem)
-        begun = time.perf_counter()
+        first, begun = frames[0], time.perf_counter()
         try:
-            image = self._decode(first.message)
+            image = self._step.decode(first.message)
         except Exception as error:
             if not pending.patient:
                 return Reply(Code.INVALID_IMAGE, str(error))
@@ -290,25 +276,24 @@ class Session:
             with self._condition:
                 self._requests.add(pending)
             return None
-        box = box_in_image(request, image.shape[:2], self.limits)
+        box = reject_image(pending.request, first, image.shape[:2], self.limits)
+        if isinstance(box, Reply):
+            return box
         with self._condition:
-            rejection = box if isinstance(box, Reply) else self._reject_reason(pending)
-        if isinstance(box, Reply) or rejection is not None:
+            rejection = self._reject_reason(pending)
+        if rejection is not None:
             return rejection
-        try:
-            handle = self._tracker.start(image, box)
-        except ValueError as error:
-            return Reply(Code.INVALID_BOX, str(error))
-        except Exception as error:
-            text = f"the tracker did not start: {type(error).__name__}: {error}"
-            self._fail(text)
-            return Reply(Code.INTERNAL_ERROR, text)
+        target = self._step.start(first, image, pending.request, box)
+        if isinstance(target, Reply):
+            if target.code is Code.INTERNAL_ERROR:
+                self._fail(target.message)
+            return target
 
         with self._condition:
             if pending.dropped:
                 return None
-            target = Target.started_in(first, request, box, handle)
-            pending.target = self._targets.add(target, self._targets.replaced_by(request.id))
+            replaced = self._targets.replaced_by(target.id)
+            pending.target = self._targets.add(target, replaced)
             self._last_arrival = time.monotonic()
             self._alarm.notify_all()
         self._process(first, image, time.perf_counter() - begun)
@@ -342,21 +327,10 @@ class Session:
         begun = time.perf_counter()
         with self._condition:
             targets = [each for each in self._targets if each.frame.number < frame.number]
-        after: list[Target] = []
-        error, reason = "", Reason.INVALID_IMAGE
-        if targets:
-            try:
-                image = self._decode(frame.message) if image is None else image
-                reason = Reason.INTERNAL_ERROR
-                results = self._tracker.follow(image, [each.handle for each in targets])
-                after = [
-                    each.found(frame, result, image.shape[:2])
-                    for each, result in zip(targets, results, strict=True)
-                ]
-            except Exception as failure:
-                error = f"{type(failure).__name__}: {failure}"
-                after = [each.lost(frame, reason) for each in targets]
-                self._fail(f"an image could not be processed: {error}")
+            jumped, self._jumped = self._jumped, False
+        image, after, error = self._step.follow(frame, image, targets, jumped)
+        if error:
+            self._fail(f"an image could not be processed: {error}")
         with self._condition:
             for each in after:
                 self._targets.update(each)

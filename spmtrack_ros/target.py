@@ -137,8 +137,12 @@ class Target:
         """The target after the tracker's ``result`` for this image."""
         state, score = State[result.state.name], float(result.confidence)
         if state is State.LOST:
-            left = _at_border(self.box_xywh, image_hw)
-            return self.lost(frame, Reason.LEFT_IMAGE if left else Reason.LOW_CONFIDENCE, score)
+            reason = Reason.LOW_CONFIDENCE
+            if getattr(self.handle, "lost_reason", ""):  # the tracker cannot look for it
+                reason = Reason.IMAGE_SIZE_CHANGED
+            elif _at_border(self.box_xywh, image_hw):
+                reason = Reason.LEFT_IMAGE
+            return self.lost(frame, reason, score)
         reason = Reason.NONE if state is State.TRACKING else Reason.LOW_CONFIDENCE
         return replace(
             self,

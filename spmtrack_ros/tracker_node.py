@@ -7,17 +7,22 @@ One thread spins and receives, the session's worker thread runs the network and 
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy import get_rmw_implementation_identifier
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -26,10 +31,17 @@ from sensor_msgs.msg import Image as ImageMessage
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 import spmtrack_core
+from spmtrack_core.geometry.image import Image
 from spmtrack_ros.conversions import stamp_to_ns
-from spmtrack_ros.diagnostics import Publisher, RateWindow, why_no_image
+from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
-from spmtrack_ros.images import compressed_to_array, image_to_array
+from spmtrack_ros.image_step import ImageStep
+from spmtrack_ros.images import (
+    check_compressed,
+    check_image,
+    compressed_to_array,
+    image_to_array,
+)
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
@@ -38,31 +50,80 @@ from spmtrack_ros.services import Services
 from spmtrack_ros.session import Session
 from spmtrack_ros.snapshot import FrameReport
 
+_IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
-class TrackerNode(Node):
-    """Follows the targets of clients through the images of a topic."""
+class TrackerNode(LifecycleNode):
+    """Follows the targets of clients through the images of a topic.
+
+    A managed node: configure loads the weights, activate subscribes to the images, deactivate
+    keeps the weights, cleanup frees them.
+    """
 
     def __init__(self) -> None:
-        """Load the weights and open all topics.
+        """Read the parameters and, unless `lifecycle_autostart` is false, configure and activate.
 
         Raises ``ValueError`` or ``FileNotFoundError`` for an unusable parameter.
         """
         super().__init__("spmtrack")
         self.parameters = read_parameters(self, TrackerParameters)
-        self._load()
-        self._open_outputs()
-        self._open_services()
-        self._open_inputs()
+        self.session: Session | None = None
+        self.active = False
+        self._tracker: Any = None
+        self._inputs: list[Any] = []
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._on_change()
+        self._failure: Exception | None = None
+        if self.parameters.lifecycle_autostart:
+            for step in (self.trigger_configure, self.trigger_activate):
+                step()
+                if self._failure is not None:
+                    raise self._failure
 
     def close(self) -> None:
-        """End the session, after which the node can be destroyed."""
-        self.session.close()
+        """Answer all clients and end the session, after which the node can be destroyed."""
+        if self.session is not None:
+            self.session.close()
 
-    # The steps of the constructor
+    # Transitions. rclpy hides exceptions of these methods: they are logged here.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights; open publishers and services."""
+        return self._change("configure", self._load, self._open_outputs, self._open_services)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the images."""
+        return self._change("activate", self._open_inputs, self._on_change)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and give up all targets; the weights stay in memory."""
+        return self._change("deactivate", self._close_inputs)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the weights; close publishers and services."""
+        return self._change("clean up", self._release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same in any state, for good."""
+        return self._change("shut down", self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free what there is, so that the node can be configured again."""
+        return self._change("recover", self._release)
+
+    def _change(self, name: str, *steps: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            for step in steps:
+                step()
+        except Exception as error:
+            self._failure = error
+            if not self.parameters.lifecycle_autostart:
+                self.get_logger().error(f"cannot {name}: {error}")
+            if name == "configure":  # and so back to unconfigured
+                self._release()
+                return TransitionCallbackReturn.FAILURE
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
 
     def _load(self) -> None:
         settings, started = self.parameters, time.perf_counter()
@@ -76,39 +137,44 @@ class TrackerNode(Node):
         self.get_logger().info(
             f"weights '{settings.weights}' on {self._tracker.device}, loaded in {loaded:.1f} s"
         )
-        self._weights_threshold = self._tracker.config.lost_threshold
-        self._set_threshold()
-        compressed = settings.image_transport == "compressed"
-        self._decode = compressed_to_array if compressed else image_to_array
+        self._weights_config = self._tracker.config
+        self._configure_tracker(settings)
+        self._decode: Callable[[Any], Image] = image_to_array
+        check: Callable[[Any], Any] = check_image
+        if settings.image_transport == "compressed":
+            self._decode = partial(compressed_to_array, max_pixels=settings.max_pixels)
+            check = partial(check_compressed, max_pixels=settings.max_pixels)
         self.session = Session(
-            self._tracker,
-            self._decode,
+            ImageStep(self._tracker, self._decode, check),
             Listeners(self._on_report, self._on_change, self._on_error, self.get_logger().warning),
-            buffer=FrameBuffer(settings.frame_buffer, 1e6 * settings.frame_buffer_mb),
-            limits=settings.limits,
-            enabled=settings.autostart,
+            FrameBuffer(settings.frame_buffer, 1e6 * settings.frame_buffer_mb),
+            settings.limits,
+            settings.autostart,
         )
         self._rates = RateWindow(time.monotonic(), settings.processing_timeout)
 
     def _open_outputs(self) -> None:
         settings = self.parameters
         self._outputs = Outputs(self, self._decode, settings.debug_image, settings.rectified)
+        self._timer = None
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
             # on the steady clock: a simulated clock that stands still is worth a report
             steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self.create_timer(settings.diagnostics_period, self._on_diagnostics, clock=steady)
+            period = settings.diagnostics_period
+            self._timer = self.create_timer(period, self._on_diagnostics, clock=steady)
 
     def _open_services(self) -> None:
-        self._offered = Services(self, self.session, lambda: self.parameters)
-        self._offered.start_init_box()
+        assert self.session is not None
+        self._offered = Services(self, self.session, lambda: self.parameters, lambda: self.active)
 
     def _open_inputs(self) -> None:
         def subscribe(kind: Any, name: str, callback: Any, reliability: Any = None) -> Any:
             reliability = reliability or ReliabilityPolicy.BEST_EFFORT
             qos = QoSProfile(depth=1, reliability=reliability)
             options = {"qos_overriding_options": _OVERRIDABLE}
-            return self.create_subscription(kind, name, callback, qos, **options)
+            self._inputs.append(self.create_subscription(kind, name, callback, qos, **options))
+            return self._inputs[-1]
 
         compressed = self.parameters.image_transport == "compressed"
         # Resolved before the suffix is added, so that a remapping of `image` holds for both.
@@ -119,30 +185,64 @@ class TrackerNode(Node):
         subscribe(CameraInfo, "camera_info", self._on_camera_info)
         subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
         subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)
+        self.active = True
+        self._offered.start_init_box()
+
+    def _close_inputs(self) -> None:
+        self.active = False
+        for each in self._inputs:
+            self.destroy_subscription(each)
+        self._inputs = []
+        if self.session is not None:
+            self.session.reset()
+
+    def _release(self) -> None:
+        self._close_inputs()
+        if self.session is None:
+            return
+        self.session.close()
+        self._offered.close()
+        self._outputs.close()
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self.destroy_publisher(self._diagnostics)
+        self.session = self._tracker = None
+        gc.collect()  # the network is a web of references
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
 
     # Parameters
 
-    def _set_threshold(self) -> None:
-        given, own = self.parameters.lost_threshold, self._weights_threshold
-        config = replace(self._tracker.config, lost_threshold=given if given >= 0 else own)
-        self._tracker.config = config  # an image in progress keeps the old one
+    def _configure_tracker(self, parameters: TrackerParameters) -> None:
+        names = ("lost_threshold", "found_margin", "confidence_weight")
+        given = {name: getattr(parameters, name) for name in names}
+        given = {name: value for name, value in given.items() if value >= 0}
+        # an image in progress keeps the old values
+        self._tracker.config = replace(self._weights_config, **given)
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Apply live parameters; rclpy rejects the others and values out of range."""
         values = {each.name: each.value for each in changes if hasattr(self.parameters, each.name)}
         try:
-            self.parameters = self.parameters.changed(values)
+            parameters = self.parameters.changed(values)
+            if self.session is not None:
+                self._configure_tracker(parameters)
+                self.session.limits = parameters.limits
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._set_threshold()
-        self.session.limits = self.parameters.limits
+        self.parameters = parameters
         return SetParametersResult(successful=True)
 
     # Images in
 
     def _on_image(self, message: Any) -> None:
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        self.session.push(stamp_ns, message, message.header.frame_id, len(message.data))
+        header, stamp_ns = message.header, stamp_to_ns(message.header.stamp)
+        if self.session is not None:
+            self.session.push(stamp_ns, message, header.frame_id, len(message.data))
+        age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
+        self._rates.add(age=age)
+        size = (message.width, message.height) if hasattr(message, "width") else None
+        self._rates.see(time.monotonic(), header.frame_id, size)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._outputs.camera_info = message
@@ -150,18 +250,23 @@ class TrackerNode(Node):
     # Results out, mostly in the worker thread
 
     def _on_report(self, report: FrameReport) -> None:
-        self._outputs.publish_report(report, self.session.snapshot())
+        if self.session is not None:
+            self._outputs.publish_report(report, self.session.snapshot())
         age = (self.get_clock().now().nanoseconds - report.frame.stamp_ns) / 1e9
         self._rates.add(latency=age, processing=report.seconds)
 
     def _on_change(self) -> None:
-        self._outputs.publish_status(self.session.snapshot())
+        if self.session is not None:
+            self._outputs.publish_status(self.session.snapshot())
 
     def _on_error(self, text: str) -> None:
         if self.context.ok():  # publishing fails while the process is shutting down
             self.get_logger().error(text, throttle_duration_sec=1.0)
 
     def _on_diagnostics(self) -> None:
+        if self.session is None or not self.active:
+            self._publish_diagnostics(OK, "not active", {})
+            return
         subscription = self._images
         publishers = [
             Publisher(
@@ -176,8 +281,14 @@ class TrackerNode(Node):
             f"sensor_msgs/msg/{subscription.msg_type.__name__}",
             subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             publishers,
+            [name for name, kinds in self.get_topic_names_and_types() if _IMAGES & {*kinds}],
+            shutil.disk_usage("/dev/shm").total,
+            "fastrtps" in get_rmw_implementation_identifier(),
         )
-        level, text, values = self._rates.report(self.session.snapshot(), hint)
+        report = self._rates.report(self.session.snapshot(), hint, publishers)
+        self._publish_diagnostics(*report)
+
+    def _publish_diagnostics(self, level: int, text: str, values: dict[str, str]) -> None:
         status = DiagnosticStatus(level=bytes([level]), message=text)
         status.name = f"{self.get_fully_qualified_name()}: tracker"
         status.hardware_id = str(self._tracker.device)
@@ -191,17 +302,13 @@ def work(node: TrackerNode) -> int:
     """Spin until a signal arrives."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    try:
-        executor.spin()
-    finally:
-        node.close()
-        executor.shutdown()
+    executor.spin()
     return 0
 
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until SIGINT or SIGTERM: exit code 0, or 2 for a wrong parameter."""
-    code = run_program("spmtrack", TrackerNode, work, args)
+    code = run_program("spmtrack", TrackerNode, work, args, TrackerNode.close)
     # The node is closed. Unloading PyTorch takes seconds on a busy machine, and `ros2 launch`
     # escalates to SIGTERM after five.
     sys.stdout.flush()

@@ -158,6 +158,11 @@ class Tracker:
                 results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
         return results
 
+    def forget_motion(self, targets: Sequence[Target]) -> None:
+        """Reset the target state tokens after a break in the video, such as a cut."""
+        for target in targets:
+            target.state_token = self.model.no_state
+
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.
 

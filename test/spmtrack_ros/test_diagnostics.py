@@ -82,3 +82,60 @@ def test_latency_is_never_negative():
     window = RateWindow(0.0)
     window.add(latency=-5.0)  # the clock was set back
     assert window.report(snapshot(1.0), "")[2]["latency max ms"] == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("publishers", "frame_ids", "sizes", "text"),
+    [
+        ("ab", "x", [(640, 480)], "2 publishers: a, b; expected one"),
+        ("a", "xy", [(640, 480)], "2 frame_ids: x, y"),
+        ("a", "x", [(640, 480), (320, 240)], "2 sizes: 320 x 240, 640 x 480"),
+        ("a", "x", [None], "no target"),
+    ],
+)
+def test_images_of_two_cameras(publishers, frame_ids, sizes, text):
+    window = RateWindow(0.0)
+    for frame_id in frame_ids:
+        for size in sizes:
+            window.see(0.5, frame_id, size)
+    found = [Publisher(node, IMAGE, True) for node in publishers]
+    level, message, _ = window.report(snapshot(1.0, Counters(5, 5)), "", found)
+    assert text in message and level == (OK if text == "no target" else WARN)
+    assert window.report(snapshot(2.0, Counters(9, 9)), "")[1] == "no target"  # only new ones
+
+
+@pytest.mark.parametrize(
+    ("topic", "topics", "words"),
+    [
+        ("/image", ["/image/compressed"], "set image_transport to compressed"),
+        ("/image/compressed", ["/image"], "set image_transport to raw"),
+        ("/image", ["/b", "/a"], "set image_topic to one of /a, /b"),
+        ("/image", ["/image"], "start the camera"),  # only the node's own subscription
+    ],
+)
+def test_the_hint_looks_for_other_topics(topic, topics, words):
+    assert words in why_no_image(topic, IMAGE, False, [], topics)
+
+
+@pytest.mark.parametrize(
+    ("shared_memory", "fast_dds", "words"),
+    [
+        (64e6, True, "/dev/shm has 64 MB.*--shm-size"),  # as Docker gives it
+        (8e9, True, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        (64e6, False, "check the camera and the network"),
+    ],
+)
+def test_the_hint_knows_the_middleware(shared_memory, fast_dds, words):
+    publishers = [Publisher("cam", IMAGE, False)]
+    assert re.search(
+        words, why_no_image("/i", IMAGE, False, publishers, (), shared_memory, fast_dds)
+    )
+
+
+def test_a_slow_camera_is_not_blamed():
+    window = RateWindow(0.0)
+    for now in (1.0, 4.0):  # every 3 s
+        window.see(now, "")
+    window.report(snapshot(4.5, Counters(2, 2)), "hint")
+    assert window.report(snapshot(5.5, Counters(2, 2)), "hint")[:2] == (OK, "no target")
+    assert window.report(snapshot(14.0, Counters(2, 2)), "hint")[:2] == (WARN, "hint")

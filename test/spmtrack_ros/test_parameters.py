@@ -167,3 +167,11 @@ def test_a_value_that_rclpy_rejects_for_another_reason_than_its_range(make_node,
     monkeypatch.setattr(node, "declare_parameter", reject)
     with pytest.raises(ValueError, match=r"'weights'.*rejected by a callback"):
         read_parameters(node, TrackerParameters)
+
+
+def test_a_parameter_that_does_not_exist_is_told(make_node, monkeypatch):
+    node, told = make_node(lost_treshold=0.3, use_sim_time=False), []
+    logger = SimpleNamespace(warning=told.append)
+    monkeypatch.setattr(node, "get_logger", lambda: logger)
+    read_parameters(node, TrackerParameters)
+    assert told == ["there is no parameter 'lost_treshold'; did you mean 'lost_threshold'?"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from spmtrack_ros.frame_buffer import FrameBuffer
+from spmtrack_ros.image_step import ImageStep
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.session import Session
 from spmtrack_ros.snapshot import Counters
@@ -48,6 +49,9 @@ class FakeTracker:
         result = SimpleNamespace(box_xywh=box, confidence=0.5, state=SimpleNamespace(name=name))
         return [result for _ in targets]
 
+    def forget_motion(self, targets):
+        self.log.append(("forget", list(targets)))
+
     def _note(self, what, frame):
         number = int(frame[0, 0, 0])
         self.log.append((what, number))
@@ -69,7 +73,8 @@ class Bench:
             self.note, lambda: self.changes.append(self.target), self.errors.append,
             self.warnings.append,
         )  # fmt: skip
-        self.session = Session(self.tracker, self.decode, self.listeners, **options)
+        self.step = ImageStep(self.tracker, self.decode, self.check)
+        self.session = Session(self.step, self.listeners, **options)
 
     @property
     def target(self):
@@ -84,6 +89,10 @@ class Bench:
         if message == "broken":
             raise ValueError("image encoding 'yuv' is not supported")
         return np.full((100, 200, 3), message, np.uint8)
+
+    def check(self, message):
+        if message == "broken":
+            raise ValueError("image encoding 'yuv' is not supported")
 
     def note(self, report):
         with self.arrived:
@@ -133,7 +142,9 @@ def make_bench():
     for bench in benches:
         bench.tracker.gate.set()
         bench.session.close()
-        assert not any(thread.is_alive() for thread in bench.session._threads)
+        for thread in bench.session._threads:
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -453,13 +464,13 @@ def test_a_box_that_the_tracker_refuses_keeps_the_target(bench):
 def test_switched_off_before_the_tracker_has_the_new_target(bench):
     bench.push(1)
     target = bench.start().id
-    decode = bench.session._decode
+    decode = bench.step.decode
 
     def decode_and_switch_off(message):
         bench.session.enable(False)
         return decode(message)
 
-    bench.session._decode = decode_and_switch_off
+    bench.step.decode = decode_and_switch_off
     assert bench.start().code is Code.DISABLED
     assert bench.target.id == target
     assert bench.tracker.log == [("init", 1)]
@@ -828,3 +839,27 @@ def test_close_answers_a_request_that_is_being_started(make_bench):
     assert bench.tracker.entered.acquire(timeout=5)
     bench.session.close()  # although the tracker hangs
     assert answer.result(0).code is Code.CANCELLED
+
+
+def test_a_broken_image_is_reported_without_a_target_too(bench):
+    bench.session.push(1 * SECOND, "broken")
+    bench.wait_for("broken")
+    assert "yuv" in bench.reports[-1].error and "yuv" in bench.errors[-1]
+    assert bench.session.snapshot().counters.errors == 1
+
+
+def test_a_clock_jump_resets_the_motion_of_all_targets_once(bench):
+    bench.push(8)
+    bench.start()
+    for number in (9, 1, 2):
+        bench.push(number)
+    assert bench.tracker.log[1:] == [("update", 9), ("forget", [1]), ("update", 1), ("update", 2)]
+
+
+def test_images_of_another_aspect_are_a_reason(bench):
+    start = bench.tracker.start
+    bench.tracker.start = lambda *given: SimpleNamespace(number=start(*given), lost_reason="size")
+    bench.tracker.lost = {2}
+    bench.push(1)
+    bench.start()
+    assert bench.push(2).primary.reason is Reason.IMAGE_SIZE_CHANGED

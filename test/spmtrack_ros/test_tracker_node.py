@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import cv2
@@ -17,17 +13,12 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Vector3Stamped
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
@@ -35,133 +26,24 @@ from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
-from spmtrack_ros.images import compressed_to_array, fill_image
+from spmtrack_ros.images import compressed_to_array
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from spmtrack_ros.target import Code, Reason, State
+from test.spmtrack_ros.peer import (
+    BOX,
+    LATCHED,
+    MS,
+    RELIABLE,
+    STARTUP,
+    Peer,
+    output_of,
+    picture,
+    start_node,
+    stop_node,
+)  # fmt: skip
 
 pytestmark = pytest.mark.ros
-BOX = (60.0, 50.0, 40.0, 30.0)
-MS = 1_000_000
-STARTUP = 90.0  # s; importing PyTorch takes long on a busy machine
-RELIABLE = "image_reliability:=reliable"  # where each single image counts
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def picture(number, shape=(180, 240)):
-    """Noise that is the same for the same number."""
-    return np.random.default_rng(number).integers(0, 256, (*shape, 3), dtype=np.uint8)
-
-
-def start_node(*parameters, weights, name="spmtrack"):
-    arguments = ["--ros-args", "-r", f"__node:={name}", "-p", f"weights:={weights}", "-p"]
-    command = [sys.executable, "-m", "spmtrack_ros.tracker_node", *arguments, "device:=cpu"]
-    for parameter in parameters:
-        command += ["-p", parameter]
-    # One thread: the tests must not depend on how many processors there are.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = tempfile.TemporaryFile("w+")  # not a pipe, which would be full one day
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    process.stdout = log
-    return process
-
-
-def output_of(process):
-    process.stdout.seek(0)
-    return process.stdout.read()
-
-
-def stop_node(process, how=signal.SIGINT):
-    """Exit code and what was printed."""
-    if process.poll() is None:
-        process.send_signal(how)
-    try:
-        return process.wait(20), output_of(process)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return None, output_of(process)
-
-
-class Peer:
-    """A camera and a client of the node of the given name."""
-
-    def __init__(self, name="spmtrack", image_type=Image, topic="image"):
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = Node("peer", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.name = name
-        self.camera = self.node.create_publisher(image_type, topic, 10)
-        self.detection = self.collect(Detection2D, "detection")
-        self.detections = self.collect(Detection2DArray, "detections")
-        self.status = self.collect(TrackStateArray, "status", LATCHED)
-        self.clients = {}
-
-    def collect(self, kind, name, qos=10):
-        messages = []
-        topic = name if name.startswith("/") else f"/{self.name}/{name}"
-        self.node.create_subscription(kind, topic, messages.append, qos)
-        return messages
-
-    def until(self, condition, timeout=10.0):
-        deadline = time.monotonic() + timeout
-        while not condition() and time.monotonic() < deadline:
-            self.executor.spin_once(timeout_sec=0.05)
-        return condition()
-
-    def wait_for_node(self, process, reset=True):
-        def ready():
-            assert process.poll() is None, output_of(process)
-            return (
-                self.camera.get_subscription_count()
-                and self.node.count_publishers(f"/{self.name}/detections")
-                and self.status
-            )
-
-        assert self.until(ready, STARTUP), "the node did not start"
-        if reset:
-            self.call(Trigger, "reset")  # when this is answered, both directions are connected
-
-    def call(self, kind, name, timeout=10.0, **fields):
-        if name not in self.clients:
-            self.clients[name] = self.node.create_client(kind, f"/{self.name}/{name}")
-            assert self.clients[name].wait_for_service(10)
-        future = self.clients[name].call_async(kind.Request(**fields))
-        assert self.until(future.done, timeout), f"no answer of {name}"
-        return future.result()
-
-    def send(self, image, milliseconds, wait=True, encoding=None):
-        """Publish an image with this stamp; returns the heartbeat that it causes."""
-        header = Header(frame_id="front_camera")
-        fill_stamp(header.stamp, milliseconds * MS)
-        message = fill_image(Image(), image, header)
-        if encoding:
-            message.encoding = encoding
-        self.camera.publish(message)
-        return self.heartbeat(header) if wait else None
-
-    def heartbeat(self, header):
-        def found():
-            return [each for each in self.detections if each.header == header]
-
-        assert self.until(found), f"no heartbeat for {header.stamp}"
-        (only,) = found()
-        return only
-
-    def init(self, box=BOX, stamp_ms=0, theta=0.0, frame_id="", **fields):
-        request = InitTarget.Request(**fields)
-        request.header.frame_id = frame_id
-        fill_bbox(request.bbox, box)
-        request.bbox.center.theta = theta
-        fill_stamp(request.header.stamp, stamp_ms * MS)
-        values = {name: getattr(request, name) for name in request.get_fields_and_field_types()}
-        return self.call(InitTarget, "init_target", **values)
-
-    def close(self):
-        self.executor.shutdown()
-        self.node.destroy_node()
-        self.context.try_shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +175,11 @@ def test_too_many_targets(peer):
 
 def test_a_burst_of_calls_from_several_clients_is_answered(peer):
     peer.send(picture(0), 10)
-    clients = [peer.node.create_client(InitTarget, "/spmtrack/init_target") for _ in range(4)]
+    deep = QoSProfile(depth=1000)  # by default a client keeps 10 answers
+    clients = [
+        peer.node.create_client(InitTarget, "/spmtrack/init_target", qos_profile=deep)
+        for _ in range(4)
+    ]
     assert all(client.wait_for_service(10) for client in clients)
     request = InitTarget.Request(id="one")
     fill_bbox(request.bbox, BOX)
@@ -342,13 +228,16 @@ def test_no_image_at_all(peer):
 
 
 def test_images_that_cannot_be_read(peer):
-    peer.send(picture(0), 10, encoding="bayer_rggb16")
+    peer.send(picture(0), 10, encoding="h264")
+    assert peer.until(
+        lambda: peer.status and "h264" in peer.status[-1].message
+    )  # without a target
     reply = peer.init()
-    assert reply.code == Code.INVALID_IMAGE and "bayer_rggb16" in reply.message
+    assert reply.code == Code.INVALID_IMAGE and "h264" in reply.message
     peer.send(picture(0), 20)
     assert peer.init().success
-    assert peer.send(picture(0), 30, encoding="bayer_rggb16").detections == []
-    assert peer.until(lambda: peer.status and "bayer" in peer.status[-1].message)
+    assert peer.send(picture(0), 30, encoding="h264").detections == []
+    assert peer.until(lambda: peer.status and "h264" in peer.status[-1].message)
     assert peer.status[-1].targets[0].state == TrackState.LOST
     assert len(peer.send(picture(0), 40).detections) == 1
 
@@ -472,7 +361,7 @@ def test_debug_image_while_subscribed(peer):
         if peer.until(lambda: images, 0.2):
             break
     assert images[0].header in [each.header for each in peer.detections]
-    peer.send(picture(0), 600, encoding="mono16")  # cannot be drawn, and is no harm
+    peer.send(picture(0), 600, encoding="h264")  # cannot be drawn, and is no harm
     assert (images[-1].encoding, images[-1].height, images[-1].width) == ("rgb8", 180, 240)
     peer.node.destroy_subscription(subscription)
 

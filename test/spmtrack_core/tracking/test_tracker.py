@@ -341,6 +341,13 @@ def test_the_state_has_hysteresis(tracker, confidences, states, reason):
     assert found == states, reason
 
 
+def test_forgotten_motion_leaves_no_state_token(tracker):
+    target = tracker.start(FRAMES[0], (60, 40, 30, 20))
+    tracker.follow(FRAMES[1], [target])
+    tracker.forget_motion([target])
+    assert not target.state_token.any()
+
+
 def test_without_average_and_margin_the_threshold_alone_decides(tracker):
     config = TrackerConfig(lost_threshold=0.2, found_margin=0, confidence_weight=1)
     target = tracker.start(FRAMES[0], (60, 40, 30, 20))

@@ -1,0 +1,93 @@
+"""One image: start a target in it, or find targets in it. Free of ROS and of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from spmtrack_core.geometry.image import Image
+from spmtrack_ros.frame_buffer import Frame
+from spmtrack_ros.target import (
+    BoxXywh,
+    Code,
+    InitRequest,
+    Limits,
+    Reason,
+    Reply,
+    Target,
+    box_in_image,
+)
+
+
+class Tracker(Protocol):
+    """The methods that the node uses of ``spmtrack_core.load_tracker``'s tracker."""
+
+    def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
+
+    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
+
+    def forget_motion(self, targets: Sequence[Any]) -> None: ...
+
+
+class ImageStep:
+    """Applies a tracker to images as they arrive.
+
+    ``decode`` converts a message to an RGB image or raises ``ValueError``; ``check`` only raises,
+    for images that need not be decoded.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        decode: Callable[[Any], Image],
+        check: Callable[[Any], Any] = lambda message: None,
+    ) -> None:
+        self.tracker, self.decode, self._check = tracker, decode, check
+
+    def start(
+        self, frame: Frame, image: Image, request: InitRequest, box_xywh: BoxXywh
+    ) -> Target | Reply:
+        """A new target, or why there is none; ``Code.INTERNAL_ERROR`` if the tracker failed."""
+        try:
+            handle = self.tracker.start(image, box_xywh)
+        except ValueError as error:
+            return Reply(Code.INVALID_BOX, str(error))
+        except Exception as error:
+            text = f"the tracker did not start: {type(error).__name__}: {error}"
+            return Reply(Code.INTERNAL_ERROR, text)
+        return Target.started_in(frame, request, box_xywh, handle)
+
+    def follow(
+        self, frame: Frame, image: Image | None, targets: Sequence[Target], jumped: bool
+    ) -> tuple[Image | None, list[Target], str]:
+        """The image, the targets after it, and why it could not be processed if so.
+
+        ``image`` is decoded if it is None and there are ``targets``; ``jumped`` says that it is no
+        successor of the one before.
+        """
+        reason = Reason.INVALID_IMAGE
+        try:
+            if not targets:
+                self._check(frame.message)
+                return image, [], ""
+            image = self.decode(frame.message) if image is None else image
+            reason = Reason.INTERNAL_ERROR
+            handles = [each.handle for each in targets]
+            if jumped:
+                self.tracker.forget_motion(handles)
+            found = zip(targets, self.tracker.follow(image, handles), strict=True)
+            return image, [each.found(frame, new, image.shape[:2]) for each, new in found], ""
+        except Exception as failure:
+            unreadable = reason is Reason.INVALID_IMAGE and isinstance(failure, ValueError)
+            error = str(failure) if unreadable else f"{type(failure).__name__}: {failure}"
+            return image, [each.lost(frame, reason) for each in targets], error
+
+
+def reject_image(
+    request: InitRequest, frame: Frame, image_hw: tuple[int, int], limits: Limits
+) -> BoxXywh | Reply:
+    """The box of a request in pixels of its image, or why the request must be rejected."""
+    if request.frame_id and frame.frame_id and request.frame_id != frame.frame_id:
+        problem = f"frame_id is '{request.frame_id}', but that of the image '{frame.frame_id}'"
+        return Reply(Code.WRONG_FRAME_ID, problem)
+    return box_in_image(request, image_hw, limits)

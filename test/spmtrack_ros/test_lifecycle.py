@@ -1,0 +1,124 @@
+"""The node under a lifecycle manager, and its end in every phase."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
+pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
+pytest.importorskip("lifecycle_msgs", reason="lifecycle_msgs is absent: no ROS 2 here")
+
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from spmtrack_ros.srv import InitTarget
+from spmtrack_ros.target import Code
+from test.spmtrack_ros.peer import (
+    RELIABLE,
+    STARTUP,
+    Peer,
+    output_of,
+    picture,
+    start_node,
+    stop_node,
+)  # fmt: skip
+
+pytestmark = pytest.mark.ros
+
+
+class Manager(Peer):
+    """A client of the node's lifecycle services as well."""
+
+    def state(self):
+        return self.call(GetState, "get_state").current_state.id
+
+    def change(self, transition):
+        request = Transition(id=transition)
+        return self.call(ChangeState, "change_state", STARTUP, transition=request).success
+
+    def send_until_answered(self, stamp):
+        """The subscription of a node that was just activated takes a moment to be discovered."""
+        assert self.until(self.camera.get_subscription_count)
+        for each in range(stamp, stamp + 100):
+            self.send(picture(0), each, wait=False)
+            if self.until(lambda: self.detections, 0.2):
+                return
+        pytest.fail("no heartbeat")
+
+
+def test_the_life_of_a_managed_node(tiny_checkpoint, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    process = start_node("lifecycle_autostart:=false", RELIABLE, weights=weights, name="managed")
+    manager = Manager("managed")
+    try:
+        client = manager.node.create_client(GetState, "/managed/get_state")
+        assert client.wait_for_service(STARTUP), output_of(process)
+        assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+        assert not manager.change(Transition.TRANSITION_CONFIGURE)  # there is no such file
+        assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+        assert "cannot configure: no weights" in output_of(process)
+
+        shutil.copy(tiny_checkpoint, weights)
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.state() == State.PRIMARY_STATE_INACTIVE
+        assert manager.init().code == Code.NOT_READY
+
+        for stamp in (1000, 2000):  # also the second time
+            manager.detections.clear()
+            assert manager.change(Transition.TRANSITION_ACTIVATE)
+            manager.send_until_answered(stamp)
+            assert manager.init().success
+            assert manager.change(Transition.TRANSITION_DEACTIVATE)
+            assert manager.until(lambda: manager.status and not manager.status[-1].targets)
+            assert manager.init().code == Code.NOT_READY
+
+        assert manager.change(Transition.TRANSITION_CLEANUP)
+        assert manager.until(lambda: not manager.node.count_publishers("/managed/detections"))
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        manager.detections.clear()
+        manager.send_until_answered(3000)
+        manager.clients.pop("init_target")  # of the services before the cleanup
+        assert manager.init().success
+        assert manager.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        assert manager.state() == State.PRIMARY_STATE_FINALIZED
+    finally:
+        manager.close()
+        code, output = stop_node(process)
+    assert code == 0 and "Traceback" not in output, output
+
+
+def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
+    process = start_node("init_timeout:=60.0", RELIABLE, weights=tiny_checkpoint, name="ending")
+    peer = Peer("ending")
+    try:
+        peer.wait_for_node(process)
+        client = peer.node.create_client(InitTarget, "/ending/init_target")
+        assert client.wait_for_service(10)
+        request = InitTarget.Request()
+        request.header.stamp.sec = 2_000_000_000  # an image that never comes
+        request.bbox.size_x = request.bbox.size_y = 20.0
+        answer = client.call_async(request)
+        peer.until(lambda: False, 0.5)
+        process.send_signal(signal.SIGTERM)
+        assert peer.until(answer.done)
+        assert answer.result().code == Code.CANCELLED
+    finally:
+        peer.close()
+        code, output = stop_node(process)
+    assert code == 0 and "Traceback" not in output, output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_pytorch_is_imported(tiny_checkpoint, number):
+    process = start_node(weights=tiny_checkpoint, name="early")
+    maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + STARTUP
+    while "libtorch" not in maps.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, output_of(process)
+        time.sleep(0.01)
+    assert stop_node(process, number) == (0, "")
