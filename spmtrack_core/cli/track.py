@@ -63,14 +63,14 @@ def track(
     What was tracked is written whatever ends the run: Ctrl-C, a broken frame (exit code 2) or a
     full disk.
     """
-    inputs = [*files_of(source), *filter(None, (weights, trunk))]
+    inputs = [*files_of(source), *(Path(name) for name in (weights, trunk) if name)]
     if output:
         output = user_path(output)
         check_video_path(output)
         check_output(output, inputs)
     if boxes:
         boxes = user_path(boxes)
-        check_output(boxes, [*inputs, *filter(None, (output,))])
+        check_output(boxes, [*inputs, output] if output else inputs)
     sequence = open_frames(source, max_frames, with_boxes=box is None)
     if box is None:
         if sequence.boxes_xywh is None:

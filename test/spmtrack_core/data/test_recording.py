@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,45 @@ def test_a_name_no_video_can_have_is_refused_before_the_work(tmp_path, name, err
     with pytest.raises(error, match=name):
         VideoRecorder(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+
+
+@pytest.mark.parametrize("limit", [100, 4_000, 20_000, 60_000])
+def test_a_full_disk_is_told_at_whatever_step_and_leaves_nothing(tmp_path, limit):
+    """The container is written in pieces, and what is left of it when it is closed."""
+    random = np.random.default_rng(0)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+    try:
+        with (
+            pytest.raises(OSError, match=r"a\.mp4 cannot be written: File too large"),
+            VideoRecorder(tmp_path / "a.mp4") as recorder,
+        ):
+            for _ in range(8):
+                recorder.write(random.integers(0, 255, (120, 160, 3), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_another_size_are_fitted_into_the_first(tmp_path):
+    white = np.full((48, 64, 3), 250, np.uint8)
+    with VideoRecorder(tmp_path / "a.mp4") as recorder:
+        for frame in (white, white[:24, :32], white[:, :32], np.tile(white, (2, 2, 1))):
+            recorder.write(frame)
+    first, small, narrow, large = open_frames(tmp_path / "a.mp4")
+    for frame in (small, large):
+        assert np.abs(frame.astype(int) - first).mean() < 6
+    assert narrow[:, :12].mean() < 10  # black borders
+    assert narrow[:, 20:44].mean() > 240
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.mp4").symlink_to("disk/real.mp4")
+    with VideoRecorder(tmp_path / "a.mp4") as recorder:
+        recorder.write(FRAME)
+    assert (tmp_path / "a.mp4").is_symlink()
+    assert sum(1 for _ in open_frames(tmp_path / "disk" / "real.mp4")) == 1
 
 
 @pytest.mark.parametrize("fps", [0.5, 12.5, 29.97, 30, 60])
