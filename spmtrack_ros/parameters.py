@@ -165,6 +165,9 @@ class TrackerParameters(NodeParameters):
         True,
         "Offer ~/debug_image and its /compressed, drawn only while someone subscribes.",
     )
+    marker_depth: float = parameter(
+        2.0, "Depth in m at which ~/markers draws the boxes; no measured distance.", (0.1, 1000.0)
+    )
     processing_timeout: float = parameter(
         5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
     )

@@ -155,7 +155,7 @@ class TrackerNode(LifecycleNode):
 
     def _open_outputs(self) -> None:
         settings = self.parameters
-        self._outputs = Outputs(self, self._decode, settings.debug_image, settings.rectified)
+        self._outputs = Outputs(self, self._decode, settings)
         self._timer = None
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
