@@ -281,7 +281,11 @@ class TrackerNode(LifecycleNode):
             f"sensor_msgs/msg/{subscription.msg_type.__name__}",
             subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             publishers,
-            [name for name, kinds in self.get_topic_names_and_types() if _IMAGES & {*kinds}],
+            [
+                name
+                for name, kinds in self.get_topic_names_and_types()
+                if _IMAGES & {*kinds} and not name.startswith(self.get_fully_qualified_name())
+            ],
             shutil.disk_usage("/dev/shm").total,
             "fastrtps" in get_rmw_implementation_identifier(),
         )

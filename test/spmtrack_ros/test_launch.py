@@ -206,3 +206,14 @@ def test_a_given_profile_is_kept(monkeypatch):
 def test_init_box_in_the_usual_notations(box):
     (tracker,), _ = perform("tracker.launch.py", init_box=box)
     assert parameters_of(tracker)["init_box"] == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_two_trackers_in_namespaces_of_their_own():
+    nodes, _ = perform("two_trackers.launch.py", device="cpu")
+    assert [node.node_executable for node in nodes] == ["tracker_node"] * 2
+    for node, camera in zip(nodes, ("left", "right"), strict=True):
+        words = command(node)
+        assert {f"__ns:=/{camera}", "__node:=spmtrack"} <= set(words)
+        assert f"image:=/{camera}/image_raw" in words
+        assert f"camera_info:=/{camera}/camera_info" in words
+        assert parameters_of(node)["device"] == "cpu"  # given for both
