@@ -25,10 +25,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.parameters import TrackerParameters
 
 CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 # name: (default, description, choices)
 ARGUMENTS = {
@@ -137,7 +137,6 @@ def generate_launch_description():
     ]
     # Without this profile, Fast DDS loses large images; the camera's process needs it as well.
     environment = []
-    if PROFILES not in os.environ:
-        profile = str(CONFIG / "fastdds_large_images.xml")
-        environment = [SetEnvironmentVariable(PROFILES, profile)]
+    if PROFILES_VARIABLE not in os.environ:
+        environment = [SetEnvironmentVariable(PROFILES_VARIABLE, str(CONFIG / PROFILE))]
     return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_nodes)])

@@ -22,11 +22,11 @@ from launch.launch_description_sources import get_launch_description_from_python
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
+from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.parameters import TrackerParameters
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 TRACKER_ARGUMENTS = {
     *("namespace", "node_name", "image_topic", "camera_info_topic", "params_file"),
     *("rviz", "rviz_config", "fixed_frame", "log_level", "respawn", "on_exit", "use_sim_time"),
@@ -194,12 +194,12 @@ def test_given_arguments_replace_values_of_the_file(tmp_path):
 
 
 def test_a_given_profile_is_kept(monkeypatch):
-    monkeypatch.delenv(PROFILES, raising=False)
+    monkeypatch.delenv(PROFILES_VARIABLE, raising=False)
     _, context = perform("tracker.launch.py")
-    assert context.environment[PROFILES].endswith("config/fastdds_large_images.xml")
-    monkeypatch.setenv(PROFILES, "mine.xml")
+    assert context.environment[PROFILES_VARIABLE].endswith("config/fastdds_large_images.xml")
+    monkeypatch.setenv(PROFILES_VARIABLE, "mine.xml")
     _, context = perform("tracker.launch.py")
-    assert context.environment[PROFILES] == "mine.xml"
+    assert context.environment[PROFILES_VARIABLE] == "mine.xml"
 
 
 @pytest.mark.parametrize("box", ["1 2 3 4", "[1, 2, 3.0, 4]", "1,2,3,4"])
