@@ -14,15 +14,21 @@ from ament_index_python.packages import (
     get_package_share_directory,
 )
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.parameters import TrackerParameters
 
 CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 # name: (default, description, choices)
 ARGUMENTS = {
@@ -33,6 +39,7 @@ ARGUMENTS = {
     "params_file": (str(CONFIG / "tracker.yaml"), "YAML file with the node's parameters", ()),
     "rviz": ("false", "start RViz as well", ("true", "false")),
     "rviz_config": (str(CONFIG / "tracker.rviz"), "configuration of RViz", ()),
+    "fixed_frame": ("", "fixed frame of RViz: the frame_id of the images; empty: camera", ()),
     "log_level": ("info", "lowest level logged", ("debug", "info", "warn", "error", "fatal")),
     "respawn": ("false", "start the node again when it ends", ("true", "false")),
     "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
@@ -78,16 +85,14 @@ def start_nodes(context):
     if not Path(given["params_file"]).is_file():
         raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
     parent = "".join(given["image_topic"].rpartition("/")[:2])
+    camera_info = given["camera_info_topic"] or f"{parent}camera_info"
     tracker = Node(
         package="spmtrack_ros",
         executable="tracker_node",
         name=given["node_name"],
         namespace=given["namespace"],
         parameters=[given["params_file"], parameters],
-        remappings=[
-            ("image", given["image_topic"]),
-            ("camera_info", given["camera_info_topic"] or f"{parent}camera_info"),
-        ],
+        remappings=[("image", given["image_topic"]), ("camera_info", camera_info)],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
         respawn=given["respawn"] == "true",
@@ -100,13 +105,22 @@ def start_nodes(context):
     except PackageNotFoundError:
         raise RuntimeError("rviz is 'true', but the package rviz2 is not installed") from None
     name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
+    frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
     rviz = Node(
         package="rviz2",
         executable="rviz2",
-        arguments=["-d", given["rviz_config"]],
+        namespace=given["namespace"],
+        arguments=["-d", given["rviz_config"], *frame],
         parameters=[{key: parameters[key] for key in ("use_sim_time",) if key in parameters}],
-        remappings=[("/spmtrack/debug_image", f"/{name}/debug_image")],
+        remappings=[
+            ("/spmtrack/debug_image", f"/{name}/debug_image"),
+            ("/spmtrack/markers", f"/{name}/markers"),
+            ("/camera_info", camera_info),
+        ],
     )
+    if parameters.get("debug_image") is False:
+        text = "RViz shows no picture: debug_image is false"
+        return [tracker, rviz, LogInfo(msg=text)]
     return [tracker, rviz]
 
 
@@ -123,7 +137,6 @@ def generate_launch_description():
     ]
     # Without this profile, Fast DDS loses large images; the camera's process needs it as well.
     environment = []
-    if PROFILES not in os.environ:
-        profile = str(CONFIG / "fastdds_large_images.xml")
-        environment = [SetEnvironmentVariable(PROFILES, profile)]
+    if PROFILES_VARIABLE not in os.environ:
+        environment = [SetEnvironmentVariable(PROFILES_VARIABLE, str(CONFIG / PROFILE))]
     return LaunchDescription([*declared, *environment, OpaqueFunction(function=start_nodes)])

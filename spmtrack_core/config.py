@@ -117,7 +117,7 @@ class TrackerConfig(Settings):
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = setting(0.2, minimum=0, maximum=1)
     """Average confidence below which a target counts as lost."""
-    found_margin: float = setting(0.1, minimum=0, maximum=1)
+    found_margin: float = setting(0.2, minimum=0, maximum=1)
     """Part of the way from ``lost_threshold`` to 1 that the average confidence of a lost target
     must reach to count as found again."""
     confidence_weight: float = setting(0.5, minimum=0.01, maximum=1)

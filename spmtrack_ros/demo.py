@@ -35,9 +35,9 @@ from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_ima
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
+from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.recorder import STATE_COLORS, Recorder, Row
 
-_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 _STARTUP = 120.0  # s, for a node that loads PyTorch on a busy machine
 _SILENCE = 5.0  # s after the last image in which its detection must come
 
@@ -116,7 +116,7 @@ def start_children(options: argparse.Namespace, output: Path, stack: ExitStack) 
     """Start node and publisher, in a ROS domain of their own unless ROS_DOMAIN_ID is set."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault(_PROFILES, str(config_file("fastdds_large_images.xml")))
+    os.environ.setdefault(PROFILES_VARIABLE, str(config_file(PROFILE)))
     node = {"weights": options.weights, "device": options.device}
     publisher = {
         "source": options.source,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.snapshot import Counters, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
@@ -63,7 +64,7 @@ def why_no_image(
         )
     return (
         f"{silence}: Fast DDS loses large best-effort images unless its shared memory is "
-        "enlarged; point FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_large_images.xml in "
+        f"enlarged; point {PROFILES_VARIABLE} to config/{PROFILE} in "
         "both processes, or set image_reliability to reliable"
     )
 

@@ -14,13 +14,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import fill_detection, fill_track_state
 from spmtrack_ros.images import fill_compressed, fill_image
+from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
+from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.snapshot import FrameReport, Snapshot
 from spmtrack_ros.target import State, Target
 
@@ -29,10 +32,10 @@ class Outputs:
     """The publishers of a node. Called by one thread at a time, as the session does."""
 
     def __init__(
-        self, node: Node, decode: Callable[[Any], Image], debug_image: bool, rectified: bool
+        self, node: Node, decode: Callable[[Any], Image], parameters: TrackerParameters
     ) -> None:
-        """``decode`` converts a message to an image; ``rectified`` images use P of camera_info."""
-        self._decode, self._rectified = decode, rectified
+        """``decode`` converts a message to an image."""
+        self._decode, self._parameters = decode, parameters
         self._logger = node.get_logger()
         self.camera_info: CameraInfo | None = None
         self._header = Header()  # of the newest report
@@ -53,7 +56,8 @@ class Outputs:
         self._status = publisher(TrackStateArray, "~/status", latched)
         self._bearing = publisher(Vector3Stamped, "~/bearing", QoSProfile(depth=10))
         self._debug_images = []
-        if debug_image:
+        self._markers = publisher(MarkerArray, "~/markers", QoSProfile(depth=1))
+        if parameters.debug_image:
             self._debug_images = [
                 (publisher(kind, f"~/debug_image{suffix}", QoSProfile(depth=1)), kind, fill)
                 for kind, suffix, fill in (
@@ -88,6 +92,7 @@ class Outputs:
         if primary is not None and primary.visible:
             self._detection.publish(detections[primary.id])
             self._publish_bearing(report, primary)
+        self._publish_markers(report)
         self._detections.publish(
             Detection2DArray(header=header, detections=list(detections.values()))
         )
@@ -101,13 +106,28 @@ class Outputs:
         x, y, w, h = target.box_xywh
         center = (x + w / 2, y + h / 2)
         try:
-            ray = direction(info, image.shape[:2], center, self._rectified)
+            ray = direction(info, image.shape[:2], center, self._parameters.rectified)
         except ValueError as error:
             self._logger.warning(f"no bearing: {error}", throttle_duration_sec=10.0)
             return
         message = Vector3Stamped(header=report.frame.message.header)
         message.vector.x, message.vector.y, message.vector.z = ray
         self._bearing.publish(message)
+
+    def _publish_markers(self, report: FrameReport) -> None:
+        info, image, settings = self.camera_info, report.image, self._parameters
+        if info is None or not self._markers.get_subscription_count():
+            return
+        hw = (info.height, info.width) if image is None else image.shape[:2]
+        with contextlib.suppress(ValueError):  # _publish_bearing tells why
+            self._markers.publish(
+                target_markers(
+                    report.frame.message.header,
+                    report.targets,
+                    lambda point: direction(info, hw, point, settings.rectified),
+                    settings.marker_depth,
+                )
+            )
 
     def _publish_debug_images(self, report: FrameReport) -> None:
         watched = [each for each in self._debug_images if each[0].get_subscription_count()]

@@ -165,6 +165,9 @@ class TrackerParameters(NodeParameters):
         True,
         "Offer ~/debug_image and its /compressed, drawn only while someone subscribes.",
     )
+    marker_depth: float = parameter(
+        2.0, "Depth in m at which ~/markers draws the boxes; no measured distance.", (0.1, 1000.0)
+    )
     processing_timeout: float = parameter(
         5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
     )
@@ -198,25 +201,13 @@ def read_parameters(node: Node, kind: type[Values]) -> Values:
     wrong type, out of range or not among the choices.
     """
     names = [row.name for row in fields(kind)]
-    for given in getattr(node, "_parameter_overrides", {}):
+    # rclpy has no public way; names with a dot, such as qos_overrides, are declared by rclpy later
+    for given in sorted(node._parameter_overrides):
         if given not in names and not node.has_parameter(given) and "." not in given:
             near = difflib.get_close_matches(given, names, 1)
             meant = f"; did you mean '{near[0]}'?" if near else ""
             node.get_logger().warning(f"there is no parameter '{given}'{meant}")
     return kind(**{row.name: _read(node, row) for row in fields(kind)})
-
-
-def warn_of_unknown(node: Node) -> None:
-    """Warn of each parameter that was given to a node and that it does not have.
-
-    Given are those of the command line and of parameter files, which ROS itself passes over in
-    silence. To be called when the node has declared all of its parameters.
-    """
-    known = set(node.get_parameters_by_prefix(""))
-    for name in sorted(set(node._parameter_overrides) - known):  # rclpy has no public way
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        node.get_logger().warning(f"there is no parameter '{name}'{hint}")
 
 
 def _read(node: Node, row: Any) -> Any:

@@ -17,8 +17,6 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 
-from spmtrack_ros.parameters import warn_of_unknown
-
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 # A wrong argument, parameter or file, or no PyTorch; rcl and CUDA raise RuntimeError.
@@ -75,7 +73,6 @@ def run_program(
             return _report_error(name, error)
         try:
             node = made = make_node()
-            warn_of_unknown(node)
         except _CANNOT_START as error:
             return _report_error(name, error)
 

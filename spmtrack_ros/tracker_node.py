@@ -155,7 +155,7 @@ class TrackerNode(LifecycleNode):
 
     def _open_outputs(self) -> None:
         settings = self.parameters
-        self._outputs = Outputs(self, self._decode, settings.debug_image, settings.rectified)
+        self._outputs = Outputs(self, self._decode, settings)
         self._timer = None
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -281,7 +281,11 @@ class TrackerNode(LifecycleNode):
             f"sensor_msgs/msg/{subscription.msg_type.__name__}",
             subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             publishers,
-            [name for name, kinds in self.get_topic_names_and_types() if _IMAGES & {*kinds}],
+            [
+                name
+                for name, kinds in self.get_topic_names_and_types()
+                if _IMAGES & {*kinds} and not name.startswith(self.get_fully_qualified_name())
+            ],
             shutil.disk_usage("/dev/shm").total,
             "fastrtps" in get_rmw_implementation_identifier(),
         )

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from spmtrack_ros.diagnostics import ERROR, OK, WARN, Publisher, RateWindow, why_no_image
+from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.frame_buffer import Frame
 from spmtrack_ros.snapshot import Counters, Snapshot
 from spmtrack_ros.target import State, Target
@@ -21,8 +22,8 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
         (False, [], "no node publishes /image"),
         (False, [Publisher("cam", COMPRESSED, True)], "set image_transport"),
         (True, [Publisher("cam", IMAGE, False)], "set image_reliability to best_effort"),
-        (True, [Publisher("cam", IMAGE, True)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
-        (False, [Publisher("cam", IMAGE, False)], "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        (True, [Publisher("cam", IMAGE, True)], PROFILES_VARIABLE),
+        (False, [Publisher("cam", IMAGE, False)], PROFILES_VARIABLE),
         # one of two publishers matches, so the cause is another one
         (True, [Publisher("a", IMAGE, False), Publisher("b", IMAGE, True)], "no image arrives"),
         (False, [Publisher("a", COMPRESSED, True), Publisher("b", IMAGE, True)], "no image"),
@@ -121,7 +122,7 @@ def test_the_hint_looks_for_other_topics(topic, topics, words):
     ("shared_memory", "fast_dds", "words"),
     [
         (64e6, True, "/dev/shm has 64 MB.*--shm-size"),  # as Docker gives it
-        (8e9, True, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        (8e9, True, PROFILES_VARIABLE),
         (64e6, False, "check the camera and the network"),
     ],
 )

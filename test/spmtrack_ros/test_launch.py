@@ -22,14 +22,14 @@ from launch.launch_description_sources import get_launch_description_from_python
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
+from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.parameters import TrackerParameters
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 TRACKER_ARGUMENTS = {
     *("namespace", "node_name", "image_topic", "camera_info_topic", "params_file"),
-    *("rviz", "rviz_config", "log_level", "respawn", "on_exit", "use_sim_time"),
+    *("rviz", "rviz_config", "fixed_frame", "log_level", "respawn", "on_exit", "use_sim_time"),
     *(row.name for row in fields(TrackerParameters)),
 }
 DEMO_ARGUMENTS = {"source", "box", "output", "rate", "max_frames"}
@@ -149,9 +149,34 @@ def test_rviz_shows_the_image_of_the_node_under_its_name(monkeypatch, tmp_path):
     given = {"rviz": "true", "namespace": "/robot", "node_name": "eye", "use_sim_time": "true"}
     (tracker, rviz), _ = perform("tracker.launch.py", **given)
     assert {"__ns:=/robot", "__node:=eye"} <= set(command(tracker))
-    assert "/spmtrack/debug_image:=/robot/eye/debug_image" in command(rviz)
+    for name in ("debug_image", "markers"):
+        assert f"/spmtrack/{name}:=/robot/eye/{name}" in command(rviz)
+    assert "/camera_info:=camera_info" in command(rviz) and "-f" not in command(rviz)
     for node in (tracker, rviz):
         assert parameters_of(node)["use_sim_time"] is True
+
+
+def test_rviz_in_another_frame_and_without_a_picture(monkeypatch, tmp_path, caplog):
+    with_rviz(monkeypatch, tmp_path)
+    given = {"rviz": "true", "fixed_frame": "eye", "debug_image": "false"}
+    (_, rviz), _ = perform("tracker.launch.py", **given)
+    words = command(rviz)
+    assert words[words.index("-f") + 1] == "eye"
+
+
+def test_every_topic_of_the_rviz_file_is_one_of_the_node_and_remapped(monkeypatch, tmp_path):
+    with_rviz(monkeypatch, tmp_path)
+    config = yaml.safe_load((LAUNCH.parent / "config" / "tracker.rviz").read_text())
+    shown = config["Visualization Manager"]["Displays"]
+    topics = {each["Topic"]["Value"]: each["Class"] for each in shown if "Topic" in each}
+    assert topics == {
+        "/spmtrack/debug_image": "rviz_default_plugins/Image",
+        "/spmtrack/markers": "rviz_default_plugins/MarkerArray",
+        "/camera_info": "rviz_default_plugins/CameraInfo",
+    }
+    (_, rviz), _ = perform("tracker.launch.py", rviz="true")
+    remapped = {word.split(":=")[0] for word in command(rviz) if ":=" in word}
+    assert set(topics) <= remapped
 
 
 def test_given_arguments_replace_values_of_the_file(tmp_path):
@@ -169,15 +194,26 @@ def test_given_arguments_replace_values_of_the_file(tmp_path):
 
 
 def test_a_given_profile_is_kept(monkeypatch):
-    monkeypatch.delenv(PROFILES, raising=False)
+    monkeypatch.delenv(PROFILES_VARIABLE, raising=False)
     _, context = perform("tracker.launch.py")
-    assert context.environment[PROFILES].endswith("config/fastdds_large_images.xml")
-    monkeypatch.setenv(PROFILES, "mine.xml")
+    assert context.environment[PROFILES_VARIABLE].endswith("config/fastdds_large_images.xml")
+    monkeypatch.setenv(PROFILES_VARIABLE, "mine.xml")
     _, context = perform("tracker.launch.py")
-    assert context.environment[PROFILES] == "mine.xml"
+    assert context.environment[PROFILES_VARIABLE] == "mine.xml"
 
 
 @pytest.mark.parametrize("box", ["1 2 3 4", "[1, 2, 3.0, 4]", "1,2,3,4"])
 def test_init_box_in_the_usual_notations(box):
     (tracker,), _ = perform("tracker.launch.py", init_box=box)
     assert parameters_of(tracker)["init_box"] == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_two_trackers_in_namespaces_of_their_own():
+    nodes, _ = perform("two_trackers.launch.py", device="cpu")
+    assert [node.node_executable for node in nodes] == ["tracker_node"] * 2
+    for node, camera in zip(nodes, ("left", "right"), strict=True):
+        words = command(node)
+        assert {f"__ns:=/{camera}", "__node:=spmtrack"} <= set(words)
+        assert f"image:=/{camera}/image_raw" in words
+        assert f"camera_info:=/{camera}/camera_info" in words
+        assert parameters_of(node)["device"] == "cpu"  # given for both

@@ -18,7 +18,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from spmtrack_ros.parameters import TrackerParameters, read_parameters, warn_of_unknown
+from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.video_publisher import PublisherParameters
 
 pytestmark = pytest.mark.ros
@@ -127,10 +127,9 @@ def test_a_parameter_that_does_not_exist_is_told_with_the_nearest_name(make_node
     file.write_text("/**:\n  ros__parameters:\n    frame_bufer: 9\n    colour_of_hair: red\n")
     given = ["--ros-args", "--params-file", str(file), "-p", "lost_treshold:=0.9"]
     node = make_node(given, label="cat")
-    read_parameters(node, TrackerParameters)
     texts = []
     node.get_logger = lambda: SimpleNamespace(warning=texts.append)
-    warn_of_unknown(node)
+    read_parameters(node, TrackerParameters)
     assert texts == [
         "there is no parameter 'colour_of_hair'",
         "there is no parameter 'frame_bufer'; did you mean 'frame_buffer'?",
@@ -167,11 +166,3 @@ def test_a_value_that_rclpy_rejects_for_another_reason_than_its_range(make_node,
     monkeypatch.setattr(node, "declare_parameter", reject)
     with pytest.raises(ValueError, match=r"'weights'.*rejected by a callback"):
         read_parameters(node, TrackerParameters)
-
-
-def test_a_parameter_that_does_not_exist_is_told(make_node, monkeypatch):
-    node, told = make_node(lost_treshold=0.3, use_sim_time=False), []
-    logger = SimpleNamespace(warning=told.append)
-    monkeypatch.setattr(node, "get_logger", lambda: logger)
-    read_parameters(node, TrackerParameters)
-    assert told == ["there is no parameter 'lost_treshold'; did you mean 'lost_threshold'?"]

@@ -26,6 +26,7 @@ from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
+from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.images import compressed_to_array
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
@@ -441,7 +442,7 @@ def test_diagnostics_count_and_explain_silence(peer):
 
     assert peer.until(silent)
     status = reports[-1].status[0]
-    assert status.level == b"\x01" and "FASTRTPS_DEFAULT_PROFILES_FILE" in status.message
+    assert status.level == b"\x01" and PROFILES_VARIABLE in status.message
     assert {each.key: each.value for each in status.values}["state"] == "IDLE"
 
 
