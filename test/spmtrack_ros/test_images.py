@@ -131,6 +131,7 @@ def test_inconsistent_images_are_rejected(fields, words):
 )
 def test_any_numbers_give_an_image_or_a_value_error(height, width, step, size, encoding):
     message = SimpleNamespace(height=height, width=width, step=step, encoding=encoding)
+    message.is_bigendian = 0
     message.data = array.array("B", bytes(size))
     try:
         image = image_to_array(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -45,6 +46,7 @@ from test.spmtrack_ros.peer import (
 )  # fmt: skip
 
 pytestmark = pytest.mark.ros
+POLICY = Path(__file__).parents[2] / "config" / "spmtrack.policy.xml"
 
 
 @pytest.fixture(scope="module")
@@ -444,6 +446,26 @@ def test_diagnostics_count_and_explain_silence(peer):
     status = reports[-1].status[0]
     assert status.level == b"\x01" and PROFILES_VARIABLE in status.message
     assert {each.key: each.value for each in status.values}["state"] == "IDLE"
+
+
+def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
+    policy = ElementTree.parse(POLICY).find("enclaves/enclave/profiles/profile")
+
+    def allowed(kind, right):
+        names = [each.text for rules in policy.findall(f"{kind}s[@{right}='ALLOW']")
+                 for each in rules.findall(kind)]  # fmt: skip
+        return {f"/spmtrack{name[1:]}" if name[0] == "~" else f"/{name}" for name in names}
+
+    def used(list_names):
+        return {name for name, _ in list_names("spmtrack", "/")}
+
+    node = peer.node
+    assert peer.until(lambda: used(node.get_subscriber_names_and_types_by_node))
+    assert used(node.get_publisher_names_and_types_by_node) == allowed("topic", "publish")
+    assert used(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe") - {
+        "/image/compressed", "/clock",  # with other parameters
+    }  # fmt: skip
+    assert used(node.get_service_names_and_types_by_node) == allowed("service", "reply")
 
 
 def test_compressed_images_init_box_after_enable_and_sigterm(tiny_checkpoint):
