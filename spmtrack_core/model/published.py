@@ -21,7 +21,7 @@ from torch import Tensor
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.spmtrack import SPMTrack, trainable_names
-from spmtrack_core.model.tensors import check_finite, check_tensors
+from spmtrack_core.model.tensors import check_tensors
 from spmtrack_core.model.trunk import resample_positions
 
 TRUNKS = {  # (width, hidden width of the FFN): name in timm, blocks
@@ -122,7 +122,7 @@ def from_published(
 
     Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
     Raises ``ValueError`` that lists, in the authors' names, what is missing, unexpected and
-    mis-shaped or not finite.
+    mis-shaped.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if "norm.weight" not in tensors:
@@ -132,7 +132,6 @@ def from_published(
     parts = {name: _parts(name, shape, packed) for name, shape in shapes.items()}
     wanted = {name: shape for part in parts.values() for name, shape in part.items()}
     check_tensors(wanted, tensors, source, _SCALARS)
-    check_finite({name: tensors[name] for name in wanted}, source)
     own = {}
     for name, part in parts.items():
         found = [tensors[each] for each in part]

@@ -157,6 +157,7 @@ def load_checkpoint(
     if complete and trunk is not None:
         raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
     if not about:
+        check_finite(stored, path)
         stored = from_published(stored, model, path)
     tensors = in_precision(stored, model, dtype)
     source = None

@@ -68,7 +68,10 @@ def tiny_onnx(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    ["default", *(pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS[1:])],
+)
 def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, parity):
     export_onnx(golden_checkpoint(f"model_{variant}_params"), tmp_path / "x.onnx", FLOAT32)
     model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
@@ -87,6 +90,7 @@ def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, p
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_a_whole_clip_is_tracked_as_published_in_onnx_runtime(tmp_path, parity):
     checkpoint = golden_checkpoint("e2e_params", lost_threshold=0.0)
     export_onnx(checkpoint, tmp_path / "x.onnx", FLOAT32)
@@ -110,11 +114,13 @@ def follow(tracker, count):
     return [tracker.update(frame).box_xywh for frame in rest], sequence.boxes_xywh[1:count]
 
 
+@pytest.mark.slow
 def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
     found, expected = (follow(load_tracker(w, "cpu"), 30)[0] for w in (nano_onnx, "nano"))
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("maps", "products", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
 )
@@ -126,6 +132,7 @@ def test_nano_tracks_as_well_in_less(tmp_path, maps, products, size):
     assert abs(less - full) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [1, 3])
 @torch.no_grad()
 def test_any_number_of_targets_in_one_call(nano_onnx, targets):
@@ -171,6 +178,7 @@ def test_settings_and_provenance_go_with_the_file(tiny_checkpoint, tiny_onnx):
     assert load_tracker(tiny_onnx, "cpu", lost_threshold=0.1).config.lost_threshold == 0.1
 
 
+@pytest.mark.slow
 def test_what_is_too_large_for_one_file_goes_into_two(
     tiny_checkpoint, tiny_onnx, tmp_path, monkeypatch
 ):

@@ -101,6 +101,7 @@ def test_what_is_not_installed_is_named(tmp_path, spmtrack, monkeypatch, format,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch
 ):

@@ -213,6 +213,7 @@ def test_workers_that_read_change_nothing(settings, alone):
     assert_same(output, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_resumed_by_one_are_the_same_run(settings, alone):
     output = settings.parent / "two"
     command = SPMTRACK, "train", settings, f"output={output}", "devices=2"
