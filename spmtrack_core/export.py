@@ -3,13 +3,13 @@
 Exported is a pure function of any number B of targets. What is remembered of a target between
 frames, and everything around the network, stays with the caller, as it does in ``Tracker``.
 
-    search (B, 3, H, W)           normalised search regions
-    references (B, R, 3, h, w)    normalised reference frames, R = 3
+    search (B, 3, H, W)           normalized search regions
+    references (B, R, 3, h, w)    normalized reference frames, R = 3
     masks (B, R, Hz, Wz)          1 on the cells of a reference frame that its target covers
     state_token (B, 1, C)         of the previous frame; zeros on the first
     ->
     score_map (B, Hx, Wx)         logit of every search cell
-    boxes (B, Hx, Wx, 4)          normalised xyxy of every search cell
+    boxes (B, Hx, Wx, 4)          normalized xyxy of every search cell
     next_state_token (B, 1, C)    to be handed in with the next frame
 
 All of it is float32, whatever is computed with inside.

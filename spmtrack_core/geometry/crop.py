@@ -59,10 +59,10 @@ def crop_transform(
     output_hw: tuple[int, int],
     min_side: float = 0.0,
 ) -> CropTransform:
-    """The transform that centres ``box_xyxy`` in a crop of ``output_hw`` with context.
+    """The transform that centers ``box_xyxy`` in a crop of ``output_hw`` with context.
 
     The crop covers ``(w + m) * (h + m)`` frame pixels, ``m = (area_factor - 1) * (w + h) / 2``.
-    Sides below ``min_side`` count as ``min_side`` about the same centre. Raises ``ValueError`` for
+    Sides below ``min_side`` count as ``min_side`` about the same center. Raises ``ValueError`` for
     a box without finite numbers or without area.
     """
     box = np.asarray(box_xyxy, dtype=np.float64)
@@ -74,8 +74,8 @@ def crop_transform(
     margin = (area_factor - 1) * (width + height) / 2
     area = (width + margin) * (height + margin)
     scale = np.full(2, np.sqrt(output_hw[0] * output_hw[1] / area))
-    centre = (box[:2] + box[2:]) / 2
-    return CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * centre)
+    center = (box[:2] + box[2:]) / 2
+    return CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * center)
 
 
 def context_crop(

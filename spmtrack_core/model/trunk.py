@@ -47,7 +47,7 @@ class ConvStem(nn.Module):
 
 
 def build_trunk(config: ModelConfig) -> VisionTransformer:
-    """The ViT of ``config`` with a position table of the search grid, randomly initialised.
+    """The ViT of ``config`` with a position table of the search grid, randomly initialized.
 
     Raises ``ValueError`` for a name timm does not know, or whose model is no plain ViT with
     patches of ``config.patch_size``.
@@ -125,7 +125,7 @@ def resample_positions(
 ) -> Tensor:
     """(1, h*w, C) position table of ``old_hw`` cells as (1, H*W, C) of ``new_hw`` cells.
 
-    Bicubic without antialias, half-pixel centres; the identity when the sizes agree. The published
+    Bicubic without antialias, half-pixel centers; the identity when the sizes agree. The published
     code hands (W, H) to a routine that expects (H, W); ``swapped=True`` repeats that for weights
     trained so. Square grids do not care.
     """

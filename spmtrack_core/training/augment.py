@@ -30,7 +30,7 @@ def augment(
     """Augmented crops (3, H, W) in 0..1 and their boxes (N, 4), px of their crops.
 
     Each crop is mirrored with probability ``flip`` and gets its own brightness, contrast and
-    saturation. Then, with ``shared``, all crops become grey, solarized or blurred together. Boxes
+    saturation. Then, with ``shared``, all crops become gray, solarized or blurred together. Boxes
     may be NaN and may reach beyond the crop. All random numbers come from ``random``, as many as
     the settings ask for.
     """

@@ -73,9 +73,9 @@ class SyntheticConfig(Settings):
     coarse_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with a lower resolution, down to a quarter."""
     gray_share: float = setting(0.15, minimum=0, maximum=1)
-    """Share of tracks without colour."""
+    """Share of tracks without color."""
     color_jitter: float = setting(0.3, minimum=0)
-    """Range of the gain and offset of light and colour per track; per frame a third of it."""
+    """Range of the gain and offset of light and color per track; per frame a third of it."""
     flicker_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with the whole range per frame as well."""
     switch_share: float = setting(0.0, minimum=0, maximum=1)
@@ -120,7 +120,7 @@ class VideoConfig(Settings):
     color_jitter: float = setting(0.4, minimum=0, maximum=1)
     """Range around 1 of the factors on brightness, contrast and saturation, per crop."""
     shared: bool = True
-    """Apply grey, solarize or blur to all crops of a sample together."""
+    """Apply gray, solarize or blur to all crops of a sample together."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of samples whose last search has no target, where the track has such frames
     (published: none)."""
@@ -171,7 +171,7 @@ class TrainConfig(Settings):
     seed: int = 0
     """Seed of the random weights and of every batch."""
     steps: int = setting(10_000, minimum=1)
-    """Optimisation steps of the whole run."""
+    """Optimization steps of the whole run."""
     batch_size: int = setting(32, minimum=1)
     """Tracks per step over all processes; a track has three references and its searches."""
     searches: int = setting(2, minimum=1)

@@ -23,13 +23,13 @@ class Cutouts:
     """One cut-out per track."""
 
     rgba: Tensor
-    """(B, 4, P, P) in 0..1; colours are multiplied by alpha."""
+    """(B, 4, P, P) in 0..1; colors are multiplied by alpha."""
     image: Tensor
     """(B,) number of the photograph in the pool."""
     is_segment: Tensor
     """(B,) whether the outline is a segment of a label map."""
     window: Tensor
-    """(B, 4) centre x, y and half width, height in the photograph."""
+    """(B, 4) center x, y and half width, height in the photograph."""
     shape: Tensor
     """(B, 2) half width and height of a target with area 1."""
 
@@ -188,7 +188,7 @@ class Cutter:
 def patches_of(images: Tensor, windows: Tensor, side: int) -> Tensor:
     """Windows (B, 4) of images (B, C, H, W) with values 0..255: (B, C, side, side) in 0..1.
 
-    A window is centre x, y and half width, height; an image reaches from -1 to 1.
+    A window is center x, y and half width, height; an image reaches from -1 to 1.
     """
     b, channels = images.shape[:2]
     theta = torch.cat([torch.diag_embed(windows[:, 2:]), windows[:, :2, None]], -1)

@@ -141,7 +141,7 @@ class VideoTracks(Dataset[Batch]):
         )
 
     def _template(self, frame: Image, box_xyxy: Boxes) -> tuple[Crop, CropTransform]:
-        """Crop of a reference frame as the tracker makes it, before normalisation."""
+        """Crop of a reference frame as the tracker makes it, before normalization."""
         output_hw = self.model.template_hw
         factor = self.tracker.template_area_factor
         crop = context_crop(box_xyxy, factor, frame.shape[:2], output_hw)
@@ -150,9 +150,9 @@ class VideoTracks(Dataset[Batch]):
     def _search(
         self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
     ) -> tuple[Crop, CropTransform]:
-        """Jittered crop of a search region, before normalisation.
+        """Jittered crop of a search region, before normalization.
 
-        The area beyond the frame has the mean colour of this frame, as published; in tracking it
+        The area beyond the frame has the mean color of this frame, as published; in tracking it
         has that of the first frame.
         """
         config, output_hw = self.config, self.model.search_hw

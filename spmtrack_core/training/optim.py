@@ -1,4 +1,4 @@
-"""Optimisers, their weight decay and learning rate, and the moving average of the weights."""
+"""Optimizers, their weight decay and learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def muon(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> J
 
 
 class JointOptimizer(torch.optim.Optimizer):
-    """Optimisers of different parameters, used and saved as one."""
+    """Optimizers of different parameters, used and saved as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts

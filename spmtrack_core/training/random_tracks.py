@@ -104,7 +104,7 @@ class RandomStream:
         return edge.clamp(-0.5, 0.5)[:, None] + 0.5
 
     def light(self, b: int, t: int, amount: float, flicker: float) -> tuple[Tensor, Tensor]:
-        """Gain and offset (B, T, 3) of light and colour.
+        """Gain and offset (B, T, 3) of light and color.
 
         Their change over a track is a third of their range, and all of it in a share ``flicker``
         of the tracks.
@@ -114,7 +114,7 @@ class RandomStream:
         gain = gain + unsteady * (self.normal((b, t, 1)) + 0.3 * self.normal((b, t, 3)))
         offset = self.normal((b, 1, 1)) + unsteady * self.normal((b, t, 1))
         gain = (amount * gain.clamp(-2.5, 2.5)).exp()
-        # contrast changes about the middle grey
+        # contrast changes about the middle gray
         return gain, 0.5 * (1 - gain) + 0.3 * amount * offset.clamp(-2, 2)
 
     def exposure(self, b: int, t: int, share: float) -> Tensor:

@@ -44,7 +44,7 @@ class Progress:
     """What a run has done so far, over all resumptions."""
 
     step: int = 0
-    """Optimisation steps done."""
+    """Optimization steps done."""
     minutes: float = 0.0
     """Wall time."""
     best: float = -math.inf

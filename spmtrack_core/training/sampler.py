@@ -26,7 +26,7 @@ def sample_frames(
     frames are in order of time, or reversed. The first three are the references, so that the
     searches follow them, as in tracking. A frame may be drawn more than once.
 
-    A track with too few frames for this rule, or with frames too far apart, gives neighbouring
+    A track with too few frames for this rule, or with frames too far apart, gives neighboring
     visible frames, whatever their distance; if there are fewer than needed, they are repeated
     evenly.
 
@@ -89,7 +89,7 @@ def _one_sided(
 
 
 def _neighbours(shown: Frames, random: np.random.Generator, times: int) -> Frames:
-    """(T,) neighbours in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
+    """(T,) neighbors in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
     start = int(random.integers(max(1, len(shown) - times + 1)))
     places = np.linspace(0, min(len(shown), times) - 1, times)
     return shown[start + np.rint(places).astype(np.int64)]

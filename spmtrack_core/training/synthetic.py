@@ -105,7 +105,7 @@ class SyntheticTracks:
         front = self.occluder_pose(boxes, covered, random("occluder"), clock)
         pose[..., 2] += FAR * removed[..., None]
         photographs = self.pool.images[image].float() / 255.0
-        filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean colour
+        filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean color
         layers = (photographs - filling, distractors, layer, others.rgba)
         poses = (background, behind, pose, front)
         endless = ~in_place & random("endless").chance(b, config.endless_share)
@@ -150,7 +150,7 @@ class SyntheticTracks:
         half from any.
         """
         b = self.batch_size
-        neighbour = torch.where(
+        neighbor = torch.where(
             random.chance(b, 0.5).view(b, 1, 1, 1),
             self.cutter.cut(b, random, image=targets.image).rgba,
             others.rgba.roll(1, 0),
@@ -158,7 +158,7 @@ class SyntheticTracks:
         is_likeness = random.chance(b, self.config.likeness_share).view(b, 1, 1, 1)
         tint = (0.3 * random.normal((b, 4, 1, 1))).exp()
         tint[:, 3] = 1.0
-        return torch.where(is_likeness, targets.rgba * tint, neighbour)
+        return torch.where(is_likeness, targets.rgba * tint, neighbor)
 
     def distractor_pose(self, boxes: Tensor, random: RandomStream, clock: Tensor) -> Tensor:
         """Poses (B, T, 2, 3) of layers near the boxes (B, T, 4), or far away."""
@@ -278,7 +278,7 @@ class SyntheticTracks:
         blur: RandomStream,
         noise: RandomStream,
     ) -> Tensor:
-        """Crops (B, T, 3, H, W) in 0..1 with blur, light and noise, then normalised."""
+        """Crops (B, T, 3, H, W) in 0..1 with blur, light and noise, then normalized."""
         b, t, _, h, w = crops.shape
         blurred = blur.chance(b * t, self.config.blur_share).nonzero()[:, 0]
         crops = crops.reshape(b * t, 3, h, w)
@@ -300,6 +300,6 @@ class SyntheticTracks:
 
 
 def beside_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
-    """Points (B, T, 2) at ``offsets``, in mean sides, from the centres of boxes (B, T, 4)."""
+    """Points (B, T, 2) at ``offsets``, in mean sides, from the centers of boxes (B, T, 4)."""
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     return centers + (boxes[..., 2:] - boxes[..., :2]).mean(-1, keepdim=True) * offsets

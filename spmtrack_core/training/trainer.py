@@ -113,7 +113,7 @@ def train(
         console = Console(quiet=True)
     lock = lock_folder(output) if writes else None
 
-    # network, optimiser, moving average
+    # network, optimizer, moving average
     torch.manual_seed(config.seed)
     model, before = initial_model(config, resume)
     network: Any = TrackingLoss(prepare(model, config, device)).train()

@@ -21,7 +21,7 @@ from spmtrack_core.evaluation.disturb import (
 )
 
 SIDE = 40
-"""Of a white square, px, that moves by 2 px a frame over a grey picture."""
+"""Of a white square, px, that moves by 2 px a frame over a gray picture."""
 
 
 @pytest.fixture

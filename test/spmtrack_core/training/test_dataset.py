@@ -214,7 +214,7 @@ def test_crops_are_those_of_the_tracker():
 
 
 def magenta(image):
-    """Where a normalised image (3, H, W) has the colour of the target."""
+    """Where a normalized image (3, H, W) has the color of the target."""
     pixels = image.numpy() * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]
     return (pixels[0] > 0.55) & (pixels[2] > 0.55) & (pixels[1] < 0.3)
 
