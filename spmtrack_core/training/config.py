@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
+from spmtrack_core.model.weights import PRECISIONS
 from spmtrack_core.settings import Settings, setting
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class TrainConfig(Settings):
     """Devices per node. Each has its own process: one per GPU, or several on one CPU."""
     nodes: int = setting(1, minimum=1)
     """Nodes; torchrun or Slurm starts the processes on each of them."""
-    precision: str = setting("float32", choices=PRECISIONS)
+    precision: str = setting("float32", choices=tuple(PRECISIONS))
     """Compute dtype of matrix multiplications: float32, bfloat16 or float16 (GPU only)."""
     compile: bool = False
     """Compile the network with torch.compile: minutes at the start, faster steps."""
@@ -226,7 +225,7 @@ class TrainConfig(Settings):
     time_limit_min: float | None = setting(None, above=0)
     """Limit of the whole run over all resumptions, minutes; the run then ends as after its last
     step."""
-    weights_precision: str = setting("float32", choices=PRECISIONS)
+    weights_precision: str = setting("float32", choices=tuple(PRECISIONS))
     """Dtype of linear layers and convolutions in the weight files."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_checkpoint, read_trunk
@@ -49,7 +50,8 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
     if config.trunk is not None:
-        path = None if config.trunk == "pretrained" else config.trunk
+        pretrained = config.trunk == "pretrained"
+        path = download_trunk(config.model.trunk) if pretrained else config.trunk
         frozen = read_trunk(model, config.model, path)
         if config.trained == "adapters":
             frozen = in_precision(frozen, model, PRECISIONS[config.precision])
@@ -70,7 +72,7 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
 
 
 def averaged(model: SPMTrack, ema: EMA, config: TrainConfig) -> SPMTrack:
-    """A network with the averaged weights, which shares memory with ``model`` and ``ema``."""
+    """The network with the averaged weights; it shares memory with ``model`` and ``ema``."""
     with torch.device("meta"):
         copy = build_spmtrack(config.model)
     copy.load_state_dict({**model.state_dict(), **ema.weights}, assign=True)

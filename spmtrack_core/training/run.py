@@ -18,7 +18,7 @@ import yaml
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
-from spmtrack_core.settings import from_dict, plain, read_yaml, to_dict, with_present_names
+from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.training.config import TrainConfig
 
@@ -105,7 +105,7 @@ def lock_folder(output: Path) -> IO[str]:
 
 def write_settings(output: Path, config: TrainConfig) -> None:
     """Write ``config.yaml``: the settings with all their defaults, and the revision."""
-    text = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
     text = f"# revision {revision()}\n{text}"
     write_beside(output / "config.yaml", lambda beside: beside.write_text(text))
 
@@ -130,8 +130,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def check_resumable(path: Path, config: TrainConfig) -> None:
     """Raise ValueError if a setting that must not change differs from that of the checkpoint."""
     # a setting that is newer than the checkpoint has its default: the earlier behaviour
-    stored = plain(to_dict(from_dict(TrainConfig, read_state(path)["config"])))
-    ours = plain(to_dict(config))
+    stored = to_dict(from_dict(TrainConfig, read_state(path)["config"]))
+    ours = to_dict(config)
     for name in sorted(set(ours) - MAY_CHANGE):
         if ours[name] != stored[name]:
             raise ValueError(
@@ -174,7 +174,7 @@ def provenance(
         "wall_time_min": f"{progress.minutes:.1f}",
         "device": f"{config.nodes} x {config.devices} {config.device}, {config.precision}",
         "validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
-        "config": json.dumps({**plain(to_dict(config)), "output": ""}),
+        "config": json.dumps({**to_dict(config), "output": ""}),
     }
     if progress.before:
         # a flat list, the last run first: nested JSON would double its quotes at every level

@@ -54,7 +54,7 @@ def sample_frames(
     if frames is None:
         frames = _one_sided(shown, random, config, searches)
         if frames is None:
-            frames = _neighbours(shown, random, REFERENCES + searches)
+            frames = _neighbors(shown, random, REFERENCES + searches)
         if reverse:
             frames = frames[::-1]
     return frames[:REFERENCES], frames[REFERENCES:]
@@ -88,7 +88,7 @@ def _one_sided(
     return None
 
 
-def _neighbours(shown: Frames, random: np.random.Generator, times: int) -> Frames:
+def _neighbors(shown: Frames, random: np.random.Generator, times: int) -> Frames:
     """(T,) neighbors in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
     start = int(random.integers(max(1, len(shown) - times + 1)))
     places = np.linspace(0, min(len(shown), times) - 1, times)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
-from spmtrack_core.settings import plain, to_dict
+from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.network import averaged, initial_model, prepare
 from spmtrack_core.training.optim import EMA, adamw, learning_rate, muon
@@ -250,7 +250,7 @@ def train(
                     "ema": ema.weights,
                     "optimizer": base_optimizer.state_dict(),
                     "scaler": fabric.strategy.precision.state_dict(),
-                    "config": plain(to_dict(config)),
+                    "config": to_dict(config),
                 }
                 save_state(output, state | asdict(progress))
             if stop:

@@ -42,7 +42,7 @@ def test_with_everything_off_nothing_changes():
     np.testing.assert_array_equal(same, boxes)
 
 
-def test_mirroring_and_colour_are_drawn_for_each_crop():
+def test_mirroring_and_color_are_drawn_for_each_crop():
     boxes = np.tile([1.0, 2.0, 3.0, 4.0], (200, 1))
     _, moved = run([CROP] * 200, boxes, flip=0.5)
     assert 70 < (moved[:, 0] == 15).sum() < 130  # 18 px wide: right end 3 becomes left end 15
