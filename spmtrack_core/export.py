@@ -95,8 +95,8 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
 
     ``dtype``, float32 or float16, is the compute dtype and that of the linear layers; int8 rounds
     the wide linear layers of a float32 checkpoint, and their inputs at run time. Tensors of more
-    than 2 GB go into a second file, ``<path>.data``, that must stay beside the first. Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError``
-    without the extra ``onnx``.
+    than 2 GB go into a second file, ``<path>.data``, that must stay beside the first. Raises
+    ``OSError`` where ``path`` cannot be written and ``RuntimeError`` without the extra ``onnx``.
     """
     check_installed("onnx")
     path = Path(path)

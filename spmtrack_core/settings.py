@@ -226,9 +226,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value, where + ".")
     if origin is tuple and isinstance(value, list | tuple):
-        inner_hints = (
-            [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        )
+        inner_hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner_hints) == len(value):
             return tuple(_value(h, v, where) for h, v in zip(inner_hints, value, strict=True))
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):

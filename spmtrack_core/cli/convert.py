@@ -16,7 +16,7 @@ from spmtrack_core.tracking.loading import choose_precision, find_weights
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="Checkpoint: published, or of this package, with its trunk or without."),
+        typer.Argument(help="Checkpoint, published or of this package, with a trunk or without."),
     ],
     output: OutputFile,
     overrides: Annotated[

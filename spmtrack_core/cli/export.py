@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Write the network for another runtime.
 
-    The file has one pass of the network; crops and reference frames stay with the tracker.
+    The file has one pass of the network; the tracker makes crops and keeps reference frames.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")

@@ -1,4 +1,4 @@
-"""A box and a word about it, drawn into a frame."""
+"""A box and its label, drawn into a frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_box(
     size = max(0.45, frame.shape[0] / 900)
     anchor = (thickness, thickness)
     if box_xywh is not None and np.isfinite(np.asarray(box_xywh, float)).all():
-        # lines beyond the frame are not seen, and OpenCV takes 16 bits for a coordinate
+        # lines beyond the frame are invisible, and OpenCV has 16 bits for a coordinate
         far = thickness + np.tile(frame.shape[1::-1], 2)
         box_xyxy = np.clip(xywh_to_xyxy(box_xywh).round(), -thickness, far)
         left, top, right, bottom = box_xyxy.astype(int).tolist()
@@ -37,8 +37,6 @@ def draw_box(
         y = y if y >= 0 else min(max(anchor[1], 0), frame.shape[0] - height - base - 4)
         plate = (x + width + 8, y + height + base + 4)
         cv2.rectangle(drawn, (x, y), plate, color, cv2.FILLED)
-        cv2.putText(
-            drawn, label, (x + 4, y + height + 3), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1,
-            cv2.LINE_AA,
-        )  # fmt: skip
+        corner, black = (x + 4, y + height + 3), (0, 0, 0)
+        cv2.putText(drawn, label, corner, cv2.FONT_HERSHEY_SIMPLEX, size, black, 1, cv2.LINE_AA)
     return drawn

@@ -64,7 +64,8 @@ def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
         if isinstance(value, bool | int | float):
             value = torch.tensor(value)
         if not isinstance(value, Tensor):
-            raise ValueError(f"{path} contains a {type(value).__name__} at {name}, expected a tensor")
+            kind = type(value).__name__
+            raise ValueError(f"{path} contains a {kind} at {name}, expected a tensor")
         tensors[str(name)] = value
     if all(name.startswith("module.") for name in tensors):  # saved from several processes
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -76,8 +77,8 @@ def check_tensors(
 ) -> None:
     """Compare names and shapes of ``tensors`` with those ``wanted``.
 
-    Names in ``ignored`` may be present or absent. Raises ``ValueError`` that lists what is missing,
-    unexpected and mis-shaped in ``source``.
+    Names in ``ignored`` may be present or absent. Raises ``ValueError`` that lists the missing,
+    unexpected and mis-shaped tensors of ``source``.
     """
     faults = []
     for label, names in (

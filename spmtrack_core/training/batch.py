@@ -1,4 +1,4 @@
-"""A batch of tracks, as every source of training data makes it, and a picture of it."""
+"""A batch of tracks, the output of every source of training data, and a picture of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects cut out of photographs, and how their look changes over the time points of a track.
+"""Objects cut out of photographs, and their changes over the time points of a track.
 
 A cut-out is a square patch, [-1, 1] on both axes, whatever the shape of its object; poses put it
 into the frame. B counts tracks, T time points, P pixels along the side of a patch.
@@ -151,12 +151,12 @@ class Cutter:
         """Show another side of some targets (B, T, 4, P, P): a new surface moves in over time.
 
         The surface comes from the target's photograph or from any other; its border crosses the
-        target in one direction. The outline stays, so that the network must find the box by more
-        than the look of the template.
+        target in one direction. The outline stays, so that the appearance in the template is not
+        enough to find the box.
 
-        Targets ``in_place`` (B,) are part of the background: nothing of their layer is drawn but
-        the new surface. It covers a part of a segment in the template and moves out, so that the
-        searches show the whole object in its photograph. Closed shapes get none.
+        Targets ``in_place`` (B,) are part of the background: of their layer, only the new surface
+        is drawn. The surface covers a part of a segment in the template and moves out, so that the
+        searches show the complete object in its photograph. Closed shapes get none.
         """
         b, side = len(layer), layer.shape[-1]
         pasted = ~in_place.view(b, 1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The network of a run: its weights before the first step, its trainable part, its average."""
+"""The network of a run: initial weights, trainable parameters, average for validation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from spmtrack_core.training.optim import EMA
 def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
     """The network before the first step, and the provenance of its weights, empty for random ones.
 
-    To ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. A
-    frozen trunk has linear layers in the precision of the run, as autocast would round them at
-    every step.
+    With ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. The
+    linear layers of a frozen trunk are rounded to the precision of the run; autocast would round
+    them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
         trunk = None if config.trunk == "pretrained" else config.trunk
@@ -44,7 +44,7 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
             ours.search_grid_hw,
             ours.swapped_positions,
         )
-        # not the loaded network: it is mapped from the file and has another stochastic depth
+        # a new network: the loaded one is mapped from the file and has another stochastic depth
         model = build_spmtrack(ours)
         model.load_state_dict(weights)
         return model, dict(loaded.provenance)
@@ -66,7 +66,7 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
         parameter.requires_grad_(names is None or name in names)
     model.activation_checkpointing = config.activation_checkpointing
     if device.type == "cpu" and config.precision == "bfloat16":
-        for block in model.trunk.blocks:  # backwards 4 times as fast as the CPU's fused kernel
+        for block in model.trunk.blocks:  # the CPU's fused kernel is 4 times slower backwards
             block.attn.fused_attn = False
     return model
 

@@ -97,6 +97,6 @@ class EMA:
     def update(self, step: int) -> None:
         """Average in the parameters after step number ``step`` (from 1)."""
         if self.weights:
-            decay = min(self.decay, step / (10 + step))  # forgets the random start soon
+            decay = min(self.decay, step / (10 + step))  # low at first: drops the random start
             parameters = [p.detach() for p in self.trainable.values()]
             torch._foreach_lerp_(list(self.weights.values()), parameters, 1 - decay)

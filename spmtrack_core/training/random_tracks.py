@@ -16,8 +16,8 @@ from torch import Tensor
 class RandomStream:
     """Random numbers on ``device`` that depend on a key alone: seed, batch number and purpose.
 
-    Every group of effects has a purpose and so a stream of its own: to add an effect, or to
-    switch one on, leaves the numbers of all other streams unchanged.
+    Every group of effects has a purpose and so a stream of its own: a new effect, or one that is
+    switched on, leaves the numbers of all other streams unchanged.
     """
 
     def __init__(self, device: torch.device, *key: int | str) -> None:
@@ -106,8 +106,8 @@ class RandomStream:
     def light(self, b: int, t: int, amount: float, flicker: float) -> tuple[Tensor, Tensor]:
         """Gain and offset (B, T, 3) of light and color.
 
-        Their change over a track is a third of their range, and all of it in a share ``flicker``
-        of the tracks.
+        Over a track they change by a third of their range; in a share ``flicker`` of the tracks,
+        by all of it.
         """
         unsteady = 0.33 + 0.67 * self.chance(b, flicker).float().view(b, 1, 1)
         gain = self.normal((b, 1, 1)) + 0.5 * self.normal((b, 1, 3))

@@ -20,7 +20,7 @@ def alpha_boxes(alpha: Tensor, pose: Tensor) -> Tensor:
     y, x = torch.meshgrid(line, line, indexing="ij")
     points = torch.stack([x.flatten(), y.flatten()])  # (2, P * P)
     opaque = alpha.reshape(b, t, 1, -1) > 0.5
-    opaque = opaque | ~opaque.any(-1, keepdim=True)  # a vanished segment counts as its whole patch
+    opaque = opaque | ~opaque.any(-1, keepdim=True)  # of a vanished segment, the patch counts
     places = pose[..., :2] @ points + pose[..., 2:]  # (B, T, 2, P * P)
     low = places.masked_fill(~opaque, math.inf).amin(-1)
     high = places.masked_fill(~opaque, -math.inf).amax(-1)

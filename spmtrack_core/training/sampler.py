@@ -26,9 +26,8 @@ def sample_frames(
     frames are in order of time, or reversed. The first three are the references, so that the
     searches follow them, as in tracking. A frame may be drawn more than once.
 
-    A track with too few frames for this rule, or with frames too far apart, gives neighboring
-    visible frames, whatever their distance; if there are fewer than needed, they are repeated
-    evenly.
+    For a track with too few frames for this rule, or with frames too far apart, neighboring
+    visible frames are taken, whatever their distance, and repeated evenly if there are too few.
 
     In a share ``absent_share``, the last search is a frame without the target (``visible`` is
     False), and the other frames are visible ones within ``search_gap`` on one side of it. If the

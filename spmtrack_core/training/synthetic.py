@@ -36,7 +36,7 @@ FAR = 1e3
 
 
 class Light(NamedTuple):
-    """Light over a track: ``(crop * gain + offset) * exposure``, (B, T, 3) each."""
+    """Light over a track: ``(crop * gain + offset) * exposure``; tensors (B, T, 3)."""
 
     gain: Tensor
     offset: Tensor
@@ -78,7 +78,7 @@ class SyntheticTracks:
         times = r + self.searches
         z_hw, x_hw = self.model.template_hw, self.model.search_hw
 
-        # the target: its look, pose and box (frame units) at each time point
+        # the target: its appearance, pose and box (frame units) at each time point
         clock = random("time").clock(b, r, times)  # (B, T)
         targets, others = cutter.cut(b, random("target")), cutter.cut(b, random("others"))
         distractors = self.distractors(targets, others, random("distractor look"))
@@ -89,14 +89,14 @@ class SyntheticTracks:
         in_place = random("in place").chance(b, config.in_place_share) & ~has_limbs
         layer = cutter.turn(layer, targets, in_place, random("turn"), clock)
 
-        # absent from a search: taken away, perhaps covered by the occluder, or out of the crop
+        # absent from a search: removed, perhaps covered by the occluder, or outside of the crop
         absence = random("absence")
         absent = absence.chance(b * self.searches, config.absent_share).view(b, self.searches)
         outside = absent & (in_place | absence.chance(b, 0.3))[:, None]
         removed = F.pad(absent & ~outside, (r, 0))  # (B, T)
         covered = removed & absence.chance(b, 0.5)[:, None]
 
-        # what else is in the frame
+        # background, distractor and occluder
         image = torch.where(in_place, targets.image, others.image)
         background = self.background_pose(
             pose, targets, in_place, image, random("background"), clock
@@ -146,8 +146,8 @@ class SyntheticTracks:
     def distractors(self, targets: Cutouts, others: Cutouts, random: RandomStream) -> Tensor:
         """Layers (B, 4, P, P) that can be mistaken for the targets.
 
-        A share is the target itself, tinted. Half of the rest is cut from the target's photograph,
-        half from any.
+        In ``likeness_share`` of the tracks a tinted copy of the target; else cut from the target's
+        photograph or from any, half of each.
         """
         b = self.batch_size
         neighbor = torch.where(
@@ -174,7 +174,7 @@ class SyntheticTracks:
     ) -> Tensor:
         """Poses (B, T, 2, 3) of layers that pass in front of the boxes (B, T, 4), or far away.
 
-        Where ``covered`` (B, T), the layer is in the place of the target. None is in front of a
+        Where ``covered`` (B, T), the layer is where the target was. None is in front of a
         template.
         """
         b, config = self.batch_size, self.config
@@ -241,7 +241,7 @@ class SyntheticTracks:
         stretch = random.normal(tuple(boxes[..., 2:].shape)).clamp(-2, 2)
         half = window[..., 2:] * (self.config.scale_jitter * stretch).exp()
         sides = boxes[..., 2:] - boxes[..., :2]
-        half = torch.maximum(half, 0.6 * sides)  # a small window must still hold the target
+        half = torch.maximum(half, 0.6 * sides)  # the target must fit into a small window
         shift = random.uniform(tuple(half.shape), -1, 1) * self.config.translation_jitter
         shift = shift * sides.mean(-1, keepdim=True)
         limit = half - 0.25 * sides
@@ -259,7 +259,7 @@ class SyntheticTracks:
     def coarsened(
         self, references: Tensor, searches: Tensor, random: RandomStream
     ) -> tuple[Tensor, Tensor]:
-        """Crops of which some tracks have a lower resolution, by one factor in a batch."""
+        """The crops; those of some tracks with a lower resolution, by one factor in a batch."""
         chosen = random.chance(self.batch_size, self.config.coarse_share)
         factor = float(random.uniform((), 0.25, 0.8))
         if chosen.any():

@@ -392,7 +392,7 @@ def test_settings_are_read_with_their_datasets():
     [
         ([], 0, "at least one"),
         ([Memory(STILL)], 2, "got 1 for 2"),
-        ([Memory()], 1, "memory holds no tracks"),
+        ([Memory()], 1, "memory has no tracks"),
     ],
 )
 def test_datasets_that_cannot_be_are_refused(sources, count, match):

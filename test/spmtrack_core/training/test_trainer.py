@@ -310,7 +310,7 @@ def test_a_run_with_absent_targets_judges_its_confidence(config):
 
 
 def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="has a run already"):
         train(copied)
     path = Path(copied.output, "checkpoint.pt")
     for content in (b"", b"nonsense", path.read_bytes()[:999]):
