@@ -46,7 +46,7 @@ class ModelConfig(Settings):
     experts: int = setting(4, minimum=1)
     """Routed experts E of every linear layer."""
     rs_scaling: bool = False
-    """Rank-stabilised scaling of the experts."""
+    """Rank-stabilized scaling of the experts."""
     shared_expert: bool = False
     """One more expert that is always on; excludes ``expert_compressors``."""
     expert_compressors: bool = False

@@ -22,14 +22,14 @@ def train(
     config: Annotated[str, typer.Argument(help="YAML file with the settings of the run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings in place of the file's, e.g. batch_size=8."),
+        typer.Argument(help="Settings that replace the file's, such as batch_size=8."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint in the run's folder.")
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="End after so many minutes from now, to be resumed."),
+        typer.Option(help="End after so many minutes from now; --resume continues."),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""The network of a run: its weights before the first step, its trainable part, its average."""
+"""The network of a run: initial weights, trainable parameters, average for validation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_checkpoint, read_trunk
@@ -18,9 +19,9 @@ from spmtrack_core.training.optim import EMA
 def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
     """The network before the first step, and the provenance of its weights, empty for random ones.
 
-    To ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. A
-    frozen trunk has linear layers in the precision of the run, as autocast would round them at
-    every step.
+    With ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. The
+    linear layers of a frozen trunk are rounded to the precision of the run; autocast would round
+    them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
         trunk = None if config.trunk == "pretrained" else config.trunk
@@ -43,13 +44,14 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
             ours.search_grid_hw,
             ours.swapped_positions,
         )
-        # not the loaded network: it is mapped from the file and has another stochastic depth
+        # a new network: the loaded one is mapped from the file and has another stochastic depth
         model = build_spmtrack(ours)
         model.load_state_dict(weights)
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
     if config.trunk is not None:
-        path = None if config.trunk == "pretrained" else config.trunk
+        pretrained = config.trunk == "pretrained"
+        path = download_trunk(config.model.trunk) if pretrained else config.trunk
         frozen = read_trunk(model, config.model, path)
         if config.trained == "adapters":
             frozen = in_precision(frozen, model, PRECISIONS[config.precision])
@@ -64,13 +66,13 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
         parameter.requires_grad_(names is None or name in names)
     model.activation_checkpointing = config.activation_checkpointing
     if device.type == "cpu" and config.precision == "bfloat16":
-        for block in model.trunk.blocks:  # backwards 4 times as fast as the CPU's fused kernel
+        for block in model.trunk.blocks:  # the CPU's fused kernel is 4 times slower backwards
             block.attn.fused_attn = False
     return model
 
 
 def averaged(model: SPMTrack, ema: EMA, config: TrainConfig) -> SPMTrack:
-    """A network with the averaged weights, which shares memory with ``model`` and ``ema``."""
+    """The network with the averaged weights; it shares memory with ``model`` and ``ema``."""
     with torch.device("meta"):
         copy = build_spmtrack(config.model)
     copy.load_state_dict({**model.state_dict(), **ema.weights}, assign=True)

@@ -225,7 +225,7 @@ def test_a_file_that_is_no_such_network_is_named_in_one_line(tiny_onnx, tmp_path
         case "version":
             edited(path, tiny_onnx, format="spmtrack-onnx-99")
         case "settings":
-            edited(path, tiny_onnx, model={"colour": "blue"})
+            edited(path, tiny_onnx, model={"color": "blue"})
     with pytest.raises(ValueError, match=r"bad\.onnx") as caught:
         load_tracker(path, "cpu")
     assert "\n" not in str(caught.value)

@@ -13,7 +13,6 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from spmtrack_core import export as module
-from spmtrack_core.cli import export as command
 
 
 def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, spmtrack):
@@ -40,11 +39,9 @@ def test_each_format_is_written_by_its_function(
         given.append((checkpoint.model_config.embed_dim, dtype))
         path.write_bytes(b"network")
 
-    monkeypatch.setitem(command.WRITERS, "torch", write)
-    code, out, err = spmtrack(
-        "export", "--weights", tiny_checkpoint, "--format", "torch", "--precision", precision,
-        "-o", output,
-    )  # fmt: skip
+    monkeypatch.setitem(module.FORMATS, "torch", module.FORMATS["torch"]._replace(write=write))
+    options = ("--format", "torch", "--precision", precision)
+    code, out, err = spmtrack("export", "--weights", tiny_checkpoint, *options, "-o", output)
     assert code == 0, err
     assert f"wrote {output}" in out
     assert given == [(32, getattr(torch, precision))]
@@ -56,7 +53,7 @@ def test_each_format_is_written_by_its_function(
         (["--weights", "absent"], "neither a file nor bundled"),
         (["--format", "caffe"], "format must be one of onnx, torch, tensorrt"),
         (["--precision", "bfloat16"], "float32 or float16 or int8; got 'bfloat16'"),
-        (["--precision", "int8", "--format", "torch"], "to torch is float32 or float16; got"),
+        (["--precision", "int8", "--format", "torch"], "to torch must be float32 or float16; got"),
         (["--trunk", "nano"], "has a trunk of its own"),
         (["--weights", "published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete"),
     ],

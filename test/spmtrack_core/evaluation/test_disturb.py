@@ -21,7 +21,7 @@ from spmtrack_core.evaluation.disturb import (
 )
 
 SIDE = 40
-"""Of a white square, px, that moves by 2 px a frame over a grey picture."""
+"""Of a white square, px, that moves by 2 px a frame over a gray picture."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_boxes_stay_on_the_target(sequence, change):
             np.testing.assert_allclose(white_box(frame), box, atol=1.5)
 
 
-def test_small_is_no_larger_than_asked_for_and_grey(sequence):
+def test_small_frames_are_gray_and_no_larger_than_asked_for(sequence):
     harder = small(sequence, side=20.0)
     frame = next(iter(harder))
     assert frame.shape == (100, 160, 3) and np.ptp(frame, 2).max() == 0

@@ -84,7 +84,7 @@ def test_full_published_parameters_need_no_trunk(tmp_path):
         ({"expert_alpha": 12.0}, 1.5, "the flag is absent"),
     ],
 )
-def test_alpha_and_rank_stabilisation_are_honoured(scalars, scaling, reason, files):
+def test_alpha_and_rank_stabilization_are_applied(scalars, scaling, reason, files):
     def change(tensors, _):
         del tensors["expert_alpha"], tensors["use_rsexpert"]
         tensors.update({name: torch.tensor(value) for name, value in scalars.items()})

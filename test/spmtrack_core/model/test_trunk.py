@@ -47,7 +47,7 @@ def test_a_table_of_another_grid_is_refused():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"trunk": "no_such_vit"}, "knows no model"),
+        ({"trunk": "no_such_vit"}, "has no model"),
         ({"trunk": "resnet18"}, "not a plain ViT"),
         ({"trunk": "vit_base_patch16_224"}, "16 px patches"),
         ({"trunk": "vit_base_patch14_reg4_dinov2"}, "beyond a plain ViT"),

@@ -83,15 +83,15 @@ class Hostile:
 def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
     content = {"track_query": torch.zeros(1), "x": Hostile()}
     torch.save(content, tmp_path / "evil.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.bin is damaged or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil\.bin is damaged or contains more than tensors"):
         load_checkpoint(tmp_path / "evil.bin")
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ([torch.zeros(1)], "holds a list, not tensors by name"),
-        ({"track_query": "text"}, "holds a str at track_query, not a tensor"),
+        ([torch.zeros(1)], "contains a list, expected tensors by name"),
+        ({"track_query": "text"}, "contains a str at track_query, expected a tensor"),
         ({"pos_embed": torch.zeros(1)}, "is neither a spmtrack-1 checkpoint nor"),
     ],
 )

@@ -42,7 +42,7 @@ def test_with_everything_off_nothing_changes():
     np.testing.assert_array_equal(same, boxes)
 
 
-def test_mirroring_and_colour_are_drawn_for_each_crop():
+def test_mirroring_and_color_are_drawn_for_each_crop():
     boxes = np.tile([1.0, 2.0, 3.0, 4.0], (200, 1))
     _, moved = run([CROP] * 200, boxes, flip=0.5)
     assert 70 < (moved[:, 0] == 15).sum() < 130  # 18 px wide: right end 3 becomes left end 15
@@ -56,13 +56,13 @@ def test_one_of_the_three_is_shared_by_all_crops():
         crops, _ = run([CROP] * 5, np.zeros((5, 4)), seed, shared=True)
         assert all(torch.equal(crop, crops[0]) for crop in crops)
         if torch.equal(crops[0], F.rgb_to_grayscale(CROP, 3)):
-            kinds.append("grey")
+            kinds.append("gray")
         elif torch.equal(crops[0], F.solarize(CROP, 0.5)):
-            kinds.append("solarised")
+            kinds.append("solarized")
         else:
             assert crops[0].std() <= CROP.std()
             kinds.append("blurred")
-    assert {kinds.count(kind) > 8 for kind in ("grey", "solarised", "blurred")} == {True}
+    assert {kinds.count(kind) > 8 for kind in ("gray", "solarized", "blurred")} == {True}
 
 
 @settings(max_examples=30, deadline=None)

@@ -214,7 +214,7 @@ def test_crops_are_those_of_the_tracker():
 
 
 def magenta(image):
-    """Where a normalised image (3, H, W) has the colour of the target."""
+    """Where a normalized image (3, H, W) has the color of the target."""
     pixels = image.numpy() * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]
     return (pixels[0] > 0.55) & (pixels[2] > 0.55) & (pixels[1] < 0.3)
 
@@ -392,7 +392,7 @@ def test_settings_are_read_with_their_datasets():
     [
         ([], 0, "at least one"),
         ([Memory(STILL)], 2, "got 1 for 2"),
-        ([Memory()], 1, "memory holds no tracks"),
+        ([Memory()], 1, "memory has no tracks"),
     ],
 )
 def test_datasets_that_cannot_be_are_refused(sources, count, match):

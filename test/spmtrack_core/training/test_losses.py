@@ -33,7 +33,7 @@ def weighted(case, frame, dtype):
     score_map = score_map.to(dtype).requires_grad_()
     boxes = boxes.to(dtype).requires_grad_()
     gt_xyxy = torch.tensor(case["boxes_px"][frame], dtype=torch.float64)
-    if dtype == torch.float64:  # of the normalised boxes, but as rounded to float32
+    if dtype == torch.float64:  # of the normalized boxes, but as rounded to float32
         gt_xyxy = truth.double() * torch.tensor(case["search_wh"] * 2)
     loss = tracking_loss(
         score_map, boxes, gt_xyxy, tuple(case["search_wh"][::-1]), case["iou_aware"]

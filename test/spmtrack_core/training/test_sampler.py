@@ -85,7 +85,7 @@ def test_tracks_too_short_or_too_sparse_for_the_rule(visible, expected):
         assert draw(visible, seed, reverse=1.0) == expected[::-1]
 
 
-def test_neighbours_of_a_long_sparse_track_are_drawn_from_all_of_it():
+def test_neighbors_in_a_long_sparse_track_are_drawn_from_all_of_it():
     visible = shown_at(*range(0, 10_000, 1000))
     starts = {draw(visible, seed, reverse=0.0)[0] for seed in range(60)}
     assert starts == set(range(0, 6000, 1000))

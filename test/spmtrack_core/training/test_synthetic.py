@@ -44,7 +44,7 @@ HARD = dict(limb_share=0.5, turn_share=0.5, endless_share=0.5, switch_share=0.5,
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> SyntheticConfig:
-    """Six photographs of coloured noise, three of them with a label map."""
+    """Six photographs of colored noise, three of them with a label map."""
     root = tmp_path_factory.mktemp("stills")
     (root / "images").mkdir()
     (root / "masks").mkdir()
@@ -304,7 +304,7 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
     assert not still.turn(warped, objects, ~pasted, RandomStream(CPU, 0), clock).any()
     seen = turning.turn(warped, objects, pasted, RandomStream(CPU, 0), clock)
     torch.testing.assert_close(seen[:, :, 3], warped[:, :, 3])
-    assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colours stay multiplied by alpha
+    assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colors stay multiplied by alpha
     change = (seen - warped).abs().mean((0, 2, 3, 4))
     assert change[0] < 0.2 * change[-1] and (change.diff() > 0).all(), change
 
@@ -369,10 +369,10 @@ def test_limbs_swing_about_a_body_that_stays(config):
     disc = (line**2 + line[:, None] ** 2 < 0.9).float().expand(16, 5, 4, 32, 32)
     image, clock = torch.arange(16) % 6, torch.linspace(-1, 1, 5).expand(16, 5)
     whole, limbed = cutter.add_limbs(disc, image, RandomStream(CPU, 0), clock)
-    colour, alpha = whole[:, :, :3], whole[:, :, 3]
+    color, alpha = whole[:, :, :3], whole[:, :, 3]
     assert limbed.all() and whole.shape == disc.shape
     assert alpha.min() >= 0 and alpha.max() <= 1 + 1e-6
-    assert (colour <= alpha[:, :, None] + 1e-6).all()  # multiplied by alpha, as all layers are
+    assert (color <= alpha[:, :, None] + 1e-6).all()  # multiplied by alpha, as all layers are
     assert (alpha[..., 12:20, 12:20] > 0.99).all()
     body = F.interpolate(F.pad(disc[:1, 0], (8,) * 4), (32, 32), mode="area")[0, 3] > 0.01
     beyond = alpha * ~body
@@ -502,7 +502,7 @@ def test_blur_reaches_as_far_as_asked_for():
 
 
 def blacken(cutouts):
-    """The same cut-outs without colour."""
+    """The same cut-outs without color."""
     rgba = cutouts.rgba.clone()
     rgba[:, :3] = 0
     return replace(cutouts, rgba=rgba)

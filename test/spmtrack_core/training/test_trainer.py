@@ -24,7 +24,7 @@ from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.settings import load_yaml, plain, to_dict
+from spmtrack_core.settings import load_yaml, to_dict
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.training import runlog, trainer
 from spmtrack_core.training.config import SyntheticConfig, TrainConfig
@@ -310,7 +310,7 @@ def test_a_run_with_absent_targets_judges_its_confidence(config):
 
 
 def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="has a run already"):
         train(copied)
     path = Path(copied.output, "checkpoint.pt")
     for content in (b"", b"nonsense", path.read_bytes()[:999]):
@@ -386,7 +386,7 @@ def test_a_dry_run_leaves_nothing(config, capsys):
 def test_the_command(config, tmp_path, monkeypatch):
     """Overrides, the contact sheet, a run, and one clear error for a key that does not exist."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(plain(to_dict(config))))
+    path.write_text(yaml.safe_dump(to_dict(config)))
     runner, app = CliRunner(), typer.Typer()
     app.command()(command)
     shown = runner.invoke(app, [str(path), "--show", str(tmp_path / "sheet.png")])
