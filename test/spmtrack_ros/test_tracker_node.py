@@ -22,6 +22,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
@@ -387,7 +388,10 @@ def test_debug_image_as_jpeg(peer):
 
 
 def test_bearing_with_camera_info(peer):
-    bearings = peer.collect(Vector3Stamped, "bearing")
+    bearings, markers = (
+        peer.collect(Vector3Stamped, "bearing"),
+        peer.collect(MarkerArray, "markers"),
+    )
     camera = peer.node.create_publisher(CameraInfo, "camera_info", 1)
     assert peer.until(camera.get_subscription_count)
     info = CameraInfo(width=240, height=180, distortion_model="plumb_bob", d=[0.0] * 5)
@@ -407,6 +411,10 @@ def test_bearing_with_camera_info(peer):
         ((centre.x - 120) / 200, (centre.y - 90) / 200)
     )
     assert ray.x**2 + ray.y**2 + ray.z**2 == pytest.approx(1)
+
+    assert peer.until(lambda: markers)  # drawn at the default depth of 2 m
+    (box, _, arrow, _) = markers[0].markers
+    assert (box.ns, box.header.frame_id, arrow.points[1].z) == ("box", "front_camera", 2.0)
 
     info.width = 640  # of another camera: no bearing, and no harm
     for stamp in range(600, 700, 10):
@@ -461,7 +469,8 @@ def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
 
     node = peer.node
     assert peer.until(lambda: used(node.get_subscriber_names_and_types_by_node))
-    assert used(node.get_publisher_names_and_types_by_node) == allowed("topic", "publish")
+    published = used(node.get_publisher_names_and_types_by_node)
+    assert published | {"/spmtrack/annotations"} == allowed("topic", "publish")
     assert used(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe") - {
         "/image/compressed", "/clock",  # with other parameters
     }  # fmt: skip
