@@ -19,7 +19,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
 from spmtrack_ros.images import MAX_PIXELS
-from spmtrack_ros.target import Limits
+from spmtrack_ros.init_request import Limits
 
 
 def parameter(

@@ -30,9 +30,10 @@ from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.images import compressed_to_array
+from spmtrack_ros.init_request import Code
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.target import Code, Reason, State
+from spmtrack_ros.target import Reason, State
 from test.spmtrack_ros.peer import (
     BOX,
     LATCHED,
