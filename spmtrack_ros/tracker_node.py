@@ -151,7 +151,12 @@ class TrackerNode(LifecycleNode):
             settings.limits,
             settings.autostart,
         )
-        self._rates = RateWindow(time.monotonic(), settings.processing_timeout)
+        self._rates = RateWindow(
+            time.monotonic(),
+            settings.processing_timeout,
+            settings.latency_warning,
+            settings.latency_error,
+        )
 
     def _open_outputs(self) -> None:
         settings = self.parameters
