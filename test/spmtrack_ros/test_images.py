@@ -195,9 +195,13 @@ def raw(encoding, values, width, height, step, big_endian=0):
     """A message with these values, an array of the encoding's own type."""
     data = array.array("B", np.ascontiguousarray(values).tobytes())
     return SimpleNamespace(
-        encoding=encoding, width=width, height=height, step=step, data=data,
+        encoding=encoding,
+        width=width,
+        height=height,
+        step=step,
+        data=data,
         is_bigendian=big_endian,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("nv12", "uv"), ("nv21", "vu"), ("nv24", "uv")])

@@ -26,7 +26,7 @@ from test.spmtrack_ros.peer import (
     picture,
     start_node,
     stop_node,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.ros
 

@@ -71,9 +71,11 @@ class Bench:
         self.reports, self.errors, self.warnings, self.changes = [], [], [], []
         self.arrived = threading.Condition()
         self.listeners = Listeners(
-            self.note, lambda: self.changes.append(self.target), self.errors.append,
+            self.note,
+            lambda: self.changes.append(self.target),
+            self.errors.append,
             self.warnings.append,
-        )  # fmt: skip
+        )
         self.step = ImageStep(self.tracker, self.decode, self.check)
         self.session = Session(self.step, self.listeners, **options)
 

@@ -45,7 +45,7 @@ from test.spmtrack_ros.peer import (
     picture,
     start_node,
     stop_node,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.ros
 POLICY = Path(__file__).parents[2] / "config" / "spmtrack.policy.xml"
@@ -79,8 +79,11 @@ def peer(running):
 
 def test_codes_and_states_are_those_of_the_interfaces():
     for code in Code:
-        places = [kind for kind in (InitTarget, RemoveTarget, SetPrimary)
-                  if hasattr(kind.Response, f"CODE_{code.name}")]  # fmt: skip
+        places = [
+            kind
+            for kind in (InitTarget, RemoveTarget, SetPrimary)
+            if hasattr(kind.Response, f"CODE_{code.name}")
+        ]
         assert places, code
         for place in places:
             assert getattr(place.Response, f"CODE_{code.name}") == code
@@ -149,8 +152,10 @@ def test_several_targets_in_the_order_given(peer):
     assert peer.until(lambda: stamp_to_ns(peer.status[-1].header.stamp) == 20 * MS)
     targets = peer.status[-1].targets
     assert [(each.id, each.primary) for each in targets] == [
-        ("one", True), ("two", False), ("three", False),
-    ]  # fmt: skip
+        ("one", True),
+        ("two", False),
+        ("three", False),
+    ]
     assert all(0 < each.age < 60 and each.frames_lost == 0 for each in targets)
     assert all(stamp_to_ns(each.last_seen) == 20 * MS for each in targets)
 
@@ -461,8 +466,11 @@ def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
     policy = ElementTree.parse(POLICY).find("enclaves/enclave/profiles/profile")
 
     def allowed(kind, right):
-        names = [each.text for rules in policy.findall(f"{kind}s[@{right}='ALLOW']")
-                 for each in rules.findall(kind)]  # fmt: skip
+        names = [
+            each.text
+            for rules in policy.findall(f"{kind}s[@{right}='ALLOW']")
+            for each in rules.findall(kind)
+        ]
         return {f"/spmtrack{name[1:]}" if name[0] == "~" else f"/{name}" for name in names}
 
     def used(list_names):
@@ -473,8 +481,9 @@ def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
     published = used(node.get_publisher_names_and_types_by_node)
     assert published | {"/spmtrack/annotations"} == allowed("topic", "publish")
     assert used(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe") - {
-        "/image/compressed", "/clock",  # with other parameters
-    }  # fmt: skip
+        "/image/compressed",
+        "/clock",  # with other parameters
+    }
     assert used(node.get_service_names_and_types_by_node) == allowed("service", "reply")
 
 
