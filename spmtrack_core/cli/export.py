@@ -9,6 +9,7 @@ import typer
 
 from spmtrack_core.cli.options import OutputFile, Trunk, Weights
 from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
+from spmtrack_core.files import check_output
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.loading import choose_precision, find_weights
 
@@ -42,11 +43,10 @@ def export(
         raise ValueError(f"{output} must end in .onnx: the tracker recognizes it by that")
     check_installed(format)
     dtype = torch.int8 if precision == "int8" else choose_precision(precision)
-    path = find_weights(weights)
-    if output.exists() and output.samefile(path):
-        raise ValueError(f"--output {output} is the file of the weights: name another file")
+    path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
+    check_output(output, filter(None, (path, frozen)))
     stored = torch.float32 if precision == "int8" else dtype
-    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), stored)
+    checkpoint = load_checkpoint(path, frozen, stored)
     WRITERS[format](checkpoint, output, dtype)
     for file in (output, output.with_name(f"{output.name}.data")):
         if file.is_file():
