@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from spmtrack_core.data.recording import write_image
+from spmtrack_core.files import check_output
 from spmtrack_core.training.batch import contact_sheet
 from spmtrack_core.training.run import read_settings
 from spmtrack_core.training.sources import first_batch
@@ -47,6 +48,7 @@ def train(
         raise ValueError(f"--time-limit must be above 0; got {time_limit}")
     settings = read_settings(config, overrides or (), resume)
     if show is not None:
+        check_output(show, [config])
         write_image(show, contact_sheet(first_batch(settings)))
         typer.echo(f"wrote {show}")
         return
