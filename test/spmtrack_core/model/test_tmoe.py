@@ -78,5 +78,5 @@ def test_only_the_chosen_layers_have_experts():
     assert [n for n, kind in kinds.items() if kind is TMoELinear] == ["attn.qkv.q", "mlp.fc2"]
     names = {name.split(".")[-2] for name in trainable_names(model) if name.startswith("trunk.")}
     assert names == {"q", "fc2"}
-    with pytest.raises(ValueError, match="adapted must be some of"):
+    with pytest.raises(ValueError, match="adapted must be one of"):
         replace(config, adapted=("qkv",))
