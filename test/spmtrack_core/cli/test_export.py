@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 from spmtrack_core import export as module
 
 
-def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, spmtrack):
+def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrack):
     output = tmp_path / "out" / "tiny.onnx"
     code, out, err = spmtrack("export", "--weights", tiny_checkpoint, "-o", output)
     assert code == 0, err
@@ -77,7 +77,7 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_onnx_file_is_named_so(tmp_path, spmtrack):
+def test_an_onnx_file_must_end_in_onnx(tmp_path, spmtrack):
     code, _, err = spmtrack("export", "-o", tmp_path / "nano.bin")
     assert (code, "must end in .onnx" in err) == (2, True)
 
@@ -89,7 +89,7 @@ def test_an_onnx_file_is_named_so(tmp_path, spmtrack):
         ("onnx", "onnxscript", "spmtrack_ros[onnx]"),
     ],
 )
-def test_what_is_not_installed_is_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
+def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
     monkeypatch.setattr(module, missing, None)
     code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "x.onnx")
     assert code == 2
@@ -128,10 +128,16 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
         build_serialized_network=lambda network, config: b"engine",
     )
     logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
-    monkeypatch.setattr(module, "tensorrt", SimpleNamespace(
-        Logger=logger, Builder=lambda _: builder, OnnxParser=Parser,
-        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        module,
+        "tensorrt",
+        SimpleNamespace(
+            Logger=logger,
+            Builder=lambda _: builder,
+            OnnxParser=Parser,
+            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        ),
+    )
     # what it writes is tested with it, and takes long
     monkeypatch.setattr(module, "export_onnx", lambda _, path, dtype: path.write_bytes(b"onnx"))
     output = tmp_path / "tiny.engine"

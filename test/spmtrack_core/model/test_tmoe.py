@@ -28,7 +28,7 @@ def filled(**options):
 
 
 @pytest.mark.parametrize("options", [{}, {"shared_expert": True}, {"expert_compressors": True}])
-def test_the_one_product_is_the_weighted_sum_of_experts(options):
+def test_the_fused_multiplication_is_the_weighted_sum_of_experts(options):
     linear, x = filled(**options), torch.randn(2, 7, 6)
     weights = torch.softmax(x @ linear.router.T, -1)
     assert_close(weights, linear.route(x))
@@ -46,7 +46,7 @@ def test_the_one_product_is_the_weighted_sum_of_experts(options):
 @pytest.mark.parametrize(
     "variant", ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 )
-def test_exactly_the_published_set_learns(variant, parity):
+def test_trainable_parameters_are_the_published_ones(variant, parity):
     name = f"model_{variant}_params"
     config = golden_config(name)
     model = build_spmtrack(config)
@@ -54,8 +54,12 @@ def test_exactly_the_published_set_learns(variant, parity):
         published = set(json.loads(file.metadata()["trainable"]))
     tensors = golden_tensors(name)
     expected = set(from_published({key: tensors[key] for key in published}, model))
-    parity.equal(f"model_{variant}", "names of trained tensors", sorted(trainable_names(model)),
-                 sorted(expected))  # fmt: skip
+    parity.equal(
+        f"model_{variant}",
+        "names of trained tensors",
+        sorted(trainable_names(model)),
+        sorted(expected),
+    )
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key in expected)
     prediction = model(
@@ -67,7 +71,7 @@ def test_exactly_the_published_set_learns(variant, parity):
     assert {key for key, p in model.named_parameters() if p.grad is not None} == expected
 
 
-def test_only_the_chosen_maps_have_experts():
+def test_only_the_chosen_layers_have_experts():
     config = replace(golden_config("model_default_params"), adapted=("q", "fc2"))
     model = build_spmtrack(config)
     kinds = {name: type(module) for name, module in model.trunk.blocks[1].named_modules()}

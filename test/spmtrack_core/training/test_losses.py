@@ -200,7 +200,7 @@ def test_iou_and_giou(a, b, iou, giou, why):
 ABSENT = torch.full((1, 4), float("nan"))
 
 
-def test_absent_targets_ask_for_no_score_anywhere():
+def test_an_absent_target_makes_all_cells_negative():
     torch.manual_seed(0)
     score_map, boxes = torch.randn(3, 4, 4).requires_grad_(), torch.rand(3, 4, 4, 4)
     boxes = torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1).requires_grad_()
@@ -215,7 +215,7 @@ def test_absent_targets_ask_for_no_score_anywhere():
     assert not boxes.grad[2].any() and (score_map.grad[2] > 0).all()
 
 
-def test_nothing_but_absent_targets():
+def test_loss_is_finite_with_absent_targets_only():
     score_map, boxes = torch.zeros(1, 4, 4).requires_grad_(), torch.zeros(1, 4, 4, 4)
     loss = tracking_loss(score_map, boxes.requires_grad_(), ABSENT, (64, 64))
     (loss.score + loss.box).backward()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_model import TINY
 
-from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.training import synthetic
 from spmtrack_core.training.batch import contact_sheet
@@ -23,19 +24,7 @@ from spmtrack_core.training.rendering import alpha_boxes, crop_windows, render, 
 from spmtrack_core.training.synthetic import Light, SyntheticTracks
 from spmtrack_core.training.targets import cells_of
 
-MODEL = ModelConfig(
-    trunk="explicit",
-    embed_dim=32,
-    depth=1,
-    num_heads=2,
-    mlp_hidden=32,
-    patch_size=16,
-    template_hw=(48, 64),
-    search_hw=(96, 128),
-    rank=2,
-    alpha=2.0,
-    experts=2,
-)
+MODEL = replace(TINY, template_hw=(48, 64), search_hw=(96, 128))
 TRACKER = TrackerConfig(search_area_factor=4.0)
 CPU = torch.device("cpu")
 HARD = dict(limb_share=0.5, turn_share=0.5, endless_share=0.5, switch_share=0.5, absent_share=0.3)
@@ -167,7 +156,7 @@ def unchanged(config, numbers_of):
 
 
 @pytest.mark.parametrize("setting, value, own", EFFECTS, ids=[row[0] for row in EFFECTS])
-def test_an_effect_leaves_all_other_random_numbers(
+def test_an_effect_changes_no_other_random_numbers(
     config, numbers_of, unchanged, setting, value, own
 ):
     batch, drawn = numbers_of(replace(config, **{setting: value}))
@@ -181,7 +170,7 @@ def test_an_effect_leaves_all_other_random_numbers(
             assert torch.equal(numbers, others), purpose
 
 
-def test_pixels_under_the_box_are_the_target(config):
+def test_the_box_bounds_the_pixels_of_the_target(config):
     """A white target on black: the box must be just the bounding box of the white pixels."""
     plain = replace(
         config,
@@ -227,7 +216,7 @@ PLAIN = dict(
 )
 
 
-def test_absent_targets_are_not_to_be_seen(config):
+def test_absent_targets_are_invisible(config):
     """White and black targets give the same crop where the box says that there is none."""
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, absent_share=0.5), batch_size=16)
     tracks.pool.images.fill_(255)
@@ -260,7 +249,7 @@ def test_absent_targets_left_in_their_photograph_are_out_of_the_crop(config):
         assert ((px[..., 2:] - px[..., :2]).amin(-1) < 1e-3).all(), px
 
 
-def test_harder_tracks_keep_their_boxes(config):
+def test_hard_tracks_keep_their_boxes(config):
     """Shares that change pixels or references alone leave the ranges of a batch as they are."""
     hard = replace(
         config,
@@ -291,7 +280,7 @@ def test_a_repeated_reference_is_the_template_to_the_pixel(config):
     assert torch.equal(twice.references[:, ::2], once.references[:, ::2])
 
 
-def test_a_target_that_turns_keeps_box_and_first_look(config):
+def test_a_turning_target_keeps_its_box_and_its_first_appearance(config):
     """Another surface comes in after the template, inside of the outline and of nothing else."""
     still = make(config).cutter
     turning = make(replace(config, turn_share=1.0)).cutter
@@ -309,7 +298,7 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
     assert change[0] < 0.2 * change[-1] and (change.diff() > 0).all(), change
 
 
-def test_a_target_in_its_photograph_is_covered_in_the_template_and_not_at_last(config):
+def test_a_target_in_its_photograph_is_covered_in_the_template_only(config):
     turning = make(replace(config, turn_share=1.0)).cutter
     whole = torch.ones(16, 5, 4, 32, 32)
     clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(16, 5)
@@ -363,7 +352,7 @@ def test_an_endless_background_is_mirrored(config):
     assert torch.equal(ends.boxes_xyxy, goes_on.boxes_xyxy)
 
 
-def test_limbs_swing_about_a_body_that_stays(config):
+def test_limbs_swing_about_an_unchanged_body(config):
     cutter = make(replace(config, limb_share=1.0)).cutter
     line = torch.linspace(-1, 1, 32)
     disc = (line**2 + line[:, None] ** 2 < 0.9).float().expand(16, 5, 4, 32, 32)
@@ -386,7 +375,7 @@ def test_limbs_swing_about_a_body_that_stays(config):
     assert same is disc and not limbed.any()
 
 
-def test_boxes_hold_the_limbs(config):
+def test_boxes_include_the_limbs(config):
     """A white target with white limbs on black photographs: its box is where it is white."""
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, limb_share=1.0), batch_size=16)
     tracks.pool.images.zero_()
@@ -409,7 +398,7 @@ def test_boxes_hold_the_limbs(config):
         assert (found - box).abs().max() < 4, (found, box)
 
 
-def test_a_track_has_as_many_searches_as_asked_for(config):
+def test_the_number_of_searches_can_be_set(config):
     stills = read_photos(config, CPU)
     batch = SyntheticTracks(config, MODEL, TRACKER, stills, 6, searches=4).batch(0)
     assert batch.references.shape == (6, 3, 3, 48, 64)
@@ -441,7 +430,7 @@ def test_a_lamp_that_is_switched_has_two_levels(config):
     assert mean[1] < mean[0] - 0.2
 
 
-def test_boxes_drawn_by_hand_stay_as_they_were_drawn(config):
+def test_slack_of_a_box_is_constant_over_a_track(config):
     """The sides are off by the same shares of the target over a track, and never cross."""
     careless, exact = make(replace(config, box_slack=0.3)), make(config)
     low = RandomStream(CPU, 0).uniform((400, 5, 2), -2, 2)
@@ -473,7 +462,7 @@ def test_noise_does_not_fade_with_the_light(config):
     assert spread[0] == pytest.approx(spread[1], rel=0.02) and spread[0] > 0.02
 
 
-def test_grains_are_as_large_as_asked_for():
+def test_grains_have_the_size_of_the_settings():
     for grain, likeness in ((1.0, 0.0), (4.0, 0.75)):
         sheets = [RandomStream(CPU, seed).noise(3, 64, 96, grain) for seed in range(20)]
         assert sheets[0].shape == (3, 64, 96)
@@ -493,7 +482,7 @@ def test_coarse_tracks_have_lost_their_detail(config):
     assert same[0] is noise and same[1] is noise
 
 
-def test_blur_reaches_as_far_as_asked_for():
+def test_blur_has_the_length_of_the_settings():
     for longest, side in ((0.0, 1), (2.5, 7), (5.0, 13)):
         kernels = RandomStream(CPU, 0).blur_kernels(50, longest)
         assert kernels.shape == (50, 1, side, side)
@@ -530,13 +519,13 @@ def test_contact_sheet(config):
     assert (sheet == (0, 255, 0)).all(-1).any()  # the true box
 
 
-def test_without_label_maps(config):
+def test_tracks_are_made_without_label_maps(config):
     batch = make(replace(config, masks=None)).batch(0)
     assert batch.searches.isfinite().all()
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(config):
+def test_batches_are_made_on_a_gpu(config):
     stills = read_photos(config, torch.device("cuda"))
     batch = SyntheticTracks(replace(config, **HARD), MODEL, TRACKER, stills, 6).batch(0)
     assert batch.searches.is_cuda and batch.searches.isfinite().all()
