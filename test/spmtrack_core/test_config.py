@@ -1,4 +1,4 @@
-"""Settings: strict reading, overrides, and values that cannot be."""
+"""Settings: strict reading, overrides, and values out of range."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_whole_clip_is_tracked_as_published_in_onnx_runtime(tmp_path, parity):
 
 
 def follow(tracker, count):
-    """The boxes of the built-in scene as tracked, and as they are."""
+    """Tracked and true boxes of the built-in scene."""
     sequence = scene()
     first, *rest = itertools.islice(sequence, count)
     tracker.init(first, sequence.boxes_xywh[0])
@@ -132,10 +132,10 @@ def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("maps", "products", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
+    ("stored", "exported", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
 )
-def test_nano_tracks_as_well_in_float16_and_int8(tmp_path, maps, products, size):
-    export_onnx(load_checkpoint(NANO, dtype=maps), tmp_path / "less.onnx", products)
+def test_nano_tracks_as_well_in_float16_and_int8(tmp_path, stored, exported, size):
+    export_onnx(load_checkpoint(NANO, dtype=stored), tmp_path / "less.onnx", exported)
     assert (tmp_path / "less.onnx").stat().st_size < size * NANO.stat().st_size
     less, full = (
         mean_iou(*follow(load_tracker(weights, "cpu"), 40))
@@ -157,7 +157,7 @@ def test_any_number_of_targets_in_one_call(nano_onnx, targets):
 
 @torch.no_grad()
 def test_no_state_token_equals_a_state_token_of_zeros(tiny_checkpoint, tiny_onnx):
-    """By which the first frame needs no network of its own."""
+    """So the first frame needs no network of its own."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     model, config = checkpoint.model, checkpoint.model_config
     *images, state = inputs_of(config, 2)

@@ -1,4 +1,4 @@
-"""``spmtrack benchmark``: whole frames, measured for each of the weights and precisions."""
+"""``spmtrack benchmark``: time of a frame, for all given weights and precisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spmtrack convert``: complete files from two halves, and nothing but a line from bad ones."""
+"""``spmtrack convert``: complete files from weights and trunk, one line for bad input."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_both_trunks_give_one_file_with_the_same_tensors(files, spmtrack):
 
 
 def test_all_forms_of_the_same_weights_give_the_same_boxes(files, spmtrack):
-    """Converted, adapters alone, and back from there: the same boxes."""
+    """Converted, adapters alone, and adapters converted back."""
     trunk = ("--trunk", files / "dinov2.pth")
     full, adapters, again = (files / f"{name}.safetensors" for name in ("full", "few", "again"))
     published = files / "published.bin"
@@ -180,7 +180,7 @@ def test_a_folder_as_output_is_rejected_before_weights_are_read(spmtrack, output
 
 
 def test_adapters_alone_need_no_trunk(files, spmtrack):
-    """Nor the hub: none of the trunk is kept."""
+    """Nor the hub: no tensor of the trunk is stored."""
     adapters = files / "adapters.safetensors"
     code, out, err = spmtrack(
         "convert", files / "published.bin", *SETTINGS, "--adapters-only", "-o", adapters

@@ -1,4 +1,4 @@
-"""``spmtrack export``: a file that tracks, and nothing but a line from bad input."""
+"""``spmtrack export``: a file to track with, one line for bad input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrac
 def test_each_format_is_written_by_its_function(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch, precision
 ):
-    """What ``export_torch`` writes is tested with it."""
+    """The file itself is tested with ``export_torch``."""
     output, given = tmp_path / "tiny.pt2", []
 
     def write(checkpoint, path, dtype):
@@ -102,7 +102,7 @@ def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, mis
 def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch
 ):
-    """TensorRT itself needs a GPU: this only shows that the calls are made, with what."""
+    """TensorRT itself needs a GPU: this only checks the calls and their arguments."""
     shapes = {}
 
     class Network:

@@ -1,4 +1,4 @@
-"""Disturbances: frames and boxes still belong together, and are the same at every reading."""
+"""Disturbances: boxes still fit their frames, and every reading gives the same frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores: known values, and the rules for frames that do not count as usual."""
+"""Metrics: known values, and the rules for invalid frames and predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenCV's trackers behind our two methods, and all of them side by side."""
+"""OpenCV's trackers as ``VideoTracker``, and the command that compares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes: conversions, clipping, overlap, and what a user may name."""
+"""Boxes: conversions, clipping, overlap, and the check of a user's box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A box drawn into a frame, wherever it is."""
+"""Boxes drawn into a frame, inside and outside of it."""
 
 from __future__ import annotations
 

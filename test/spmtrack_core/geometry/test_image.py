@@ -1,4 +1,4 @@
-"""Frames: their numbers for the network, and arrays that are none."""
+"""Frames: normalization, mean color, and the check of arrays."""
 
 from __future__ import annotations
 

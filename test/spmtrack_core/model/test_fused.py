@@ -95,7 +95,7 @@ SMALL = ModelConfig(
 
 
 def filled(**changes):
-    """A small network none of whose parameters has the value it starts from."""
+    """A small network; all of its parameters differ from their initial values."""
     torch.manual_seed(0)
     model = build_spmtrack(replace(SMALL, **changes)).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -146,7 +146,7 @@ def test_fused_network_gives_the_same_numbers(changes, batch):
 
 
 def test_fused_network_shares_no_memory_with_the_model():
-    """It may go on learning."""
+    """The model may be trained further."""
     model = filled(adapted=("q", "fc1"))
     starts = [
         {t.untyped_storage().data_ptr() for t in m.state_dict().values() if t.numel()}

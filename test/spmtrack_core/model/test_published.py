@@ -1,4 +1,4 @@
-"""The authors' checkpoints and DINOv2 trunks: in without thought, or named by what is wrong."""
+"""The authors' checkpoints and DINOv2 trunks: loaded complete, or faults named."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_two_files_give_the_network_that_the_full_parameters_give(variant, kind,
 
 def test_full_published_parameters_need_no_trunk(tmp_path):
     path = write(tmp_path / "full.bin", golden_tensors("model_default_params"), "safetensors")
-    # its position table tells the search grid
+    # the position table gives the search grid
     settings = ["model.alpha=8", "model.num_heads=4", "model.template_hw=[56,56]"]
     model = load_checkpoint(path, overrides=settings).model
     expected = golden_model("model_default_params").state_dict()
@@ -105,7 +105,7 @@ def test_alpha_and_rank_stabilization_are_applied(scalars, scaling, reason, file
     ids=["B", "L", "G", "another depth"],
 )
 def test_settings_and_tensors_of_the_released_files_are_recognized(sizes, trunk, tensors, numbers):
-    """The lists of test/golden/README.md, section 4: so many tensors, and two scalars."""
+    """The numbers of tensors in test/golden/README.md, section 4, and two scalars."""
     shapes = published_shapes(*sizes)
     assert len(shapes) == tensors
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -63,7 +63,7 @@ def test_two_frames_give_the_published_maps(variant, parity):
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_intermediate_tensors_are_the_published_ones(variant, parity):
-    """Localizes a fault that the test above only notices."""
+    """Localizes a fault that the test above only detects."""
     model, io = golden_model(f"model_{variant}_params"), golden_tensors(f"model_{variant}_io")
     references, masks = references_of(io)
     seen: dict[str, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""TMoE: the sum it computes, and exactly which parameters learn."""
+"""TMoE: the weighted sum of experts, and the trainable parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spmtrack_core.model.tmoe import TMoELinear
 
 
 def filled(**options):
-    """A map whose experts are not zero, as they are at the start of training."""
+    """A linear layer with experts that are not zero, unlike at the start of training."""
     torch.manual_seed(0)
     linear = TMoELinear(nn.Linear(6, 5), rank=3, experts=4, scaling=0.7, **options)
     nn.init.normal_(linear.experts)

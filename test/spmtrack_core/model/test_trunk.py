@@ -1,4 +1,4 @@
-"""The trunk: position tables, and settings that cannot be built."""
+"""The trunk: position tables, and settings of unusable trunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, and what is broken is named."""
+"""Checkpoints: saved and loaded without loss, and faults named."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_only_linear_layers_are_stored_in_half_precision(tmp_path, tiny_checkpoi
 
 
 def test_loading_maps_the_file_into_memory_without_a_copy(tmp_path, tiny_checkpoint):
-    """Two networks of one file: the second changes nothing of the first, nor of the file."""
+    """Two networks of one file: a change of one changes neither the other nor the file."""
     first, second = (load_checkpoint(tiny_checkpoint).model for _ in range(2))
     before = tiny_checkpoint.read_bytes()
     with torch.no_grad():

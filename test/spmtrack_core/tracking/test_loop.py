@@ -1,4 +1,4 @@
-"""The loop over frames: what it reports of each, and what a caller keeps when it breaks."""
+"""The loop over frames: one result a frame, and errors at the right frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames are remembered: the published rule while all fit, its nearest frames after."""
+"""Reference frames: the published rule while all frames fit, the nearest stored ones later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parts(frame: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def filled(frames: int, capacity: int) -> ReferenceBuffer:
-    """A buffer whose frames are two tensors that hold their own index."""
+    """A buffer whose frames are two tensors filled with their own index."""
     buffer = ReferenceBuffer(capacity, (1,), (2, 1))
     for frame in range(frames):
         buffer.append(*parts(frame))

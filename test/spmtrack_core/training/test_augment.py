@@ -1,4 +1,4 @@
-"""Augmentation: boxes follow their crops, chance is the sample's own, one change is shared."""
+"""Augmentation: boxes follow crops, random numbers come from the sample, one effect is shared."""
 
 from __future__ import annotations
 

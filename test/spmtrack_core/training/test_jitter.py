@@ -14,7 +14,7 @@ CASES = json.loads((GOLDEN / "train_jitter.json").read_text())
 
 
 class Replay:
-    """Hands out recorded draws, and fails where others are asked for."""
+    """Returns recorded draws, and fails for any other request."""
 
     def __init__(self, draws):
         self.draws = iter(draws)

@@ -1,4 +1,4 @@
-"""Loss terms and gradients against the published tracker, and their edges."""
+"""Loss terms and gradients against the published tracker, and edge cases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def case_id(case):
 
 
 def weighted(case, frame, dtype):
-    """What the loss is given, what it says, and its two terms with their weights."""
+    """Inputs of the loss, its value, and its two terms with their weights."""
     score_map, boxes, truth = (
         torch.from_numpy(ARRAYS[f"{case['case']}.{frame}.{name}"])
         for name in ("score_map", "boxes", "gt_boxes")

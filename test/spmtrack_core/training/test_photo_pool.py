@@ -1,4 +1,4 @@
-"""Photographs and label maps: what is read, what counts as an object, what is refused."""
+"""Photographs and label maps: reading, usable segments, and errors."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ checkpoint_every: 2
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Three clips of the built-in scene, as of one's own; one loses its target for a while."""
+    """Three clips of the built-in scene as a user's clips; one loses its target for a while."""
     root, sequence = tmp_path_factory.mktemp("clips"), scene()
     frames = list(itertools.islice(sequence, 24))
     scale = np.array([160 / frames[0].shape[1], 120 / frames[0].shape[0]] * 2)
@@ -84,14 +84,14 @@ def settings(clips, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(settings) -> Path:
-    """The run of one process that the others must equal."""
+    """The run of one process; all other runs must equal it."""
     output = settings.parent / "alone"
     train(load_yaml(settings, TrainConfig, [f"output={output}"]))
     return output
 
 
 def numbers(run: Path) -> np.ndarray:
-    """(steps, 4) what a run has computed; the last column is the validation of its end."""
+    """(steps, 4) figures of a run; the last column is its final validation."""
     with (run / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = ("loss", "gradient_norm", "lr")
@@ -147,7 +147,7 @@ def mixed(settings, tmp_path_factory) -> TrainConfig:
 
 
 def test_a_mixed_batch_joins_batches_of_both_kinds(mixed):
-    """Each kind has the numbers that it has alone, from whatever step a run continues."""
+    """Each kind has the same samples as without the other, from any step on."""
     pool = read_photos(mixed.synthetic, torch.device("cpu"))
     datasets = open_datasets(mixed, Console(quiet=True))
 
@@ -243,7 +243,7 @@ def test_two_nodes_are_the_same_run(settings, alone):
     ["spmtrack_b", pytest.param("spmtrack_b_got10k", marks=pytest.mark.slow)],
 )
 def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_path):
-    """The walk-throughs of docs/training.md: all but the sizes is as in their files."""
+    """The recipes of docs/training.md, with smaller sizes."""
     for name, make in (
         ("LaSOT", make_lasot),
         ("TrackingNet", make_trackingnet),
@@ -357,7 +357,7 @@ def test_float16_needs_a_gpu(settings):
 
 
 def test_bundled_weights_adapt_to_own_clips(clips, tmp_path, spmtrack):
-    """The walk-through of docs/training.md, with nano: network and crops are those of the file."""
+    """The recipe of docs/training.md, with nano: network and crops come from its file."""
     change = [
         "start_from=nano",
         f"videos.datasets=[{{name: folder, root: {clips}}}]",

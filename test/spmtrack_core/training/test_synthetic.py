@@ -1,4 +1,4 @@
-"""Synthetic tracks: what a batch holds, that it is repeatable, and that the boxes are right."""
+"""Synthetic tracks: content of a batch, repeatability, and correct boxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL = replace(TINY, template_hw=(48, 64), search_hw=(96, 128))
 TRACKER = TrackerConfig(search_area_factor=4.0)
 CPU = torch.device("cpu")
 HARD = dict(limb_share=0.5, turn_share=0.5, endless_share=0.5, switch_share=0.5, absent_share=0.3)
-"""Of every kind of hard track some, in a batch of a few."""
+"""Some hard tracks of every kind in a small batch."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_batch_depends_on_seed_and_index_alone(config):
 
 
 class RecordedStream(RandomStream):
-    """Keeps what was drawn, by purpose: the last part of the key."""
+    """Records the numbers by purpose, the last part of the key."""
 
     drawn: ClassVar[dict[str, list[torch.Tensor]]] = {}
 
@@ -217,7 +217,7 @@ PLAIN = dict(
 
 
 def test_absent_targets_are_invisible(config):
-    """White and black targets give the same crop where the box says that there is none."""
+    """White and black targets give the same crop where the target is absent."""
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, absent_share=0.5), batch_size=16)
     tracks.pool.images.fill_(255)
     white = tracks.batch(0)
@@ -281,7 +281,7 @@ def test_a_repeated_reference_is_the_template_to_the_pixel(config):
 
 
 def test_a_turning_target_keeps_its_box_and_its_first_appearance(config):
-    """Another surface comes in after the template, inside of the outline and of nothing else."""
+    """After the template, another surface moves in, inside of the outline only."""
     still = make(config).cutter
     turning = make(replace(config, turn_share=1.0)).cutter
     warped = RandomStream(CPU, 1).uniform((6, 5, 4, 32, 32), 0, 1)
@@ -431,7 +431,7 @@ def test_a_lamp_that_is_switched_has_two_levels(config):
 
 
 def test_slack_of_a_box_is_constant_over_a_track(config):
-    """The sides are off by the same shares of the target over a track, and never cross."""
+    """Sides are displaced by constant shares of the target, and never cross."""
     careless, exact = make(replace(config, box_slack=0.3)), make(config)
     low = RandomStream(CPU, 0).uniform((400, 5, 2), -2, 2)
     boxes = torch.cat([low, low + RandomStream(CPU, 1).uniform((400, 5, 2), 0.2, 3)], -1)

@@ -1,4 +1,4 @@
-"""The trainer on a tiny network: files, resumption, limits, and errors a user can mend."""
+"""The trainer on a tiny network: files, resumption, limits, and errors of users."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def assert_same(run: TrainConfig, other: TrainConfig) -> None:
 
 
 def test_a_checkpoint_under_former_names_is_resumed(config, finished):
-    """As version 0.1 wrote it, with settings that are renamed or gone since."""
+    """As an early version wrote it, with settings that were renamed or removed since."""
     train(config, time_limit_min=1e-9)
     path = Path(config.output, "checkpoint.pt")
     state = torch.load(path, weights_only=True)
@@ -328,7 +328,7 @@ def test_only_adapters_are_trained(config, finished):
 
 
 def test_adapters_are_trained_on_a_trunk_file(config, finished):
-    """The weights hold the adapters alone, and load on the trunk they were trained on."""
+    """The weights are the adapters alone, and load on the trunk they were trained on."""
     trunk = weights(finished)
     adapters = replace(config, trained="adapters", trunk=str(trunk), precision="bfloat16")
     path = train(adapters)
