@@ -68,10 +68,8 @@ def tiny_onnx(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(
-    "variant",
-    ["default", *(pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS[1:])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, parity):
     export_onnx(golden_checkpoint(f"model_{variant}_params"), tmp_path / "x.onnx", FLOAT32)
     model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
@@ -167,6 +165,7 @@ def test_no_state_token_equals_a_state_token_of_zeros(tiny_checkpoint, tiny_onnx
         assert not torch.equal(network(*images, state).score_map, absent.score_map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=["float32", "float16"])
 @torch.no_grad()
 def test_a_pt2_file_is_loaded_and_run_by_torch_alone(tiny_checkpoint, tmp_path, dtype):
