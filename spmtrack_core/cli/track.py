@@ -112,9 +112,7 @@ class _Run:
     faults: list[str] = field(default_factory=list)
 
 
-def _follow(
-    sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Path | None
-) -> _Run:
+def _follow(sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Path | None) -> _Run:
     """Track to the end, to Ctrl-C or to a frame that is broken, and record the video.
 
     A video that cannot be written any further is given up, and the tracking goes on.
@@ -123,9 +121,7 @@ def _follow(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
     with ExitStack() as stack:
-        bar = stack.enter_context(
-            Progress(*columns, console=Console(stderr=True, soft_wrap=True))
-        )
+        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True, soft_wrap=True)))
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
         try:
             if output:

@@ -55,7 +55,9 @@ def _read(root: Path, folder: Path) -> list[Clip]:
     try:
         # frame, id, x, y, w, h, considered, class, and in most also visibility in 0..1
         lines = [line for line in read_text(truth).splitlines() if line.strip()]
-        rows = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, 9))
+        rows = np.empty((0, 9))
+        if lines:
+            rows = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
     except ValueError as error:
         raise ValueError(f"{truth}: {error}") from None
     if not np.isfinite(rows).all():

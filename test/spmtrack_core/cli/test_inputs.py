@@ -127,9 +127,7 @@ def soft(path, link):
         (["seq", "--boxes", "/proc/nowhere/b.txt"], None, "/proc/nowhere/b.txt cannot be written"),
     ],
 )  # fmt: skip
-def test_outputs_are_checked_before_the_run_and_never_replace_an_input(
-    run, arguments, link, said
-):
+def test_outputs_are_checked_before_the_run_and_never_replace_an_input(run, arguments, link, said):
     make_folder("seq", boxes="20,12,16,14\n" * 4)
     video(Path("clip.mp4"), 3)
     Path("clip.txt").write_text("1,2,3,4\n" * 3)
@@ -204,9 +202,10 @@ def damaged(path):
 def cut_off(path):
     """The first half of a video whose index stands in front, as a broken download leaves it."""
     noisy_video(path)
-    with av.open(str(path)) as source, av.open(
-        "front.mp4", "w", options={"movflags": "faststart"}
-    ) as copy:
+    with (
+        av.open(str(path)) as source,
+        av.open("front.mp4", "w", options={"movflags": "faststart"}) as copy,
+    ):
         stream = copy.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is not None:

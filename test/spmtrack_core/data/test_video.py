@@ -123,6 +123,7 @@ def test_grey_images_come_as_rgb(tmp_path):
     (frame,) = open_frames(str(tmp_path))
     assert frame.shape == (8, 8, 3)
 
+
 def with_matrix(path, *matrix):
     """The same file with another display matrix: a, b, 0, c, d in the header of its track."""
     content = bytearray(path.read_bytes())
