@@ -1,16 +1,21 @@
-"""Boxes, stamps and answers to messages and back: every function takes any object with the fields.
+"""Messages are filled and read here: every function takes any object with the fields.
 
 Boxes are xywh in pixels inside; ``vision_msgs/BoundingBox2D`` holds the center and the full size.
-Free of rclpy; ``images`` does the same for images.
+Free of rclpy; ``images`` reads image messages.
 """
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Collection
 from typing import Any
 
+import cv2
+import numpy as np
+
 from spmtrack_core.geometry.boxes import cxcywh_to_xywh, xywh_to_cxcywh
+from spmtrack_core.geometry.image import Image
 
 _NANOSECONDS = 1_000_000_000
 
@@ -58,6 +63,41 @@ def normalized_to_pixels(
     height, width = image_hw
     x, y, w, h = box_xywh
     return x * width, y * height, w * width, h * height
+
+
+def fill_image(message: Any, image: Image, header: Any) -> Any:
+    """Put an RGB image (H, W, 3) into an empty ``sensor_msgs/Image``; return that.
+
+    Raises ``ValueError`` unless the image is uint8 of that shape.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
+    message.header = header
+    message.height, message.width = image.shape[:2]
+    message.encoding = "rgb8"
+    message.is_bigendian = 0
+    message.step = 3 * image.shape[1]
+    # The field checks an ndarray number by number: 74 ms for VGA. An array.array: 0.06 ms.
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
+    message.data = data
+    return message
+
+
+def fill_compressed(message: Any, image: Image, header: Any) -> Any:
+    """Put an RGB image (H, W, 3) as JPEG into an empty ``sensor_msgs/CompressedImage``; return it.
+
+    Raises ``ValueError`` for an image that JPEG cannot hold: no side is above 65500 px.
+    """
+    try:
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        text = f"JPEG cannot hold an image {image.shape}: expected sides up to 65500"
+        raise ValueError(text) from None
+    message.header = header
+    message.format = "jpeg"
+    message.data = array.array("B", jpeg.tobytes())
+    return message
 
 
 def fill_detection(

@@ -20,8 +20,12 @@ from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
 from spmtrack_ros.camera import direction
-from spmtrack_ros.conversions import fill_detection, fill_track_state
-from spmtrack_ros.images import fill_compressed, fill_image
+from spmtrack_ros.conversions import (
+    fill_compressed,
+    fill_detection,
+    fill_image,
+    fill_track_state,
+)
 from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.images import fill_image
+from spmtrack_ros.conversions import fill_image
 from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
 from spmtrack_ros.program import run_program
 

@@ -20,8 +20,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray
 
-from spmtrack_ros.conversions import fill_bbox, fill_stamp
-from spmtrack_ros.images import fill_image
+from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp
 from spmtrack_ros.msg import TrackStateArray
 from spmtrack_ros.srv import InitTarget
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spmtrack_ros import images
+from spmtrack_ros.conversions import fill_image
 from spmtrack_ros.images import (
     ENCODINGS,
     check_compressed,
     check_image,
     compressed_to_array,
-    fill_image,
     image_to_array,
 )
 
