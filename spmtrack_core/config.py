@@ -128,6 +128,13 @@ class TrackerConfig(Settings):
     must reach to count as found again."""
     confidence_weight: float = setting(0.5, minimum=0.01, maximum=1)
     """Weight of the newest frame in the average confidence; 1: no average."""
+    recovery: str = setting("none", choices=("none", "scan"))
+    """What happens while a target is lost. ``none`` (published): the search goes on at its last
+    box. ``scan``: each frame also searches one more region, see ``tracking/recovery.py``, and a
+    lost target adds no reference frames."""
+    recovery_threshold: float = setting(0.6, minimum=0, maximum=1)
+    """Confidence, compared with the template alone, from which a box in such a region becomes the
+    place to search. The target stays lost until its average confidence has risen there."""
 
 
 @dataclass(frozen=True)

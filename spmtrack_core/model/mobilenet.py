@@ -93,7 +93,9 @@ class MobileNetStem(nn.Module):
         self.frozen = False
         """While training, keep ``features`` as they are, and spend nothing on their gradients."""
         for module in self.features.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
+            # nothing to draw on the meta device, and drawing there imports torch's compiler
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                assert module.bias is not None
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 nn.init.zeros_(module.bias)
 

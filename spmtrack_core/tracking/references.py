@@ -89,6 +89,10 @@ class ReferenceBuffer:
         entry = (frame_index + (self.stride - 1) // 2) // self.stride
         return min(entry, self.entries - 1) * self.stride
 
+    def template(self) -> tuple[Tensor, ...]:
+        """The template in place of every reference frame: (1, R, ...) of each shape."""
+        return tuple(torch.stack([part[0]] * REFERENCES).unsqueeze(0) for part in self.parts)
+
     def gather(self, rule: str) -> tuple[Tensor, ...]:
         """The reference frames for the next frame: (1, R, ...) of each shape."""
         wanted = select_references(self.frames, rule)
