@@ -119,6 +119,9 @@ class TrackerConfig(Settings):
     reference_rule: str = setting("half_segments", choices=REFERENCE_RULES)
     """``half_segments``, ``thirds`` (published for the LaSOT test set at 378 px) or
     ``template_twice``, for networks too weak to trust their own predictions."""
+    reference_stride: int = setting(1, minimum=1)
+    """Frames from one stored reference frame to the next, while the buffer is not full: 2 saves
+    every second frame the encoding. Published: 1."""
     buffer_frames: int = setting(128, minimum=8)
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = setting(0.2, minimum=0, maximum=1)

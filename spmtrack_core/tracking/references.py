@@ -51,11 +51,15 @@ class ReferenceBuffer:
     """
 
     def __init__(
-        self, capacity: int, *shapes: tuple[int, ...], device: torch.device | str = "cpu"
+        self,
+        capacity: int,
+        *shapes: tuple[int, ...],
+        stride: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.capacity = capacity
         self.parts = tuple(torch.empty((capacity, *shape), device=device) for shape in shapes)
-        self.stride = 1
+        self.stride = stride
         self.frames = 0
         """Frames added or skipped so far."""
         self.entries = 0

@@ -91,7 +91,10 @@ class Tracker:
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
         with self.engine.stream():
             shapes = self.model.reference_shapes
-            references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
+            config = self.config
+            references = ReferenceBuffer(
+                config.buffer_frames, *shapes, stride=config.reference_stride, device=self.device
+            )
             target = Target(
                 box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]
             )
