@@ -44,7 +44,7 @@ def cut(
 
 def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, list[float]]:
     """Track a cut clip; see above."""
-    tracker.init(clip[0][0], clip[0][1])
+    tracker.init(clip[0][0], clip[0][1].tolist())
     absent = [index for index, (_, box) in enumerate(clip) if not np.isfinite(box).all()]
     results, seconds = [], []
     for frame, _ in clip[1:]:

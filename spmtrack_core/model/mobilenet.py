@@ -95,9 +95,8 @@ class MobileNetStem(nn.Module):
         for module in self.features.modules():
             # nothing to draw on the meta device, and drawing there imports torch's compiler
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                assert module.bias is not None
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         x, taps = images.contiguous(memory_format=torch.channels_last), []
