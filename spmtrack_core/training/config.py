@@ -47,6 +47,9 @@ class SyntheticConfig(Settings):
     distance is constant over a track: users draw boxes loosely, tightly or around a part."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    size_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the logarithm of the scale of a search crop, both axes alike. Without
+    it, errors in the size of the box can add up from frame to frame."""
     translation_jitter: float = setting(1.5, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
@@ -113,6 +116,9 @@ class VideoConfig(Settings):
     """Share of samples with reversed time."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    size_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the logarithm of the scale of a search crop, both axes alike. Without
+    it, errors in the size of the box can add up from frame to frame."""
     translation_jitter: float = setting(3.0, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     min_side: float = setting(10.0, minimum=0)

@@ -207,6 +207,7 @@ class VideoTracks(Dataset[Batch]):
             config.scale_jitter,
             config.translation_jitter,
             config.min_side,
+            config.size_jitter,
         )
         if not usable:
             raise UnusableSample(

@@ -217,6 +217,9 @@ class SyntheticTracks:
         """
         stretch = random.normal(tuple(boxes[..., 2:].shape)).clamp(-2, 2)
         half = window[..., 2:] * (self.config.scale_jitter * stretch).exp()
+        if self.config.size_jitter:
+            larger = random.normal((*half.shape[:-1], 1)).clamp(-2, 2)
+            half = half * (self.config.size_jitter * larger).exp()
         sides = boxes[..., 2:] - boxes[..., :2]
         half = torch.maximum(half, 0.6 * sides)  # a small window must still hold the target
         shift = random.uniform(tuple(half.shape), -1, 1) * self.config.translation_jitter
