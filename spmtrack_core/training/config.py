@@ -203,6 +203,9 @@ class TrainConfig(Settings):
     """Tracks per step over all processes; a track has three references and its searches."""
     searches: int = setting(2, minimum=1)
     """Search regions of a track; the state token passes from each to the next (published: 2)."""
+    without: tuple[str, ...] = setting((), choices=("references", "state_token"))
+    """Parts to train without, for ablations: ``references`` (the template takes their place) and
+    ``state_token`` (each search is the first). ``benchmarks/ablation.py`` tracks without them."""
     gradient_accumulation_steps: int = setting(1, minimum=1)
     """Micro-batches per process and step, for a batch that does not fit into memory."""
     workers: int = setting(2, minimum=0)

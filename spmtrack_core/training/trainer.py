@@ -116,7 +116,7 @@ def train(
     # network, optimiser, moving average
     torch.manual_seed(config.seed)
     model, before = initial_model(config, resume)
-    network: Any = TrackingLoss(prepare(model, config, device)).train()
+    network: Any = TrackingLoss(prepare(model, config, device), config.without).train()
     if config.compile:
         network = torch.compile(network)
     network = fabric.setup_module(network)
