@@ -1,7 +1,7 @@
-"""What parts of the network are worth: the same weights with one of them taken out.
+"""Evaluates the same weights with one part of the network removed at a time.
 
-The weights were trained with every part. So this shows what tracking relies on, and not how good a
-network would be that was trained without the part.
+The weights were trained with all parts. So the figures show what tracking relies on, not how good
+a network would be that was trained without a part.
 
 python benchmarks/ablation.py folder --root SEQUENCES --output ablation
 """
@@ -40,16 +40,13 @@ def ablation(
     weights: Weights = "nano",
     device: Device = "auto",
 ) -> None:
-    """Evaluate weights as they are, and without one part of the network each."""
+    """Evaluate weights as they are, and with one part of the network removed at a time."""
     sequences, left_out = open_dataset(dataset, root, split, exclude)
     path = find_weights(weights)
-    trackers = {
-        ", ".join(filter(None, (path.stem, lack))): (
-            ", ".join(filter(None, (label_of(path), lack))),
-            tracker,
-        )
-        for lack, tracker in ablations(path, device).items()
-    }
+    trackers = {}  # by folder: label, tracker
+    for removed, tracker in ablations(path, device).items():
+        suffix = f", {removed}" if removed else ""
+        trackers[path.stem + suffix] = label_of(path) + suffix, tracker
     reports = run_all(trackers, sequences, output, left_out=left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
@@ -57,7 +54,7 @@ def ablation(
 
 
 class Forgetful:
-    """A ``VideoTracker`` that forgets something of its target before each frame."""
+    """A ``VideoTracker`` that applies ``forget`` to its target before each frame."""
 
     def __init__(self, tracker: Tracker, forget: Callable[[Target], None]) -> None:
         self.tracker, self.forget = tracker, forget
@@ -74,7 +71,7 @@ class Forgetful:
 
 
 def ablations(path: Path, device: str) -> dict[str, VideoTracker]:
-    """Trackers with the weights of ``path`` by what they lack; the first lacks nothing.
+    """Trackers with the weights of ``path``, by the part removed; nothing in the first one.
 
     Raises as ``load_checkpoint`` does.
     """
@@ -82,10 +79,8 @@ def ablations(path: Path, device: str) -> dict[str, VideoTracker]:
     def tracker(change: Callable[[SPMTrack], None] = lambda _: None) -> Tracker:
         checkpoint = load_checkpoint(path)
         change(checkpoint.model)
-        return Tracker(
-            checkpoint.model, checkpoint.model_config, checkpoint.tracker_config,
-            choose_device(device),
-        )  # fmt: skip
+        configs = checkpoint.model_config, checkpoint.tracker_config
+        return Tracker(checkpoint.model, *configs, choose_device(device))
 
     return {
         "": tracker(),
@@ -107,7 +102,7 @@ def drop_the_state(target: Target) -> None:
 
 @torch.no_grad()
 def average_the_experts(model: nn.Module) -> None:
-    """Zero the routers, so that all experts weigh alike: together they are one, their mean."""
+    """Zero the routers: all experts get the same weight, so that their mean is applied."""
     for module in model.modules():
         if isinstance(module, TMoELinear):
             module.router.zero_()

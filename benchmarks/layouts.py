@@ -8,7 +8,6 @@ python benchmarks/layouts.py --model nano --model spmtrack_b -o results.json
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import logging
 import resource
@@ -24,38 +23,25 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from networks import MAX_BATCH, example, flop, layouts, network
 from spmtrack_core.cli import run_command
 from spmtrack_core.cli.options import Device
-from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.evaluation.speed import BOX_XYWH, FRAME_HW, frame_times, machine, timed
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import check_output, write_beside
 from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, crop_image, normalize
-from spmtrack_core.model.fused import fuse
-from spmtrack_core.model.spmtrack import Prediction, SPMTrack, build_spmtrack
-from spmtrack_core.model.tmoe import TMoELinear
-from spmtrack_core.model.trunk import build_trunk
-from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
+from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.model.weights import PRECISIONS
 from spmtrack_core.tracking.cuda_engine import CapturedGraph
 from spmtrack_core.tracking.host_engine import HostEngine
-from spmtrack_core.tracking.loading import choose_device, choose_precision, emulated, find_weights
+from spmtrack_core.tracking.loading import choose_device, choose_precision, emulated
 from spmtrack_core.tracking.postprocess import select_box
 from spmtrack_core.tracking.preprocess import crop_numbers
-from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.tracking.tracker import Tracker
 
 LOG = logging.getLogger(__name__)
-SIZES = {
-    "spmtrack_b": "vit_base_patch14_dinov2",
-    "spmtrack_l": "vit_large_patch14_dinov2",
-    "spmtrack_g": "vit_giant_patch14_dinov2",
-}
-MAX_BATCH = 16
 
 
 def benchmark_layouts(
@@ -82,10 +68,12 @@ def benchmark_layouts(
     ] = None,
 ) -> None:
     """Measure every layout of the network, and whole frames, beside a matrix multiplication."""
-    place = choose_device(device)
-    cuda = place.type == "cuda"
+    if output:
+        check_output(output)
+    chosen = choose_device(device)
+    cuda = chosen.type == "cuda"
     usual = ["bfloat16", "float16"] if cuda else ["float32"]
-    if not (cuda or emulated("bfloat16", place)):
+    if not (cuda or emulated("bfloat16", chosen)):
         usual.append("bfloat16")
     precisions = tuple(precision or usual)
     for each in precisions:
@@ -97,17 +85,17 @@ def benchmark_layouts(
     names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
     seconds = seconds or (1.5 if cuda else 5.0)
     rows: list[dict[str, Any]] = []
-    about = machine(place)
-    with torch.cuda.device(place) if cuda else contextlib.nullcontext():
-        rates = {each: best_rate(place, each, 1.0) for each in precisions}
+    about = machine(chosen)
+    with torch.cuda.device(chosen) if cuda else contextlib.nullcontext():
+        rates = {each: best_rate(chosen, each, 1.0) for each in precisions}
         for name in names:
             with console.status(f"measuring {name}"):
-                for row in measure(name, place, precisions, batches, seconds):
+                for row in measure(name, chosen, precisions, batches, seconds):
                     rows.append(row)
-                    if output:  # after each row: what was measured is kept, whatever comes
+                    if output:  # after each row: an interruption keeps all rows before it
                         write_report(output, about, rates, rows)
     if not rows:
-        raise ValueError("nothing could be measured: the warnings say why")
+        raise ValueError("nothing could be measured: see the warnings")
     for each, rate in rates.items():
         console.print(f"a matrix multiplication in {each}: {rate / 1e12:.2f} TFLOP/s")
     console.print(table(rows, rates))
@@ -139,10 +127,10 @@ def measure(
     Each row has ``model``, ``layout``, ``precision``, ``batch``, and ``median_ms`` and ``p95_ms``
     of a pass; on CUDA also ``memory_bytes``, with the weights. The layouts: ``fused`` is what the
     tracker runs, ``graph`` the same as a CUDA graph, ``plain`` what training runs, ``published``
-    goes expert by expert, ``vit`` is the trunk alone on as many tokens. ``tracker`` is a whole
-    frame of 640x480, with ``crop_ms``, ``network_ms``, ``choice_ms`` and on CUDA ``upload_ms``.
-    ``seconds`` is spent on each row. What fails, for memory or as a graph, is left out with a
-    warning. Raises ``ValueError`` and ``FileNotFoundError`` as ``load_checkpoint`` does.
+    goes expert by expert, ``vit`` is the trunk alone on as many tokens. ``tracker`` is a frame of
+    640x480 from image to box, with ``crop_ms``, ``network_ms``, ``choice_ms`` and on CUDA
+    ``upload_ms``. ``seconds`` is spent on each row. A row that fails, for memory or as a graph, is
+    left out with a warning. Raises as ``load_checkpoint`` does.
     """
     model, config, tracker_config = network(name, device)
     flops = flop(config)
@@ -167,135 +155,6 @@ def measure(
             yield about | {"layout": "tracker", "batch": 1} | whole_frames(tracker, seconds)
         except RuntimeError as error:
             LOG.warning("%s, %s, after %s: %s", name, precision, part, error)
-
-
-def network(name: str, device: torch.device) -> tuple[SPMTrack, ModelConfig, TrackerConfig]:
-    """The network ``name`` on the CPU, with its settings; ``device`` draws random weights."""
-    if name not in SIZES:
-        checkpoint = load_checkpoint(find_weights(name))
-        model, config = checkpoint.model, checkpoint.model_config
-        tracker_config = checkpoint.tracker_config
-        return model.eval(), config, tracker_config
-    config = ModelConfig(trunk=SIZES[name])
-    torch.manual_seed(0)
-    with device:
-        model = build_spmtrack(config)
-    for module in model.modules():
-        if isinstance(module, TMoELinear):  # zero at the start of a training
-            nn.init.normal_(module.experts, std=0.02)
-    return model.cpu().eval().requires_grad_(False), config, TrackerConfig()
-
-
-def layouts(
-    model: SPMTrack, config: ModelConfig, dtype: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Names and functions of what ``example`` returns; only one exists at a time, for memory."""
-    half = dtype is not torch.float32
-    autocast = partial(torch.autocast, device.type, dtype if half else None, enabled=half)
-
-    def under_autocast(function: nn.Module, *inputs: Tensor) -> Any:
-        with autocast():
-            return function(*inputs)
-
-    fused: Any = fuse(model, dtype).to(device)
-    references, masks = example(config, MAX_BATCH, device)[1:3]
-    (encoded,) = fused.encode_reference(references.flatten(0, 1), masks.flatten(0, 1))
-    # encoded once, when they become references: (16, R, ...)
-    tokens = encoded.unflatten(0, (MAX_BATCH, REFERENCES))
-    del references, masks
-    yield "fused", partial(_fused_pass, fused, tokens)
-    if device.type == "cuda":
-        captured: dict[int, CapturedGraph] = {}
-        yield "graph", partial(_captured_pass, captured, fused, tokens)
-        del captured
-    del fused, tokens
-    plain = copy.deepcopy(model).to(device)
-    yield "plain", partial(under_autocast, plain)
-    for module in plain.modules():
-        if isinstance(module, TMoELinear):
-            module.forward = partial(one_expert_after_another, module)  # type: ignore[method-assign]
-    yield "published", partial(under_autocast, plain)
-    for module in plain.modules():  # the function that replaces forward holds its module
-        module.__dict__.pop("forward", None)
-    del plain, module
-    with device:
-        vit = PlainViT(config)
-    for block in vit.trunk.blocks:  # casts once, like the fused layout
-        for linear in (block.attn.qkv, block.attn.proj, block.mlp):
-            linear.to(dtype)
-    yield "vit", partial(under_autocast, vit)
-
-
-def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Tensor) -> Any:
-    return network(search, tokens[: len(search)], others[-1])
-
-
-def _captured_pass(
-    captured: dict[int, CapturedGraph], network: nn.Module, tokens: Tensor, *inputs: Tensor
-) -> Any:
-    """As ``_fused_pass``, captured at the first pass of a batch size; all inputs are copied."""
-    batch, nothing = len(inputs[0]), np.zeros(1)
-    others = inputs[0], tokens[:batch], inputs[-1]
-    if batch not in captured:
-        captured.clear()
-        captured[batch] = CapturedGraph(
-            lambda _, *given: tuple(network(*given)), nothing, others, tokens.device
-        )
-    return captured[batch](nothing, *others)
-
-
-def one_expert_after_another(part: TMoELinear, x: Tensor) -> Tensor:
-    """A linear layer as the published code computes it: each expert by itself, in a loop."""
-    weights = F.linear(x, part.router).softmax(-1)  # (B, N, E)
-    mixed: Tensor | int = 0
-    for expert in range(part.experts.shape[1]):
-        down = part.down[expert if len(part.down) > 1 else 0]
-        out = F.linear(F.linear(x, down), part.experts[:, expert])  # (B, N, out)
-        mixed = mixed + weights[..., expert, None] * out
-    if part.shared is not None:
-        mixed = mixed + F.linear(F.linear(x, part.down[0]), part.shared)
-    return F.linear(x, part.weight, part.bias) + part.scaling * mixed
-
-
-class PlainViT(nn.Module):
-    """timm's trunk without experts, on as many tokens as SPMTrack has."""
-
-    others: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.trunk = build_trunk(config).eval().requires_grad_(False)
-        rows, columns = config.template_grid_hw
-        others = 1 + REFERENCES * rows * columns
-        self.register_buffer("others", torch.randn(1, others, self.trunk.embed_dim))
-
-    def forward(self, search: Tensor, *_: Tensor) -> Tensor:
-        tokens = self.trunk.patch_embed(search) + self.trunk.pos_embed  # (B, Nx, C)
-        tokens = torch.cat((self.others.expand(len(search), -1, -1), tokens), 1)  # (B, T, C)
-        for block in self.trunk.blocks:
-            tokens = block(tokens)
-        return self.trunk.norm(tokens)
-
-
-def example(config: ModelConfig, batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Search, references, masks and state token of ``batch`` targets."""
-    with torch.device("meta"):
-        width = build_trunk(config).embed_dim
-    random = torch.Generator().manual_seed(0)
-    shapes = ((3, *config.search_hw), (REFERENCES, 3, *config.template_hw))
-    images = [torch.randn(batch, *shape, generator=random).to(device) for shape in shapes]
-    masks = torch.ones(batch, REFERENCES, *config.template_grid_hw, device=device)
-    return *images, masks, torch.zeros(batch, 1, width, device=device)
-
-
-def flop(config: ModelConfig) -> int:
-    """Floating-point operations of one pass of the plain layout; a multiply-add is two."""
-    with torch.device("meta"):
-        model = build_spmtrack(config).eval()
-        inputs = example(config, 1, torch.device("meta"))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(*inputs)
-    return int(counter.get_total_flops())
 
 
 def best_rate(device: torch.device, precision: str, seconds: float) -> float:
@@ -327,22 +186,21 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
         xywh_to_xyxy(BOX_XYWH), tracker.config.search_area_factor, FRAME_HW, search_hw
     )
     search = example(tracker.model_config, 1, tracker.device)[0]
-    network: Any = tracker.model
+    model: Any = tracker.model
     inputs = search, *target.references.gather(tracker.config.reference_rule), target.state_token
-    prediction = network(*inputs)
-    choose = partial(select_box, window=engine.window, search_hw=search_hw,
-                     window_weight=tracker.config.window_weight)  # fmt: skip
+    prediction = model(*inputs)
+    settings = engine.window, tracker.config.window_weight, search_hw
     if isinstance(engine, HostEngine):
         return {
             "crop": lambda: normalize(crop_image(frame, crop, search_hw, target.background)),
-            "network": lambda: network(*inputs),
-            "choice": lambda: choose(prediction),
+            "network": lambda: model(*inputs),
+            "choice": lambda: select_box(prediction, *settings),
         }
     numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
     parts = (
         ("crop", lambda numbers: (engine.crops(numbers, search_hw),), ()),
-        ("network", lambda _, *given: tuple(network(*given)), inputs),
-        ("choice", lambda _, *given: choose(Prediction(*given)), tuple(prediction)),
+        ("network", lambda _, *given: tuple(model(*given)), inputs),
+        ("choice", lambda _, *given: select_box(Prediction(*given), *settings), tuple(prediction)),
     )
     found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frame(frame)}
     for name, function, others in parts:
@@ -358,18 +216,19 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
 def table(rows: list[dict[str, Any]], rates: dict[str, float]) -> Table:
     """Rows for the terminal; ``rates`` is ``best_rate`` by precision."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for title in ("model", "layout", "precision", "batch", "ms", "95 %", "fps", "TFLOP/s",
-                  "of best"):  # fmt: skip
-        shown.add_column(title, justify="left" if title in ("model", "layout") else "right")
+    for title in ("model", "layout"):
+        shown.add_column(title)
+    for title in ("precision", "batch", "ms", "95 %", "fps", "TFLOP/s", "of best"):
+        shown.add_column(title, justify="right")
     for row in rows:
         fps = 1000 * row["batch"] / row["median_ms"]
-        rate = row["flop"] / row["median_ms"] * 1000 if row.get("flop") else None
-        shown.add_row(
-            row["model"], row["layout"], row["precision"], str(row["batch"]),
-            f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}", f"{fps:.1f}",
-            f"{rate / 1e12:.2f}" if rate else "",
-            f"{rate / rates[row['precision']]:.0%}" if rate else "",
-        )  # fmt: skip
+        times = (f"{each:.1f}" for each in (row["median_ms"], row["p95_ms"], fps))
+        shares: tuple[str, ...] = ()
+        if row.get("flop"):
+            rate = row["flop"] / row["median_ms"] * 1000
+            shares = f"{rate / 1e12:.2f}", f"{rate / rates[row['precision']]:.0%}"
+        about = row["model"], row["layout"], row["precision"], str(row["batch"])
+        shown.add_row(*about, *times, *shares)
     return shown
 
 
@@ -380,8 +239,8 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     axes = figure.subplots()
     labels = [f"{row['model']}, {row['layout']}, {row['precision']}" for row in single]
     colors = ["C0" if row["layout"] in ("fused", "graph", "tracker") else "0.7" for row in single]
-    bars = axes.barh(labels[::-1], [1000 / r["median_ms"] for r in single[::-1]],
-                     color=colors[::-1])  # fmt: skip
+    speeds = [1000 / row["median_ms"] for row in single]
+    bars = axes.barh(labels[::-1], speeds[::-1], color=colors[::-1])
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.set(xlabel="frames per second", xscale="log", title=title)
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

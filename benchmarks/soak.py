@@ -1,4 +1,4 @@
-"""Tracks the built-in scene over and over, to see that memory does not grow.
+"""Tracks the built-in scene over and over, and checks that memory does not grow.
 
 python benchmarks/soak.py --frames 100000
 """

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spmtrack_core.tracking.loading import load_tracker
     from spmtrack_core.tracking.result import TrackResult, TrackState
     from spmtrack_core.tracking.tracker import Tracker
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of ONNX Runtime; it also prints of it
 
 __version__ = "0.1.0"
 __all__ = ["TrackResult", "TrackState", "Tracker", "load_tracker"]

@@ -1,6 +1,6 @@
 """Settings of the network, of the tracker around it, and of a dataset.
 
-They end at the builders: a part of the network gets plain numbers, never a class of settings.
+The builders unpack them: a part of the network gets plain numbers, never a class of settings.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class ModelConfig(Settings):
     experts: int = setting(4, minimum=1)
     """Routed experts E of every linear layer."""
     rs_scaling: bool = False
-    """Rank-stabilised scaling of the experts."""
+    """Scale experts by the square root of the rank (rsLoRA)."""
     shared_expert: bool = False
     """One more expert that is always on; excludes ``expert_compressors``."""
     expert_compressors: bool = False
     """A down-projection of its own for every expert instead of one for all."""
     adapted: tuple[str, ...] = ADAPTABLE
-    """Linear layers of every block that have experts; the others stay plain."""
+    """Linear layers with experts, in every block."""
     drop_path: float = setting(0.0, minimum=0, below=1)
     """Stochastic depth rate, the same for all blocks; training only."""
     swapped_positions: bool = False
-    """Resample the trunk's position table as the published code does, which takes width for height
-    where the search grid is not square; only for weights that were trained so."""
+    """Resample the trunk's position table with width and height swapped, as the published code
+    does; only for weights with a search grid that is not square and that were trained so."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,14 +153,13 @@ class DatasetConfig(Settings):
     """One dataset of real videos or stills; ``data/catalog.py`` opens it."""
 
     name: str
-    """A name of ``data.catalog.READERS``: lasot, trackingnet, got10k, coco, vasttrack, mot, or
-    folder for layouts of your own."""
+    """A name of ``data.catalog.READERS``, such as lasot; ``folder`` is for clips of your own."""
     root: str
-    """Folder of the dataset, as its archives unpack."""
+    """Folder of the dataset, as unpacked from its archives."""
     split: str = "train"
-    """Part of it; TrackingNet: also ``train:0-3``. ``folder`` takes all there is."""
+    """Part of the dataset; TrackingNet: also ``train:0-3``. ``folder`` has no splits."""
     exclude: str | None = None
-    """Text file of sequences to leave out, one name a line: for GOT-10k, those VOT tests with."""
+    """Text file of sequences to leave out, one name a line; for GOT-10k, those that VOT uses."""
     only: str | None = None
     """Text file of the sequences to use, one name a line: those that another run excludes."""
     weight: float = setting(1.0, above=0)

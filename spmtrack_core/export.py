@@ -1,27 +1,28 @@
 """The network step for other runtimes: ONNX, torch.export and TensorRT.
 
-Exported is a pure function of any number B of targets. What is remembered of a target between
-frames, and everything around the network, stays with the caller, as it does in ``Tracker``.
+The exported network is a pure function of any number B of targets. The caller keeps the state of
+each target between frames and makes the crops, as ``Tracker`` does.
 
-    search (B, 3, H, W)           normalised search regions
-    references (B, R, 3, h, w)    normalised reference frames, R = 3
+    search (B, 3, H, W)           normalized search regions
+    references (B, R, 3, h, w)    normalized reference frames, R = 3
     masks (B, R, Hz, Wz)          1 on the cells of a reference frame that its target covers
     state_token (B, 1, C)         of the previous frame; zeros on the first
     ->
     score_map (B, Hx, Wx)         logit of every search cell
-    boxes (B, Hx, Wx, 4)          normalised xyxy of every search cell
+    boxes (B, Hx, Wx, 4)          normalized xyxy of every search cell
     next_state_token (B, 1, C)    to be handed in with the next frame
 
-All of it is float32, whatever is computed with inside.
+Inputs and outputs are float32, whatever the compute dtype. ``FORMATS`` lists what can be written.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +45,14 @@ except ImportError:  # NVIDIA's, not an extra: it must fit the driver
     tensorrt = None
 
 OPSET = 18
-"""The lowest that torch's exporter writes by itself."""
+"""The lowest that torch's exporter writes without conversion."""
 LARGEST_FILE = 2**31 - 2**20
-"""Bytes of tensors that fit into one .onnx file, which protobuf limits to 2 GiB."""
+"""Bytes of tensors in one .onnx file; protobuf limits a file to 2 GiB."""
 NARROW = 64
-"""Narrower linear layers stay float32 in an int8 file: experts and routers, which are small, and
-whose rounding errors reach every token."""
+"""Linear layers with a smaller side stay float32 in an int8 file: experts and routers. They are
+small, and their rounding errors reach every token."""
 LARGEST_BATCH = 8
-"""Targets that a TensorRT engine takes at most; it is tuned for one."""
+"""Largest number of targets of a TensorRT engine; it is tuned for one."""
 TORCH_SETTINGS = "settings.json"
 """Name of the settings inside a .pt2 file."""
 
@@ -94,9 +95,8 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
 
     ``dtype``, float32 or float16, is the compute dtype and that of the linear layers; int8 rounds
     the wide linear layers of a float32 checkpoint, and their inputs at run time. Tensors of more
-    than 2 GB go into a second file, ``<path>.data``, that must stay
-    beside the first. Raises ``OSError`` where ``path`` cannot be written and ``RuntimeError``
-    without the extra ``onnx``.
+    than 2 GB go into a second file, ``<path>.data``, that must stay beside the first. Raises
+    ``OSError`` where ``path`` cannot be written and ``RuntimeError`` without the extra ``onnx``.
     """
     check_installed("onnx")
     path = Path(path)
@@ -114,20 +114,24 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     program.model.metadata_props.update(describe(ONNX_FORMAT, checkpoint))
     size = sum(tensor.nbytes for tensor in checkpoint.model.state_dict().values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    # two files, whose names one tells the other: made aside under their own names
+    # the first of two files names the second: both are made under their final names, elsewhere
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         made_in = Path(folder) / path.name
         program.save(made_in, external_data=size > LARGEST_FILE)
         if int8:
             graph = onnx.load(made_in, load_external_data=False).graph
-            maps = graph.initializer
-            narrow = {each.name for each in maps if min(each.dims, default=0) < NARROW}
+            weights = graph.initializer
+            narrow = {each.name for each in weights if min(each.dims, default=0) < NARROW}
             kept = [node.name for node in graph.node if narrow.intersection(node.input)]
             quantize_dynamic(
-                made_in, made_in, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=kept,
-                weight_type=QuantType.QInt8, use_external_data_format=size > LARGEST_FILE,
-            )  # fmt: skip
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # the one with tensors first
+                made_in,
+                made_in,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                nodes_to_exclude=kept,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=size > LARGEST_FILE,
+            )
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # the file of tensors first
             os.replace(file, path.with_name(file.name))
 
 
@@ -148,7 +152,7 @@ def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype
         export_onnx(checkpoint, step, dtype)
         if not parser.parse_from_file(str(step)):
             reason = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-            raise RuntimeError(f"TensorRT does not read the network: {reason}")
+            raise RuntimeError(f"TensorRT cannot read the network: {reason}")
         profile = builder.create_optimization_profile()
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
@@ -158,12 +162,28 @@ def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype
         config.add_optimization_profile(profile)
         engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise RuntimeError("TensorRT could not build the engine; its log says why")
+        raise RuntimeError("TensorRT could not build the engine; the reason is in its log")
     write_beside(path, lambda beside: beside.write_bytes(engine))
 
 
+class Format(NamedTuple):
+    """How one export format is written."""
+
+    write: Callable[[Checkpoint, Path, torch.dtype], None]
+    precisions: tuple[str, ...]
+    """Names of the dtypes that ``write`` takes."""
+
+
+FORMATS = {
+    "onnx": Format(export_onnx, ("float32", "float16", "int8")),
+    "torch": Format(export_torch, ("float32", "float16")),
+    "tensorrt": Format(export_tensorrt, ("float32", "float16")),
+}
+"""Export formats by name."""
+
+
 def check_installed(format: str) -> None:
-    """Raise ``RuntimeError``, saying what to install, where ``format`` cannot be written."""
+    """Raise ``RuntimeError``, with what to install, where ``format`` cannot be written."""
     if format == "tensorrt" and tensorrt is None:
         raise RuntimeError(
             "an engine needs NVIDIA's tensorrt, 10 or later, on the machine it is for: pip "
@@ -181,12 +201,12 @@ def _trace(checkpoint: Checkpoint, dtype: torch.dtype) -> ExportedProgram:
     """The network step of ``checkpoint`` as a graph for any number of targets."""
     config, batch = checkpoint.model_config, Dim("batch")
     step = NetworkStep(checkpoint, dtype)
-    hooks = [  # sums over channels in float32, which autocast leaves to the device
+    hooks = [  # autocast leaves it to the device whether layer norms sum in float32
         module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
         for module in step.modules()
         if isinstance(module, nn.LayerNorm)
     ]
-    examples = (  # of two targets: a size of one would be taken for a constant
+    examples = (  # of two targets: torch takes a size of one for a constant
         torch.zeros(2, 3, *config.search_hw),
         torch.zeros(2, REFERENCES, 3, *config.template_hw),
         torch.zeros(2, REFERENCES, *config.template_grid_hw),

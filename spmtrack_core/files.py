@@ -80,11 +80,14 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
     if path.exists() and not path.is_file():
         write(path)
         return
-    path = Path(os.path.realpath(path))
+    shown, path = path, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = part_of(path)
     try:
-        write(beside)
+        try:
+            write(beside)
+        except OSError as error:
+            raise type(error)(f"{shown} cannot be written: {error.strerror or error}") from None
         umask = os.umask(0o077)  # some writers make files that only their owner can read
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)

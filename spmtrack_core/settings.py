@@ -55,8 +55,12 @@ class Range:
             low, high = self.minimum is None, self.maximum is None
             smallest, largest = lower[low], upper[high]
             return f"in {opening[low]}{smallest:g}, {largest:g}{closing[high]}"
-        words = {"at least": self.minimum, "at most": self.maximum,
-                 "above": self.above, "below": self.below}  # fmt: skip
+        words = {
+            "at least": self.minimum,
+            "at most": self.maximum,
+            "above": self.above,
+            "below": self.below,
+        }
         limits = [f"{word} {limit:g}" for word, limit in words.items() if limit is not None]
         return " and ".join(limits) or "a number"
 
@@ -70,7 +74,7 @@ def setting(
     below: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """A dataclass field with the range of its values, or with the words that it may be.
+    """A dataclass field with the range of its values, or the ``choices`` for its text.
 
     None is allowed wherever the field's type allows it.
     """
@@ -128,7 +132,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     except _NOT_YAML as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ValueError(f"{path} must hold keys and values; got {type(tree).__name__}")
+        raise ValueError(f"{path} must contain keys and values; got {type(tree).__name__}")
     override(tree, overrides)
     return tree
 
@@ -141,13 +145,13 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> None:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"an override is key=value; got {text!r}")
+            raise ValueError(f"an override must be key=value; got {text!r}")
         *parents, leaf = key.split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ValueError(f"override {text!r}: {parent} holds no keys")
+                raise ValueError(f"override {text!r}: {parent} has no keys")
         try:
             node[leaf] = yaml.safe_load(value)
         except _NOT_YAML:
@@ -165,15 +169,15 @@ def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     known = {field.name for field in fields}
     unknown = sorted(str(key) for key in set(tree) - known)
     if unknown:
-        place = f" under {where.rstrip('.')}" if where else ""
+        section = f" under {where.rstrip('.')}" if where else ""
         renamed = getattr(cls, "RENAMED", {}).get(unknown[0])
         if renamed:
-            raise ValueError(f"{unknown[0]}{place} is now called {renamed}")
+            raise ValueError(f"{unknown[0]}{section} is now called {renamed}")
         removed = getattr(cls, "REMOVED", {}).get(unknown[0])
         if removed:
-            raise ValueError(f"{unknown[0]}{place} is no longer a setting: {removed}")
+            raise ValueError(f"{unknown[0]}{section} is no longer a setting: {removed}")
         raise ValueError(
-            f"unknown key {unknown[0]!r}{place}; {cls.__name__} knows {', '.join(sorted(known))}"
+            f"unknown key {unknown[0]!r}{section}; expected one of {', '.join(sorted(known))}"
         )
     for field in fields:
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -200,15 +204,15 @@ def with_present_names(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain values; ``from_dict`` is the inverse."""
-    return dataclasses.asdict(config)
+    """A dataclass as plain values for YAML and JSON; ``from_dict`` is the inverse."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
-def plain(value: Any) -> Any:
-    """Settings with lists in place of tuples, as YAML and JSON hold them."""
+def _plain(value: Any) -> Any:
+    """``value`` with lists in place of tuples."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -224,9 +228,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and arguments[-1] is Ellipsis and isinstance(value, arguments[0]):
         value = (value,)  # one value may stand for a list of one
     if origin is tuple and isinstance(value, list | tuple):
-        inner_hints = (
-            [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        )
+        inner_hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner_hints) == len(value):
             return tuple(_value(h, v, where) for h, v in zip(inner_hints, value, strict=True))
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):

@@ -87,9 +87,18 @@ class RateWindow:
     One thread may call :meth:`add` and another one :meth:`report`.
     """
 
-    def __init__(self, now: float, busy_timeout: float = 5.0) -> None:
-        """``now`` is in s; processing one image for ``busy_timeout`` s is an error."""
+    def __init__(
+        self,
+        now: float,
+        busy_timeout: float = 5.0,
+        latency_warning: float = 0.0,
+        latency_error: float = 0.0,
+    ) -> None:
+        """All in s. Processing one image for ``busy_timeout`` is an error; the limits of the p95
+        of the latency count unless they are 0.
+        """
         self._busy_timeout = busy_timeout
+        self._latency_limits = ((ERROR, latency_error), (WARN, latency_warning))
         self._samples: dict[str, deque[float]] = {}
         self._last_arrival: float | None = None
         self._interval = 0.0  # s between the last two images
@@ -158,6 +167,14 @@ class RateWindow:
             return ERROR, f"{errors} failures, see the log", values
         if not session.enabled:
             return OK, "switched off", values
+        latency = np.percentile(samples["latency"], 95) if samples.get("latency") else 0.0
+        for level, limit in self._latency_limits:
+            if 0 < limit <= latency:
+                return (
+                    level,
+                    f"the p95 of the latency is {latency:.3f} s, limit {limit:g} s",
+                    values,
+                )
         # a camera with less than one image in this time may be slow instead of silent
         silence = session.time - (self._last_arrival or 0.0)
         if not received and silence > min(_MAX_INTERVALS * self._interval, _MAX_SILENCE):

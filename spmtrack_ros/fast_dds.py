@@ -7,6 +7,15 @@ import os
 PROFILE = "fastdds_large_images.xml"
 """File in the folder config."""
 
-_OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # Fast DDS 2
-PROFILES_VARIABLE = f"{'FASTRTPS' if _OLD else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
-"""The environment variable that names the profile."""
+
+def profiles_variable(distribution: str) -> str:
+    """The environment variable that names the profile in a ROS 2 distribution.
+
+    Kilted, the first with Fast DDS 3, warns about the old name.
+    """
+    prefix = "FASTRTPS" if distribution in ("humble", "jazzy") else "FASTDDS"
+    return f"{prefix}_DEFAULT_PROFILES_FILE"
+
+
+PROFILES_VARIABLE = profiles_variable(os.environ.get("ROS_DISTRO", ""))
+"""The variable in this distribution."""

@@ -7,16 +7,8 @@ from typing import Any, Protocol
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.target import (
-    BoxXywh,
-    Code,
-    InitRequest,
-    Limits,
-    Reason,
-    Reply,
-    Target,
-    box_in_image,
-)
+from spmtrack_ros.init_request import BoxXywh, Code, InitRequest, Limits, Reply, box_in_image
+from spmtrack_ros.target import Reason, Target
 
 
 class Tracker(Protocol):

@@ -18,8 +18,8 @@ Ray = Callable[[tuple[float, float]], tuple[float, float, float]]
 """Direction (x, y, z) of a pixel (x, y) in the optical frame."""
 
 _LIFETIME = Duration(sec=1)
-_WHITE = (1.0, 1.0, 1.0, 1.0)
-_COLORS = {
+WHITE = (1.0, 1.0, 1.0, 1.0)
+STATE_COLORS = {
     State.TRACKING: (0.0, 1.0, 0.0, 1.0),
     State.UNCERTAIN: (1.0, 0.6, 0.0, 1.0),
     State.LOST: (1.0, 0.6, 0.0, 0.5),
@@ -55,14 +55,14 @@ def _markers_of(header: Any, index: int, target: Target, ray: Ray, depth: float)
 
     x, y, w, h = target.box_xywh
     corners = [at(x, y), at(x + w, y), at(x + w, y + h), at(x, y + h)]
-    color = _COLORS[target.state]
+    color = STATE_COLORS[target.state]
     box = marker("box", Marker.LINE_STRIP, color, 0.01, 0, 0)
     box.points = [*corners, corners[0]]
     edges = marker("edges", Marker.LINE_LIST, (*color[:3], 0.35), 0.004, 0, 0)
     edges.points = [point for corner in corners for point in (Point(), corner)]
     arrow = marker("ray", Marker.ARROW, color, 0.01, 0.03, 0.08)
     arrow.points = [Point(), at(x + w / 2, y + h / 2)]
-    label = marker("label", Marker.TEXT_VIEW_FACING, _WHITE, 0, 0, 0.06)
+    label = marker("label", Marker.TEXT_VIEW_FACING, WHITE, 0, 0, 0.06)
     score = f"{target.score:.2f}" if target.visible else "lost"
     label.text = f"{target.label}\n{score}"
     label.pose.position = at(x + w / 2, y)

@@ -18,6 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
+from spmtrack_ros.annotations import ImageAnnotations, image_annotations
 from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import fill_detection, fill_track_state
 from spmtrack_ros.images import fill_compressed, fill_image
@@ -57,6 +58,9 @@ class Outputs:
         self._bearing = publisher(Vector3Stamped, "~/bearing", QoSProfile(depth=10))
         self._debug_images = []
         self._markers = publisher(MarkerArray, "~/markers", QoSProfile(depth=1))
+        self._annotations = None
+        if ImageAnnotations is not None:
+            self._annotations = publisher(ImageAnnotations, "~/annotations", QoSProfile(depth=1))
         if parameters.debug_image:
             self._debug_images = [
                 (publisher(kind, f"~/debug_image{suffix}", QoSProfile(depth=1)), kind, fill)
@@ -93,6 +97,8 @@ class Outputs:
             self._detection.publish(detections[primary.id])
             self._publish_bearing(report, primary)
         self._publish_markers(report)
+        if self._annotations is not None and self._annotations.get_subscription_count():
+            self._annotations.publish(image_annotations(header.stamp, report.targets))
         self._detections.publish(
             Detection2DArray(header=header, detections=list(detections.values()))
         )

@@ -19,7 +19,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
 from spmtrack_ros.images import MAX_PIXELS
-from spmtrack_ros.target import Limits
+from spmtrack_ros.init_request import Limits
 
 
 def parameter(
@@ -171,12 +171,23 @@ class TrackerParameters(NodeParameters):
     processing_timeout: float = parameter(
         5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
     )
+    latency_warning: float = parameter(
+        0.0, "p95 of the latency in s from which on /diagnostics warns; 0: never.", (0.0, 600.0)
+    )
+    latency_error: float = parameter(
+        0.0, "p95 of the latency in s from which on it reports an error; 0: never.", (0.0, 600.0)
+    )
     diagnostics_period: float = parameter(
         1.0, "Time in s between messages on /diagnostics; 0: none.", (0.0, 60.0)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if 0 <= self.confidence_weight < 0.01:
+            value = self.confidence_weight
+            raise ValueError(
+                f"parameter 'confidence_weight' is {value}: expected 0.01 to 1, or -1"
+            )
         box, problem = self.init_box, f"parameter 'init_box' is {list(self.init_box)}: expected"
         if len(box) != 4 or not all(map(math.isfinite, box)):
             raise ValueError(f"{problem} four finite numbers")

@@ -10,7 +10,8 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 from spmtrack_ros.frame_buffer import Frame, FrameBuffer
-from spmtrack_ros.target import Code, InitRequest, Reply, Target
+from spmtrack_ros.init_request import Code, InitRequest, Reply
+from spmtrack_ros.target import Target
 
 
 @dataclass(eq=False)
@@ -135,3 +136,9 @@ class RequestQueue:
             span = f"{oldest.stamp_ns / 1e9:.9f} to {newest.stamp_ns / 1e9:.9f}"
             text = f"{text}, which holds {len(self._buffer)} from {span}"
         return Reply(Code.STAMP_NOT_BUFFERED, text)
+
+
+def answer_all(requests: Iterable[Pending], reply: Reply) -> None:
+    """Give all requests the same answer."""
+    for each in requests:
+        each.reply(reply)

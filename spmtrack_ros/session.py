@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -18,18 +17,11 @@ from typing import Any
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
 from spmtrack_ros.image_step import ImageStep, reject_image
+from spmtrack_ros.init_request import Code, InitRequest, Limits, Reply
 from spmtrack_ros.listeners import Listeners
-from spmtrack_ros.request_queue import Pending, RequestQueue
+from spmtrack_ros.request_queue import Pending, RequestQueue, answer_all
 from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
-from spmtrack_ros.target import (
-    Code,
-    InitRequest,
-    Limits,
-    Reason,
-    Reply,
-    State,
-    TargetList,
-)
+from spmtrack_ros.target import Reason, State, TargetList
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.
@@ -139,7 +131,7 @@ class Session:
                 self._alarm.notify_all()
         if rejection is not None:
             pending.reply(rejection)
-        _answer(replaced, Reply(Code.CANCELLED, "replaced by a newer request"))
+        answer_all(replaced, Reply(Code.CANCELLED, "replaced by a newer request"))
         return pending.answer
 
     def set_primary(self, target_id: str) -> Reply:
@@ -154,7 +146,7 @@ class Session:
         with self._condition:
             reply = self._targets.remove(target_id)
             pending = [] if target_id else self._requests.drop_all()
-        _answer(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
+        answer_all(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
         self._listeners.change()
         return reply
 
@@ -164,7 +156,7 @@ class Session:
             self._targets.remove()
             self._discard_images()
             pending = self._requests.drop_all()
-        _answer(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
+        answer_all(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
         self._listeners.change()
 
     def enable(self, enabled: bool) -> None:
@@ -177,7 +169,7 @@ class Session:
                 self._discard_images()
                 pending = self._requests.drop_impatient()
             self._alarm.notify_all()
-        _answer(pending, Reply(Code.DISABLED, "tracking was disabled meanwhile"))
+        answer_all(pending, Reply(Code.DISABLED, "tracking was disabled meanwhile"))
         self._listeners.change()
 
     def close(self) -> None:
@@ -188,7 +180,7 @@ class Session:
             pending = self._requests.drop_all()
             self._condition.notify_all()
             self._alarm.notify_all()
-        _answer(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
+        answer_all(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
         for thread in self._threads:
             thread.join(_JOIN_TIMEOUT)
 
@@ -362,8 +354,3 @@ class Session:
         with self._condition:
             self._counters = replace(self._counters, errors=self._counters.errors + 1)
         self._listeners.error(text)
-
-
-def _answer(requests: Iterable[Pending], reply: Reply) -> None:
-    for each in requests:
-        each.reply(reply)

@@ -74,11 +74,13 @@ class TrackerNode(LifecycleNode):
         self._inputs: list[Any] = []
         self.add_on_set_parameters_callback(self._on_parameters)
         self._failure: Exception | None = None
-        if self.parameters.lifecycle_autostart:
+        self._starting = self.parameters.lifecycle_autostart
+        if self._starting:
             for step in (self.trigger_configure, self.trigger_activate):
                 step()
                 if self._failure is not None:
                     raise self._failure
+        self._starting = False
 
     def close(self) -> None:
         """Answer all clients and end the session, after which the node can be destroyed."""
@@ -117,7 +119,7 @@ class TrackerNode(LifecycleNode):
                 step()
         except Exception as error:
             self._failure = error
-            if not self.parameters.lifecycle_autostart:
+            if not self._starting:  # else the constructor raises it
                 self.get_logger().error(f"cannot {name}: {error}")
             if name == "configure":  # and so back to unconfigured
                 self._release()
@@ -151,7 +153,12 @@ class TrackerNode(LifecycleNode):
             settings.limits,
             settings.autostart,
         )
-        self._rates = RateWindow(time.monotonic(), settings.processing_timeout)
+        self._rates = RateWindow(
+            time.monotonic(),
+            settings.processing_timeout,
+            settings.latency_warning,
+            settings.latency_error,
+        )
 
     def _open_outputs(self) -> None:
         settings = self.parameters

@@ -1,12 +1,12 @@
 """Imports run downwards only: no package sees one of its own floor or above.
 
-    5   cli
-    4   training    export    spmtrack_ros
-    3   evaluation
-    2   tracking
-    1   model       data
-    0   geometry    config
-    -   settings    files
+5   cli
+4   training    export    spmtrack_ros
+3   evaluation
+2   tracking
+1   model       data
+0   geometry    config
+-   settings    files
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The command ``spmtrack``: one module per sub-command, one line per error.
+"""The command ``spmtrack``: one module a sub-command, one line an error.
 
-A sub-command is imported when it is called, so that ``spmtrack --help`` needs no torch.
+A sub-command is imported when it is called: ``spmtrack --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = {
     "convert": "convert",
     "export": "export",
 }
-"""Sub-commands, and the function of each, in the module of the function's name."""
+"""Sub-commands, each with its function, which is in the module of the same name."""
 EXTRAS = {
     "matplotlib": "eval",
     "skimage": "demo",
@@ -42,11 +42,11 @@ EXTRAS = {
     "lightning_fabric": "train",
     "tensorboardX": "train",
 }
-"""Modules that are not always installed, and the extra of this package that has them."""
+"""Modules of extras, each with the extra of this package that installs it."""
 
 
 class _LazyGroup(typer.core.TyperGroup):
-    """Imports a sub-command when it is called, and not to list it."""
+    """Imports a sub-command when it is called, not when it is listed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
@@ -82,7 +82,7 @@ def _first_line(function: str) -> str:
 
 
 for _name, _function in COMMANDS.items():
-    # a place in the list; the group loads the command itself
+    # for the list of sub-commands; ``_LazyGroup`` loads the command itself
     app.command(_name, help=_first_line(_function))(lambda: None)
 
 
@@ -107,14 +107,14 @@ def main() -> None:
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Call ``command``; exit code 2 and one line on stderr for what the user can mend.
+    """Call ``command``; for errors that the user can correct, one line on stderr and exit code 2.
 
     SIGTERM and SIGHUP (docker, systemd, Slurm, a closed terminal) end it as Ctrl-C does.
     """
     for name in ("SIGTERM", "SIGHUP"):
-        if signal.getsignal(signal.Signals[name]) is signal.SIG_DFL:  # not under nohup
+        if signal.getsignal(signal.Signals[name]) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(signal.Signals[name], signal.default_int_handler)
-    _show_own_words_only()
+    _show_own_warnings()
     try:
         command()
     except ModuleNotFoundError as error:
@@ -129,16 +129,16 @@ def run_command(command: Callable[[], object]) -> None:
         sys.exit(130)
 
 
-def _show_own_words_only() -> None:
-    """Warnings of this package in one line each, those of libraries not at all.
+def _show_own_warnings() -> None:
+    """Show warnings of this package in one line each, and none of libraries.
 
-    ``python -W`` brings those of libraries back.
+    ``python -W`` shows those of libraries again.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="spmtrack_core")
     warnings.formatwarning = lambda message, *_, **__: f"spmtrack: warning: {message}\n"
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # warns of a read-only home
     if logging.lastResort:
         logging.lastResort.setFormatter(logging.Formatter("spmtrack: warning: %(message)s"))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from spmtrack_core.cli.options import Device
 from spmtrack_core.evaluation.speed import frame_times, machine, table
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import check_output, write_beside
 from spmtrack_core.tracking.loading import load_tracker
 
 
@@ -35,6 +35,8 @@ def benchmark(
 
     A frame is one of 640x480 pixels, from image to box. Prints the median and the 95th percentile.
     """
+    if output:
+        check_output(output)
     console = Console()
     rows = []
     for name in weights or ["nano"]:

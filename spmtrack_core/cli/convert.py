@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from spmtrack_core.cli.options import OutputFile
+from spmtrack_core.files import check_output
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
 from spmtrack_core.tracking.loading import choose_precision, find_weights
@@ -16,13 +16,13 @@ from spmtrack_core.tracking.loading import choose_precision, find_weights
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="Checkpoint: published, or of this package, complete or not."),
+        typer.Argument(help="Checkpoint, published or of this package, with a trunk or without."),
     ],
     output: OutputFile,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Settings that SOURCE lacks, or other values for them: "
+            help="Settings that SOURCE lacks, or that replace its own: "
             "model.search_hw=[252,252] tracker.reference_rule=thirds"
         ),
     ] = None,
@@ -51,14 +51,7 @@ def convert(
     dtype = choose_precision(precision)
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
     others = [find_weights(other) for other in mean_with or ()]
-    if output.is_dir() or not output.name:
-        raise ValueError(f"--output {str(output)!r} is a folder: name a file")
-    for each in filter(None, (path, frozen, *others)):
-        if output.exists() and output.samefile(each):
-            raise ValueError(f"--output {output} is an input: name another file")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise ValueError(f"--output {output}: cannot write to its folder")
+    check_output(output, filter(None, (path, frozen, *others)))
     read = choose_precision("float32") if others else dtype  # a mean is rounded once, at the end
     loaded = [
         load_checkpoint(each, frozen, read, overrides or (), frozen=not adapters_only)

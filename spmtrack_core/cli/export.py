@@ -8,11 +8,10 @@ import torch
 import typer
 
 from spmtrack_core.cli.options import OutputFile, Trunk, Weights
-from spmtrack_core.export import check_installed, export_onnx, export_tensorrt, export_torch
+from spmtrack_core.export import FORMATS, check_installed
+from spmtrack_core.files import check_output
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.loading import choose_precision, find_weights
-
-WRITERS = {"onnx": export_onnx, "torch": export_torch, "tensorrt": export_tensorrt}
 
 
 def export(
@@ -29,25 +28,25 @@ def export(
 ) -> None:
     """Write the network for another runtime.
 
-    The file has one pass of the network; crops and reference frames stay with the tracker.
+    The file has one pass of the network; the tracker makes crops and keeps reference frames.
     """
-    if format not in WRITERS:
-        raise ValueError(f"format must be one of {', '.join(WRITERS)}; got {format!r}")
-    choices = ("float32", "float16", "int8") if format == "onnx" else ("float32", "float16")
-    if precision not in choices:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")
+    write, precisions = FORMATS[format]
+    if precision not in precisions:
         raise ValueError(
-            f"precision of an export to {format} is {' or '.join(choices)}; got {precision!r}"
+            f"precision of an export to {format} must be {' or '.join(precisions)}; "
+            f"got {precision!r}"
         )
     if format == "onnx" and output.suffix != ".onnx":
         raise ValueError(f"{output} must end in .onnx: the tracker recognizes it by that")
     check_installed(format)
-    dtype = torch.int8 if precision == "int8" else choose_precision(precision)
-    path = find_weights(weights)
-    if output.exists() and output.samefile(path):
-        raise ValueError(f"--output {output} is the file of the weights: name another file")
-    stored = torch.float32 if precision == "int8" else dtype
-    checkpoint = load_checkpoint(path, trunk and find_weights(trunk), stored)
-    WRITERS[format](checkpoint, output, dtype)
+    path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
+    check_output(output, filter(None, (path, frozen)))
+    int8 = precision == "int8"  # rounded while writing
+    dtype = torch.float32 if int8 else choose_precision(precision)
+    checkpoint = load_checkpoint(path, frozen, dtype)
+    write(checkpoint, output, torch.int8 if int8 else dtype)
     for file in (output, output.with_name(f"{output.name}.data")):
         if file.is_file():
             typer.echo(f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB)")

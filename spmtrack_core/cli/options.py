@@ -15,7 +15,7 @@ Precision = Annotated[
     str, typer.Option(help="Precision of the network: float32, bfloat16 or float16.")
 ]
 Trunk = Annotated[
-    str | None, typer.Option(help="File of the DINOv2 trunk, for weights that hold none.")
+    str | None, typer.Option(help="File of the DINOv2 trunk, for weights without one.")
 ]
 Dataset = Annotated[
     str,

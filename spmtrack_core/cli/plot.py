@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from spmtrack_core.files import check_output
 from spmtrack_core.training.runlog import plot as draw
 from spmtrack_core.training.runlog import read_log
 
@@ -22,5 +23,6 @@ def plot(
     if not rows:
         raise ValueError(f"{run / 'log.csv'} has no row yet")
     path = output or run / "curves.png"
+    check_output(path, [run / "log.csv"])
     draw(rows, path)
     typer.echo(f"wrote {path}")

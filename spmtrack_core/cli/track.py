@@ -82,15 +82,20 @@ def track(
     if first is None:
         raise ValueError(f"{source} gave no frame")
     run = _follow(sequence, itertools.chain((first,), tracked), output)
+    boxes_written = False
     if boxes:
-        write_boxes(boxes, run.boxes_xywh)
+        try:
+            write_boxes(boxes, run.boxes_xywh)
+            boxes_written = True
+        except OSError as error:
+            run.faults.append(str(error))
     text = f"{len(run.boxes_xywh)} frames, lost in {run.lost}"
     if len(run.seconds) > 1:
         middle, slow = np.percentile(run.seconds[1:], (50, 95)) * 1000
         text += f", {middle:.1f} ms a frame (95 %: {slow:.1f} ms) on {tracker.device}"
     typer.echo(text)
-    for path, written in ((output, run.video_written), (boxes, True)):
-        if path and written:
+    for path, written in ((output, run.video_written), (boxes, boxes_written)):
+        if written:
             typer.echo(f"wrote {path}")
     if run.faults:
         raise ValueError("; ".join(run.faults))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from spmtrack_core.data.recording import write_image
+from spmtrack_core.files import check_output
 from spmtrack_core.training.batch import contact_sheet
 from spmtrack_core.training.run import read_settings
 from spmtrack_core.training.sources import first_batch
@@ -22,14 +23,14 @@ def train(
     config: Annotated[str, typer.Argument(help="YAML file with the settings of the run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings in place of the file's, e.g. batch_size=8."),
+        typer.Argument(help="Settings that replace the file's, such as batch_size=8."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint in the run's folder.")
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="End after so many minutes from now, to be resumed."),
+        typer.Option(help="End after so many minutes from now; --resume continues."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -47,6 +48,7 @@ def train(
         raise ValueError(f"--time-limit must be above 0; got {time_limit}")
     settings = read_settings(config, overrides or (), resume)
     if show is not None:
+        check_output(show, [config])
         write_image(show, contact_sheet(first_batch(settings)))
         typer.echo(f"wrote {show}")
         return

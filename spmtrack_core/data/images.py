@@ -28,7 +28,11 @@ Levels = tuple[float, float]
 _MASK = re.compile(r"(.+)[-_.](?:masks?|seg|segmentation|labels?|gt|depth|alpha|matte)", re.I)
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its errors become ours
+    # its errors become ours
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def image_paths(folder: Path) -> list[Path]:

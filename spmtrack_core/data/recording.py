@@ -44,7 +44,7 @@ class VideoRecorder:
         )
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = TICK
-        self._step = round(1 / (fps * TICK))
+        self._step = max(1, round(1 / (fps * TICK)))
         self._last = -self._step  # ticks
 
     def write(self, frame: Image, time: float | None = None) -> None:

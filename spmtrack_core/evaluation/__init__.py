@@ -1,1 +1,1 @@
-"""Scores as the benchmarks define them, and runs of trackers that are scored."""
+"""Metrics as the benchmarks define them, and runs of trackers over sequences."""

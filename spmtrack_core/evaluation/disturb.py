@@ -1,8 +1,8 @@
-"""Disturbances that a robot meets: careless boxes, dark, shaken and slow video.
+"""Disturbances that robots meet: careless boxes; dark, shaken and slow video.
 
-Each function turns a sequence with boxes into a harder one of the same length (``slow``: a third
-of it). Every reading gives the same frames. ``DISTURBANCES`` names all, for ``spmtrack compare``.
-All raise ``ValueError`` for a sequence whose boxes they need and do not have.
+Each function makes a harder sequence of the same length (``slow``: of a third) out of a sequence
+with boxes. Every reading gives the same frames. ``DISTURBANCES`` has all of them by name, for
+``spmtrack compare``. All raise ``ValueError`` for a sequence without the boxes that they need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def redrawn(
 ) -> FrameSequence:
     """Move the sides of the box outwards by shares of its width and height, in all frames.
 
-    The box is clipped to the frame; NaN where nothing of it is left.
+    The box is clipped to the frame; NaN if it lies outside.
     """
     x, y, w, h = _boxes(sequence).T
     low = np.stack([x - left * w, y - top * h], 1)
@@ -108,9 +108,9 @@ def slow(sequence: FrameSequence, step: int = 3) -> FrameSequence:
 
 
 def hidden(sequence: FrameSequence, every: int = 20, frames_gone: int = 8) -> FrameSequence:
-    """Cover the target in the last ``frames_gone`` of ``every`` frames, by what lies beside it.
+    """Cover the target, with pixels from beside it, in ``frames_gone`` of ``every`` frames.
 
-    It moves on while it is covered. Raises ``ValueError`` where no frame would show the target.
+    The target moves on while it is covered. Raises ``ValueError`` if no frame would show it.
     """
     if not 0 < frames_gone < every:
         raise ValueError(f"frames_gone must be in 1..{every - 1}; got {frames_gone}")
@@ -159,7 +159,7 @@ def _inside(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> Boxes:
 
 
 def _covered(frame: Image, box_xywh: np.ndarray) -> Image:
-    """A copy of the frame; what lies beside the box (4,) covers the box and a rim."""
+    """A copy of the frame; pixels from beside the box (4,) cover the box and a rim."""
     x, y, w, h = box_xywh
     width, height = frame.shape[1], frame.shape[0]
     x1, y1 = max(0, int(x - 0.15 * w)), max(0, int(y - 0.15 * h))
@@ -168,7 +168,7 @@ def _covered(frame: Image, box_xywh: np.ndarray) -> Image:
     if x1 == 0 and x2 == width:  # nothing lies beside the box
         frame[y1:y2] = frame.mean((0, 1)).round()
         return frame
-    # from the side with more room; its last column is repeated if there are too few
+    # from the wider side; its last column is repeated if it is too narrow
     columns = np.arange(x1, x2) + (x2 - x1) * (1 if width - x2 >= x1 else -1)
     frame[y1:y2, x1:x2] = frame[y1:y2, np.clip(columns, 0, width - 1)]
     return frame

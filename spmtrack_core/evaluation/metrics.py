@@ -1,7 +1,7 @@
-"""One-pass evaluation as LaSOT, UAV123, NfS and OTB results are scored (pytracking's rules).
+"""Metrics of one-pass evaluation for LaSOT, UAV123, NfS and OTB, by the rules of pytracking.
 
-Boxes are xywh, (N, 4). The overlap here counts whole pixels (+1 convention); a frame is valid
-where width and height of the truth are positive, and every frame counts in the denominator.
+Boxes are xywh, (N, 4). ``overlaps`` counts whole pixels (+1 convention). A frame is valid if width
+and height of the true box are positive; every frame counts in the denominator.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
 
 
 def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
-    """Mean IoU (no +1) over the frames in which the target is visible, the first among them.
-
-    NaN if it never is visible.
+    """Mean IoU (no +1) over the frames with a visible target, the first included; NaN if none.
 
     >>> mean_iou([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]])
     0.6666666666666666
@@ -57,7 +55,7 @@ def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.flo
 
 
 def success_curve(overlaps_: ArrayLike) -> NDArray[np.float64]:
-    """(21,) share of frames whose overlap is above 0, 0.05, ... 1 (strictly).
+    """(21,) share of frames with an overlap strictly above 0, 0.05, ... 1.
 
     >>> float(success_curve([1.0, 0.5, -1.0, 0.0])[0])
     0.5
@@ -80,7 +78,7 @@ def good_boxes(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.b
 
 
 def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
-    """ROC AUC: how often a good box has more confidence than one that is not; ties are halves.
+    """ROC AUC: how often a good box has a higher confidence than a bad one; a tie is one half.
 
     ``confidence`` and ``good`` are (N,); frames without a confidence (NaN) do not count. 0.5 is
     chance; NaN if all boxes are good or none is.

@@ -1,4 +1,4 @@
-"""The trackers that come with OpenCV, to compare with."""
+"""OpenCV's trackers, for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spmtrack_core.tracking.result import TrackResult, TrackState
 class OpenCVTracker:
     """A tracker of OpenCV as a ``VideoTracker``; ``make`` makes a new one for every target.
 
-    ``scored`` says whether its score is a confidence: some have the method and no meaning in it.
+    ``scored``: whether its score is a confidence. Some trackers return a score without meaning.
     """
 
     def __init__(self, make: Callable[[], Any], scored: bool = False) -> None:
@@ -36,7 +36,7 @@ class OpenCVTracker:
         self.tracker.init(_bgr(frame), (x, y, w, h))
 
     def update(self, frame: Image) -> TrackResult:
-        """Find the target in the next frame; if it is not found, the box stays and it is LOST."""
+        """Find the target in the next frame; if it is not found, keep the box and report LOST."""
         found, box = self.tracker.update(_bgr(frame))
         if found:
             x, y, w, h = (float(value) for value in box)
@@ -49,7 +49,7 @@ class OpenCVTracker:
 def opencv_trackers(
     nano: Sequence[Path] = (), vit: Path | None = None
 ) -> tuple[dict[str, OpenCVTracker], list[str]]:
-    """Trackers of the installed OpenCV by name, and a line for each one that it lacks.
+    """Trackers of the installed OpenCV by name, and a line of text for each missing one.
 
     ``nano`` are the two ONNX files of NanoTrack (backbone, head), ``vit`` is that of VitTrack, as
     published in OpenCV's model zoo. Raises ``FileNotFoundError`` for a file that does not exist.
@@ -64,7 +64,7 @@ def opencv_trackers(
         if make is None:
             absent.append(
                 f"{name} is not in this OpenCV {cv2.__version__}: it needs "
-                "opencv-contrib-python-headless in place of opencv-python-headless"
+                "opencv-contrib-python-headless instead of opencv-python-headless"
             )
         else:
             trackers[name] = OpenCVTracker(make)

@@ -1,4 +1,4 @@
-"""Reports of runs as tables for the terminal and as pictures."""
+"""Reports of runs as tables for the terminal and as charts."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ from spmtrack_core.files import write_beside
 def table(report: dict[str, Any]) -> Table:
     """A report of ``runner.run`` as a table."""
     auc = report["confidence_auc"]
-    caption = f"ROC AUC of the confidence for IoU > 0.5: {'-' if auc is None else f'{auc:.3f}'}"
+    caption = f"ROC AUC of the confidence for IoU > 0.5: {_score(auc)}"
     shown = Table(title=f"{report['tracker']}: {report['protocol']}", caption=caption)
     for title in ("sequence", "frames", "mean IoU", "success AUC", "ms (median)"):
         shown.add_column(title, justify="left" if title == "sequence" else "right")
     total = {"sequence": "mean", "frames": sum(row["frames"] for row in report["sequences"])}
     for row in [*report["sequences"], {**total, **report["mean"]}]:
-        shown.add_row(
-            row["sequence"], str(row["frames"]), f"{row['mean_iou']:.3f}",
-            f"{row['success_auc']:.3f}", f"{row['median_ms']:.1f}",
-            end_section=row is report["sequences"][-1],
-        )  # fmt: skip
+        scores = f"{row['mean_iou']:.3f}", f"{row['success_auc']:.3f}", f"{row['median_ms']:.1f}"
+        last = row is report["sequences"][-1]
+        shown.add_row(row["sequence"], str(row["frames"]), *scores, end_section=last)
     return shown
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> Group:
-    """Reports on the same sequences side by side: a line for each tracker, then the mean IoU by
-    sequence, and by disturbance where the reports have that."""
+    """Reports on the same sequences, side by side.
+
+    One line a tracker, then the mean IoU by sequence, and by disturbance if the reports have it.
+    """
     means = Table(title=reports[0]["protocol"])
     for title in ("", "tracker", "mean IoU", "success AUC", "AUC of confidence", "frames/s"):
         means.add_column(title, justify="left" if title == "tracker" else "right")
     for number, report in enumerate(reports, 1):
         mean, auc = report["mean"], report["confidence_auc"]
-        means.add_row(
-            str(number), report["tracker"], f"{mean['mean_iou']:.3f}",
-            f"{mean['success_auc']:.3f}", "-" if auc is None else f"{auc:.3f}",
-            f"{1000 / max(mean['median_ms'], 1e-6):.0f}",
-        )  # fmt: skip
+        scores = [f"{mean['mean_iou']:.3f}", f"{mean['success_auc']:.3f}", _score(auc)]
+        speed = f"{_frames_per_s(mean):.0f}"
+        means.add_row(str(number), report["tracker"], *scores, speed)
     tables = [means]
     by_sequence = [{r["sequence"]: r["mean_iou"] for r in one["sequences"]} for one in reports]
     by_disturbance = [report.get("disturbed", {}) for report in reports]
@@ -56,15 +54,16 @@ def comparison(reports: Sequence[dict[str, Any]]) -> Group:
             for number in range(1, len(reports) + 1):
                 each.add_column(str(number), justify="right")
             for name in dict.fromkeys(name for value in values for name in value):
-                scores = (value.get(name) for value in values)
-                each.add_row(name, *("-" if iou is None else f"{iou:.3f}" for iou in scores))
+                each.add_row(name, *(_score(value.get(name)) for value in values))
             tables.append(each)
     return Group(*tables)
 
 
 def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
-    """Success curves of several trackers and their mean IoU over their speed, as a PNG; also their
-    mean IoU by disturbance, where the reports have that."""
+    """Success curves of several trackers, and their mean IoU over their speed, as a PNG.
+
+    Also their mean IoU by disturbance if the reports have it.
+    """
     disturbed = "disturbed" in reports[0]
     figure = Figure(figsize=(19 if disturbed else 13, 4.5), layout="constrained")
     left, right, *more = figure.subplots(1, 3 if disturbed else 2)
@@ -73,10 +72,9 @@ def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
         mean = report["mean"]
         label = f"{number}  {report['tracker']}: {mean['mean_iou']:.3f}, {mean['success_auc']:.3f}"
         (curve,) = left.plot(SUCCESS_THRESHOLDS, report["success_curve"], label=label)
-        speed = 1000 / max(mean["median_ms"], 1e-6)
-        right.plot(speed, mean["mean_iou"], "o", color=curve.get_color())
-        right.annotate(str(number), (speed, mean["mean_iou"]),
-                       xytext=(5, 5), textcoords="offset points")  # fmt: skip
+        point = _frames_per_s(mean), mean["mean_iou"]
+        right.plot(*point, "o", color=curve.get_color())
+        right.annotate(str(number), point, xytext=(5, 5), textcoords="offset points")
         for axes in more:
             kinds = {"as they are": mean["mean_iou"], **report["disturbed"]}
             axes.plot(list(kinds), list(kinds.values()), "o-", color=curve.get_color())
@@ -101,8 +99,16 @@ def plot_success(path: Path, label: str, curves: Mapping[str, NDArray[np.float64
     if len(curves) > 1:
         mean = np.mean(list(curves.values()), 0)
         axes.plot(SUCCESS_THRESHOLDS, mean, "k", lw=2.5, label=f"mean {mean.mean():.3f}")
-    axes.set(xlabel="overlap threshold", ylabel="share of frames", title=f"Success of {label}",
-             xlim=(0, 1), ylim=(0, 1))  # fmt: skip
+    axes.set(xlabel="overlap threshold", ylabel="share of frames", title=f"Success of {label}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _frames_per_s(mean: Mapping[str, float]) -> float:
+    return 1000 / max(mean["median_ms"], 1e-6)

@@ -1,4 +1,4 @@
-"""How many frames per second a tracker takes on this computer."""
+"""Frames per second of a tracker on this computer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BOX_XYWH = (300.0, 200.0, 60.0, 80.0)
 def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
     """Median and 95th percentile of whole frames of 640x480, from image to box, in ms.
 
-    As ``timed``; the memory on a CUDA device is that of the tracker with its captured graph.
+    Keys as of ``timed``; on CUDA, the memory includes the captured graph.
     """
     frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
     turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(tracker.device)
     tracker.warm_up()
-    # a graph takes all its memory when it is captured
+    # a graph allocates all its memory when it is captured
     memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
     tracker.init(frames[0], BOX_XYWH)
     return timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
@@ -41,8 +41,8 @@ def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
 def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
     """``median_ms`` and ``p95_ms`` of as many runs as fit into ``seconds``, at least three.
 
-    They come after a warm-up, and each waits for the device. On CUDA also ``memory_bytes``: the
-    largest that PyTorch had allocated.
+    A warm-up comes first, and each run waits for the device. On CUDA also ``memory_bytes``, the
+    peak that PyTorch allocated.
     """
     cuda = device.type == "cuda"
     wait = partial(torch.cuda.synchronize, device) if cuda else lambda: None
@@ -63,7 +63,7 @@ def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The computer and the libraries that figures were measured on."""
+    """The computer and the libraries, to be stored with measured figures."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -86,8 +86,6 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     for title in ("weights", "precision", "ms a frame", "95 %", "frames/s"):
         shown.add_column(title, justify="left" if title == "weights" else "right")
     for row in rows:
-        shown.add_row(
-            row["model"], row["precision"], f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}",
-            f"{1000 / row['median_ms']:.1f}",
-        )  # fmt: skip
+        times = (row["median_ms"], row["p95_ms"], 1000 / row["median_ms"])
+        shown.add_row(row["model"], row["precision"], *(f"{each:.1f}" for each in times))
     return shown

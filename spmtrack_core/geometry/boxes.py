@@ -1,7 +1,7 @@
 """Boxes as float64 arrays (..., 4): every name ends in the format, every function copies.
 
-``xyxy`` is left, top, right, bottom; ``xywh`` is left, top, width, height; ``cxcywh`` is centre x,
-centre y, width, height. Coordinates are continuous pixels from the image's top-left corner, right
+``xyxy`` is left, top, right, bottom; ``xywh`` is left, top, width, height; ``cxcywh`` is center x,
+center y, width, height. Coordinates are continuous pixels from the image's top-left corner, right
 and bottom are exclusive ends, so that ``width = right - left``.
 """
 

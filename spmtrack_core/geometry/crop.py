@@ -2,7 +2,7 @@
 
 A crop keeps the context that SiamFC gives a box, and is aligned to whole pixels: an integer
 rectangle of the frame is resized into an integer rectangle of the crop, the rest is background.
-The transform that comes out of that alignment is the one boxes are mapped with.
+Boxes are mapped with the transform of that alignment.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def crop_transform(
     output_hw: tuple[int, int],
     min_side: float = 0.0,
 ) -> CropTransform:
-    """The transform that centres ``box_xyxy`` in a crop of ``output_hw`` with context.
+    """The transform that centers ``box_xyxy`` in a crop of ``output_hw`` with context.
 
     The crop covers ``(w + m) * (h + m)`` frame pixels, ``m = (area_factor - 1) * (w + h) / 2``.
-    Sides below ``min_side`` count as ``min_side`` about the same centre. Raises ``ValueError`` for
+    Sides below ``min_side`` count as ``min_side`` about the same center. Raises ``ValueError`` for
     a box without finite numbers or without area.
     """
     box = np.asarray(box_xyxy, dtype=np.float64)
@@ -74,8 +74,8 @@ def crop_transform(
     margin = (area_factor - 1) * (width + height) / 2
     area = (width + margin) * (height + margin)
     scale = np.full(2, np.sqrt(output_hw[0] * output_hw[1] / area))
-    centre = (box[:2] + box[2:]) / 2
-    return CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * centre)
+    center = (box[:2] + box[2:]) / 2
+    return CropTransform(scale, np.array(output_hw[::-1]) / 2 - scale * center)
 
 
 def context_crop(
@@ -92,7 +92,7 @@ def context_crop(
 def rasterize(boxes_xyxy: ArrayLike) -> Cells:
     """(..., 4) the whole pixels or cells that a box touches, as exclusive integer ranges.
 
-    An end less than 1e-4 past a line does not touch what lies behind it.
+    An end less than 1e-4 past a line does not touch the next pixel.
 
     >>> rasterize([0.2, 1.0, 3.0, 4.5]).tolist()
     [0, 1, 3, 5]
@@ -104,10 +104,10 @@ def rasterize(boxes_xyxy: ArrayLike) -> Cells:
 def align(
     transform: CropTransform, frame_hw: tuple[int, int], output_hw: tuple[int, int]
 ) -> AlignedCrop:
-    """Put a crop on whole pixels; see the module's text.
+    """Align a crop to whole pixels; see the text of this module.
 
-    The new transform is computed from the two rectangles in float32, as published, so that it can
-    differ a little per axis from the wanted one.
+    The new transform is computed from the two rectangles in float32, as published; it can differ
+    a little from ``transform``, also between the axes.
     """
     frame_xyxy = np.array([0, 0, frame_hw[1], frame_hw[0]])
     output_xyxy = np.array([0, 0, output_hw[1], output_hw[0]])

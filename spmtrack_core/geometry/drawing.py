@@ -1,4 +1,4 @@
-"""A box and a word about it, drawn into a frame."""
+"""A box and its label, drawn into a frame."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike
 from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.image import Image
 
-Colour = tuple[int, int, int]
-GREEN: Colour = (60, 220, 90)
-ORANGE: Colour = (255, 150, 30)
-WHITE: Colour = (240, 240, 240)
+Color = tuple[int, int, int]
+GREEN: Color = (60, 220, 90)
+ORANGE: Color = (255, 150, 30)
+WHITE: Color = (240, 240, 240)
 
 
 def draw_box(
-    frame: Image, box_xywh: ArrayLike | None, label: str = "", colour: Colour = GREEN
+    frame: Image, box_xywh: ArrayLike | None, label: str = "", color: Color = GREEN
 ) -> Image:
     """A copy of the frame with the box and a label above it; without a box, label at the top."""
     drawn = frame.copy()
@@ -24,11 +24,11 @@ def draw_box(
     size = max(0.45, frame.shape[0] / 900)
     anchor = (thickness, thickness)
     if box_xywh is not None and np.isfinite(np.asarray(box_xywh, float)).all():
-        # lines beyond the frame are not seen, and OpenCV takes 16 bits for a coordinate
+        # lines beyond the frame are invisible, and OpenCV has 16 bits for a coordinate
         far = thickness + np.tile(frame.shape[1::-1], 2)
         box_xyxy = np.clip(xywh_to_xyxy(box_xywh).round(), -thickness, far)
         left, top, right, bottom = box_xyxy.astype(int).tolist()
-        cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+        cv2.rectangle(drawn, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
         anchor = (left, top)
     if label:
         (width, height), base = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
@@ -36,9 +36,7 @@ def draw_box(
         y = anchor[1] - height - base - 4
         y = y if y >= 0 else min(max(anchor[1], 0), frame.shape[0] - height - base - 4)
         plate = (x + width + 8, y + height + base + 4)
-        cv2.rectangle(drawn, (x, y), plate, colour, cv2.FILLED)
-        cv2.putText(
-            drawn, label, (x + 4, y + height + 3), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1,
-            cv2.LINE_AA,
-        )  # fmt: skip
+        cv2.rectangle(drawn, (x, y), plate, color, cv2.FILLED)
+        corner, black = (x + 4, y + height + 3), (0, 0, 0)
+        cv2.putText(drawn, label, corner, cv2.FONT_HERSHEY_SIMPLEX, size, black, 1, cv2.LINE_AA)
     return drawn

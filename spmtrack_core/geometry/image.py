@@ -37,9 +37,9 @@ def crop_image(
     output_hw: tuple[int, int],
     background: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
-    """The crop as float32 (H, W, 3) in 0..255: bilinear, half-pixel centres, no antialias.
+    """The crop as float32 (H, W, 3) in 0..255: bilinear, half-pixel centers, no antialias.
 
-    ``background`` (3,) fills what lies beyond the frame; None is the frame's own mean colour,
+    ``background`` (3,) fills what lies beyond the frame; None is the frame's own mean color,
     computed only where something lies beyond. Only the pixels inside the crop are converted, so
     that the cost does not grow with the frame.
     """
@@ -49,7 +49,7 @@ def crop_image(
     if not crop.fills(output_hw):
         output[:] = mean_color(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
-        # float32 because OpenCV rounds uint8 results to whole grey levels
+        # float32 because OpenCV rounds uint8 results to whole gray levels
         output[top:bottom, left:right] = cv2.resize(
             frame[y1:y2, x1:x2].astype(np.float32),
             (right - left, bottom - top),

@@ -1,7 +1,8 @@
 """The network: a pure function of its inputs, its parts, and the files its weights come from.
 
 Importing timm would import torch's compiler, for two things that no tracker uses: 150 MiB and half
-of the time to start. Here timm is imported without it; ``torch.compile`` imports it when called.
+of the time to start. Here timm is imported without the compiler; ``torch.compile`` imports it when
+it is called.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def _without_compiler() -> Iterator[None]:
     # torchvision takes one function from this module, which only detection networks call
     utils: Any = types.ModuleType("torch._dynamo.utils")
     utils.is_compile_supported = _is_compile_supported
-    # timm marks a function of its NaFlex networks, and leaves that where torch has no such mark
+    # timm marks one function of its NaFlex networks by this decorator
     compiler: Any = torch.compiler
     disable = compiler.disable
     sys.modules[utils.__name__] = utils
@@ -48,5 +49,5 @@ def _unmarked(function: Callable | None = None, *_: object, **__: object) -> Cal
 try:
     with _without_compiler():
         import timm
-except ImportError:  # a release of torchvision that takes more from the compiler
+except ImportError:  # a release of torchvision that needs more of the compiler
     import timm  # noqa: F401

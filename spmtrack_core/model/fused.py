@@ -1,11 +1,11 @@
 """The inference layout: the numbers of ``SPMTrack`` from fewer and larger matrix multiplications.
 
-Built once from a loaded network, which stays the reference and the one to train:
+Built once from a loaded network; that one stays the reference, and is the one to train.
 
 - Linear layers with the same input are one: frozen weights, down-projections and routers together.
 - A token's routing weights sum to one. So the first expert is added to the frozen weights, and the
-  other experts become differences from it: one expert less, and no shared one.
-- The remaining experts are one multiplication, accumulated into the first, which adds the bias.
+  others become differences from the first: one expert less, and no shared expert.
+- The remaining experts are one multiplication, added to that of the frozen weights, with the bias.
 - Scaling, LayerScale and the sums of embeddings are folded into weights and tables.
 - Reference frames enter as tokens, embedded once, when their frame arrives; separate ones as keys
   and values of every block.
@@ -65,7 +65,7 @@ class FusedLinear(nn.Module):
                     wide = torch.cat((part.experts.flatten(1), part.bias.unsqueeze(1)), 1)
                     self.experts.append(_frozen(F.pad(wide, (0, -wide.shape[1] % 16)), dtype))
                     part.bias.zero_()
-            # rows that are an odd number of cache lines long spread over all sets of the cache
+            # rows whose length is an odd number of cache lines spread over all sets of the cache
             line, length = CACHE_LINE // dtype.itemsize, sum(map(len, rows))
             padding = (-(-length // line) | 1) * line - length
             rows.append(rows[0].new_zeros(padding, rows[0].shape[1]))
@@ -76,15 +76,15 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, in) to (M, out), a view of rows that are longer."""
-        product = F.linear(x, self.weight, self.bias)  # (M, out + T * hidden + T * E + padding)
+        out = F.linear(x, self.weight, self.bias)  # (M, out + T * hidden + T * E + padding)
         if not self.columns:
-            return product
-        mixed = self.mix(product[:, self.out_features :])  # (M, T, inner)
+            return out
+        mixed = self.mix(out[:, self.out_features :])  # (M, T, inner)
         for index, (columns, experts) in enumerate(zip(self.columns, self.experts, strict=True)):
-            product[:, columns].addmm_(mixed[:, index], experts.t())
-        return product[:, : self.out_features]  # (M, out)
+            out[:, columns].addmm_(mixed[:, index], experts.t())
+        return out[:, : self.out_features]  # (M, out)
 
-    def mix(self, product: Tensor) -> Tensor:
+    def mix(self, hidden_and_logits: Tensor) -> Tensor:
         """Inputs of the experts of each of T layers, from the hidden units and routing logits.
 
         (M, T, inner): hidden units times routing weights, expert by expert, and a one for the
@@ -92,11 +92,12 @@ class FusedLinear(nn.Module):
         """
         layers, used = len(self.columns), self.used_experts
         split = layers * self.hidden_features
-        hidden = product[:, :split].view(-1, layers, self.hidden_features // self.rank, self.rank)
-        logits = product[:, split : split + layers * self.all_experts]
+        hidden = hidden_and_logits[:, :split]
+        hidden = hidden.view(-1, layers, self.hidden_features // self.rank, self.rank)
+        logits = hidden_and_logits[:, split : split + layers * self.all_experts]
         weights = logits.unflatten(1, (layers, -1)).softmax(-1, dtype=torch.float32)  # (M, T, E)
-        weights = weights[..., -used:].unsqueeze(-1).to(product.dtype)  # (M, T, E', 1)
-        mixed = product.new_empty(len(product), layers, self.experts[0].shape[1])  # (M, T, inner)
+        weights = weights[..., -used:].unsqueeze(-1).to(hidden.dtype)  # (M, T, E', 1)
+        mixed = hidden.new_empty(len(hidden), layers, self.experts[0].shape[1])  # (M, T, inner)
         inner = used * self.rank
         torch.mul(hidden, weights, out=mixed[..., :inner].unflatten(-1, (used, self.rank)))
         mixed[..., inner:].fill_(1)
@@ -104,7 +105,7 @@ class FusedLinear(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A block of the trunk; the ``last`` one projects the few queries by themselves."""
+    """A block of the trunk; the ``last`` one projects only the queries that the head reads."""
 
     def __init__(self, block: Block, dtype: torch.dtype, last: bool) -> None:
         super().__init__()
@@ -194,7 +195,7 @@ class FusedHead(nn.Module):
 
 
 class FusedSPMTrack(nn.Module):
-    """The network of ``fuse``, for inference. Holds nothing of a target."""
+    """The network of ``fuse``, for inference. Keeps nothing of a target."""
 
     def __init__(self, model: SPMTrack, dtype: torch.dtype) -> None:
         super().__init__()
@@ -336,14 +337,13 @@ def fold(part: nn.Linear | TMoELinear, scale: Tensor | None = None) -> Folded:
             weight = torch.addmm(weight, always, down[0])
         down = down.flatten(0, 1)
     if scale is not None:
-        weight, bias, experts = (
-            weight * scale[:, None], bias * scale, experts * scale[:, None, None]
-        )  # fmt: skip
+        weight, bias = weight * scale[:, None], bias * scale
+        experts = experts * scale[:, None, None]
     return Folded(weight, bias.clone(), down, router, experts)
 
 
 def activate(x: Tensor, act: nn.Module | None = None) -> Tensor:
-    """``act(x)``, by default GELU, which overwrites ``x``: a copy would not fit into the cache."""
+    """``act(x)``, by default GELU, in the memory of ``x``: a copy would not fit into the cache."""
     if act is None or (isinstance(act, nn.GELU) and act.approximate == "none"):
         return torch.ops.aten.gelu_(x)
     return act(x)

@@ -1,4 +1,4 @@
-"""What the tracker needs of a network, whichever runtime computes it."""
+"""The network as the tracker uses it, whichever runtime computes it."""
 
 from __future__ import annotations
 

@@ -23,21 +23,22 @@ class OnnxSPMTrack:
     """The network of a file that ``spmtrack export`` wrote, with its settings and provenance.
 
     Args:
-        path: the .onnx file; one with its tensors in a second file needs that beside it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: CUDA is that of onnxruntime-gpu.
-            Tensors go in and come out on the CPU in any case.
+        path: the .onnx file; a second file with its tensors must stay beside it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; CUDA needs onnxruntime-gpu. Inputs and
+            outputs are on the CPU in any case.
 
     Raises:
-        FileNotFoundError: the file is not there.
+        FileNotFoundError: the file does not exist.
         RuntimeError: ONNX Runtime is not installed.
-        ValueError: the file is broken or from elsewhere, or ONNX Runtime has no CUDA.
+        ValueError: the file is broken or not from ``spmtrack export``, or ONNX Runtime has no
+            CUDA.
 
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         path = Path(path)
         try:
-            import onnxruntime  # an extra, and memory that other weights do not need
+            import onnxruntime  # an extra; other weights save its memory
         except ImportError:
             raise RuntimeError(
                 f"{path} needs ONNX Runtime, the extra onnx of this package: "
@@ -48,20 +49,20 @@ class OnnxSPMTrack:
         providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # one setting for both runtimes
-        # threads that wait for the next frame are to sleep: the crops need the cores as well
+        # let threads sleep while they wait for the next frame: the crops need the cores
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors alone: they are raised, too
+        options.log_severity_level = 3  # errors only; they are raised as well
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers)
-        except Exception as error:  # ONNX Runtime has an exception of its own for every cause
+        except Exception as error:  # ONNX Runtime has one exception class for each cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{path} is no network that ONNX Runtime reads: {reason}") from None
+            raise ValueError(f"ONNX Runtime cannot read {path}: {reason}") from None
         metadata = self.session.get_modelmeta().custom_metadata_map
         names = tuple(each.name for each in self.session.get_inputs())
         try:
             about = read_description(metadata, ONNX_FORMAT)
             if not about or names != INPUTS:
-                raise ValueError(f"it is no {ONNX_FORMAT} network: spmtrack export makes them")
+                raise ValueError(f"it is no {ONNX_FORMAT} network; spmtrack export writes them")
             tree = {part: about[part] for part in ("model", "tracker")}
             config = from_dict(CheckpointConfig, tree)
             self.provenance: dict[str, str] = about["provenance"]
@@ -88,7 +89,7 @@ class OnnxSPMTrack:
         self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor | None = None
     ) -> Prediction:
         """Find the target of ``references`` in ``search``; float32, shapes as ``SPMTrack`` has."""
-        if state_token is None:  # it is added: zeros change nothing
+        if state_token is None:  # the network adds it: zeros change nothing
             state_token = self.no_state.expand(search.shape[0], -1, -1)  # (B, 1, C)
         tensors = (search, references, masks, state_token)
         feed = {n: t.float().cpu().numpy() for n, t in zip(INPUTS, tensors, strict=True)}
@@ -96,13 +97,13 @@ class OnnxSPMTrack:
 
 
 def _providers(device: str, available: Sequence[str]) -> list[object]:
-    """ONNX Runtime's names for ``device``: CUDA is followed by the CPU, for what CUDA lacks."""
+    """ONNX Runtime's names for ``device``: after CUDA the CPU, for operators that CUDA lacks."""
     kind, colon, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdigit())):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     has_cuda = "CUDAExecutionProvider" in available
     if kind == "cuda" and not has_cuda:
-        raise ValueError("this ONNX Runtime has no CUDA: install onnxruntime-gpu in its place")
+        raise ValueError("no CUDA in ONNX Runtime: install onnxruntime-gpu instead of onnxruntime")
     if kind == "cpu" or not has_cuda:
         return ["CPUExecutionProvider"]
     return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]

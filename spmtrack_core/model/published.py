@@ -1,8 +1,7 @@
 """The authors' checkpoints and the DINOv2 trunks under them, as tensors of ``SPMTrack``.
 
-Published names of parameters exist in this file and nowhere else. The authors' files hold the
-trained tensors alone; everything frozen comes from the DINOv2 release, in its own naming or in
-timm's.
+Published names of parameters exist in this file and nowhere else. The authors' files contain only
+the trained tensors; the frozen ones come from the DINOv2 release, under its own names or timm's.
 """
 
 from __future__ import annotations
@@ -62,16 +61,20 @@ def is_trunk(tensors: Mapping[str, Tensor]) -> bool:
 def published_settings(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
     """Values of ``ModelConfig`` that follow from the tensors of an SPMTrack checkpoint.
 
-    Crop sizes stay at the published 196 and 378 px, unless a position table gives the size of the
-    (square) search grid. Heads have 64 channels each, as in DINOv2. Raises ``ValueError`` where
-    too much is missing.
+    Crop sizes are the published 196 and 378 px, unless a position table gives the size of the
+    (square) search grid. Heads have 64 channels each, as in DINOv2. Raises ``ValueError`` for
+    missing or mis-shaped tensors that the settings follow from, and for missing blocks.
     """
     swiglu = "blocks.0.mlp.w12.tmoe.expert_route.weight" in tensors
     q, last = "blocks.0.attn.qkv.q.tmoe.", f"blocks.0.mlp.{'w3' if swiglu else 'fc2'}.tmoe."
     several = f"{q}compress_expert.0" in tensors
     compressor = f"{q}compress_expert{'.0' if several else ''}"
-    axes = {"track_query": 2, compressor: 2, f"{q}expert_route.weight": 2,
-            f"{last}expert_route.weight": 2}  # fmt: skip
+    axes = {
+        "track_query": 2,
+        compressor: 2,
+        f"{q}expert_route.weight": 2,
+        f"{last}expert_route.weight": 2,
+    }
     if missing := [name for name in axes if name not in tensors]:
         raise ValueError(f"{source} is no SPMTrack checkpoint; missing: {', '.join(missing)}")
     axes |= {"patch_embed.proj.weight": 4, "pos_embed": 3}
@@ -120,9 +123,9 @@ def from_published(
 ) -> dict[str, Tensor]:
     """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
 
-    Experts, one tensor each there, are stacked: ``experts`` (out, E, r), ``down`` (1 or E, r, in).
-    Raises ``ValueError`` that lists, in the authors' names, what is missing, unexpected and
-    mis-shaped or not finite.
+    The published experts, one tensor each, are stacked: ``experts`` (out, E, r), ``down``
+    (1 or E, r, in). Raises ``ValueError`` that lists, in the authors' names, the tensors that are
+    missing, unexpected, mis-shaped or not finite.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if "norm.weight" not in tensors:
@@ -205,15 +208,13 @@ def _positions(table: Tensor, config: ModelConfig, source: object) -> Tensor:
         table, side = table[:, 1:], math.isqrt(rows - 1)
         if side * side != rows - 1:
             raise ValueError(f"{source} has a position table of {rows} rows: not a square grid")
-    return resample_positions(
-        table, (side, side), config.search_grid_hw, config.swapped_positions
-    )
+    return resample_positions(table, (side, side), config.search_grid_hw, config.swapped_positions)
 
 
 def download_trunk(name: str) -> Path:
     """The weights of timm's pretrained model ``name``: from the hub's cache, or from the hub.
 
-    Raises ``FileNotFoundError`` that says which file to bring where the hub cannot be reached, and
+    Raises ``FileNotFoundError``, which names the file to bring, if the hub cannot be reached, and
     ``ValueError`` for a model without pretrained weights.
     """
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
@@ -226,12 +227,12 @@ def download_trunk(name: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # tells at once whether the hub is there; the download itself tries for half a minute
+        # fails at once if the hub cannot be reached; the download itself tries for half a minute
         huggingface_hub.get_hf_file_metadata(
             huggingface_hub.hf_hub_url(repository, HUB_FILE), timeout=10
         )
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
-    except Exception as error:  # whatever the hub's client of the day raises
+    except Exception as error:  # the errors differ between versions of the hub's client
         reason = textwrap.shorten(str(error).split("(Request")[0] or type(error).__name__, 100)
         raise FileNotFoundError(
             f"the trunk {name} is not in the cache and the hub cannot be reached ({reason}): "

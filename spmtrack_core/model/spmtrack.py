@@ -176,7 +176,7 @@ def trainable_names(model: SPMTrack) -> set[str]:
 
 
 def build_spmtrack(config: ModelConfig) -> SPMTrack:
-    """The network of ``config``, randomly initialised; ``model.weights`` fills it.
+    """The network of ``config``, randomly initialized; ``model.weights`` fills it.
 
     Runs under ``torch.device("meta")`` too, at no cost of memory.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -15,13 +15,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file or a torch pickle, told apart by their content.
+    """Tensors and metadata of a safetensors file or a torch pickle; the content decides which.
 
-    Nothing is copied where the format allows: tensors of safetensors files and of zipped pickles
-    are mapped into memory and read when they are used. A pickle may hold them at its top, or
-    under ``model``, ``state_dict`` or ``net``; plain numbers become tensors. Raises
-    ``FileNotFoundError`` without the file and ``ValueError``, naming it, for one that is
-    truncated, corrupt, or holds more than tensors.
+    Tensors of safetensors files and of zipped pickles are mapped into memory, not copied, and read
+    when they are used. A pickle may have its tensors at the top, or under ``model``,
+    ``state_dict`` or ``net``; plain numbers become tensors. Raises ``FileNotFoundError`` for a
+    missing file, and ``ValueError`` with its name for one that is truncated, corrupt, or contains
+    more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,17 +44,17 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged file can make the reader stumble anywhere
+    except Exception as error:  # a damaged file raises errors of many kinds
         unsafe = isinstance(error, UnpicklingError)
         if unsafe and re.search("Unsupported (global|class)", str(error)):
             raise ValueError(
-                f"{path} is damaged or holds more than tensors, which would run code of the file: "
-                "it is not read; save its state_dict alone"
+                f"{path} is damaged or contains more than tensors, which would run code of the "
+                "file: it is not read; save its state_dict alone"
             ) from None
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(f"{path} is not a complete torch file: {reason}") from None
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name")
+        raise ValueError(f"{path} contains a {type(content).__name__}, expected tensors by name")
     for name in ("model", "state_dict", "net"):
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -64,7 +64,8 @@ def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
         if isinstance(value, bool | int | float):
             value = torch.tensor(value)
         if not isinstance(value, Tensor):
-            raise ValueError(f"{path} holds a {type(value).__name__} at {name}, not a tensor")
+            kind = type(value).__name__
+            raise ValueError(f"{path} contains a {kind} at {name}, expected a tensor")
         tensors[str(name)] = value
     if all(name.startswith("module.") for name in tensors):  # saved from several processes
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -76,8 +77,8 @@ def check_tensors(
 ) -> None:
     """Compare names and shapes of ``tensors`` with those ``wanted``.
 
-    ``ignored`` may be there and need not. Raises ``ValueError`` that lists what is missing,
-    unexpected and mis-shaped in ``source``.
+    Names in ``ignored`` may be present or absent. Raises ``ValueError`` that lists the missing,
+    unexpected and mis-shaped tensors of ``source``.
     """
     faults = []
     for label, names in (
@@ -97,8 +98,7 @@ def check_tensors(
         ),
     ):
         if names:
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            faults.append(f"{label}: {', '.join(names[:8])}{more}")
+            faults.append(f"{label}: {_listed(names)}")
     if faults:
         raise ValueError(f"{source} does not fit the network; {'; '.join(faults)}")
 
@@ -108,8 +108,17 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise ``ValueError`` that lists the tensors of ``source`` with NaN or infinite numbers."""
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    """Raise ``ValueError`` that lists the tensors of ``source`` with NaN or infinite numbers.
+
+    Tensors on the meta device have no numbers.
+    """
+    stored = {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
+    broken = [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]
     if broken:
-        more = f" and {len(broken) - 8} more" if len(broken) > 8 else ""
-        raise ValueError(f"{source} is not finite: {', '.join(broken[:8])}{more}")
+        raise ValueError(f"{source} is not finite: {_listed(broken)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first eight names, and the number of the rest."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8])}{more}"

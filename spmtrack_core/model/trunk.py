@@ -51,12 +51,12 @@ STEMS = {"conv": ConvStem, "mobilenetv2": MobileNetStem}
 
 
 def build_trunk(config: ModelConfig) -> VisionTransformer:
-    """The ViT of ``config`` with a position table of the search grid, randomly initialised.
+    """The ViT of ``config`` with a position table of the search grid, randomly initialized.
 
     Raises ``ValueError`` for a name timm does not know, or whose model is no plain ViT with
     patches of ``config.patch_size``.
     """
-    # on the meta device there is nothing to draw, and drawing would import torch's compiler
+    # on the meta device initialization has no effect but to import torch's compiler
     weight_init = "skip" if torch.get_default_device().type == "meta" else ""
     if config.trunk == "explicit":
         swiglu = config.ffn == "swiglu"
@@ -66,7 +66,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             embed_dim=config.embed_dim,
             depth=config.depth,
             num_heads=config.num_heads,
-            # timm takes a ratio and truncates the product: half a unit keeps it whole
+            # timm truncates width times ratio: half a unit keeps rounding from losing one
             mlp_ratio=(config.mlp_hidden * (2 if swiglu else 1) + 0.5) / config.embed_dim,
             mlp_layer=SwiGLUPacked if swiglu else timm.layers.Mlp,
             act_layer=nn.SiLU if swiglu else nn.GELU,
@@ -79,7 +79,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
         )
     else:
         if not timm.is_model(config.trunk):
-            raise ValueError(f"timm {timm.__version__} knows no model {config.trunk!r}")
+            raise ValueError(f"timm {timm.__version__} has no model {config.trunk!r}")
         try:
             trunk = timm.create_model(
                 config.trunk,
@@ -115,7 +115,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
 
 
 def is_plain(block: nn.Module) -> bool:
-    """Whether a block has nothing between its maps but attention and an activation."""
+    """Whether a block has nothing between its linear layers but attention and an activation."""
     if type(block) is not Block:
         return False
     between = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
@@ -129,9 +129,9 @@ def resample_positions(
 ) -> Tensor:
     """(1, h*w, C) position table of ``old_hw`` cells as (1, H*W, C) of ``new_hw`` cells.
 
-    Bicubic without antialias, half-pixel centres; the identity when the sizes agree. The published
-    code hands (W, H) to a routine that expects (H, W); ``swapped=True`` repeats that for weights
-    trained so. Square grids do not care.
+    Bicubic without antialias, half-pixel centers; the identity for equal sizes. The published code
+    passes (W, H) to a function that expects (H, W); ``swapped=True`` repeats that for weights
+    trained so. For square grids both are the same.
     """
     if table.shape[1] != old_hw[0] * old_hw[1]:
         raise ValueError(f"a table of {table.shape[1]} rows is not a grid of {old_hw} cells")
@@ -145,7 +145,7 @@ def resample_positions(
 
 @torch.no_grad()
 def initialize_attention(query_weight: Tensor, key_weight: Tensor, gain: float = 1.0) -> None:
-    """Start a trunk without pretraining at attention by likeness: q and k near the identity."""
+    """Let a random trunk attend to similar tokens at the start: q and k near the identity."""
     for weight in (query_weight, key_weight):
         nn.init.trunc_normal_(weight, std=0.02)
         weight.diagonal().add_(gain)

@@ -1,8 +1,8 @@
 """Checkpoints: the network, its settings, and the provenance of its weights.
 
 A checkpoint of this project is one safetensors file with all tensors of the network, or the
-trained ones alone; its metadata hold settings and provenance. The authors' checkpoints are read as
-well. The file type is detected from its content.
+trained ones alone; its metadata store settings and provenance. The authors' checkpoints are read
+as well. The file type is detected from its content.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from spmtrack_core.model.published import (
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.tensors import check_finite, check_tensors, read_tensors
 from spmtrack_core.model.tmoe import TMoELinear
-from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.settings import from_dict, override, to_dict
 
 FORMAT = "spmtrack-1"
@@ -47,7 +46,7 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its settings."""
+    """A network with its settings and the provenance of its weights."""
 
     model: SPMTrack
     model_config: ModelConfig
@@ -55,7 +54,7 @@ class Checkpoint:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """How the weights were made, as free text by topic."""
     trunk: Path | None = None
-    """The file that the frozen tensors came from, where it is another one."""
+    """The file of the frozen tensors, where the weight file has none."""
 
 
 def save_checkpoint(
@@ -85,7 +84,7 @@ def save_checkpoint(
 def describe(format: str, checkpoint: Checkpoint, **more: str) -> dict[str, str]:
     """Format, settings and provenance as the metadata of a file.
 
-    One entry: several would be written in any order, and the same weights in other bytes.
+    One entry: safetensors writes several in any order, so equal weights would differ in bytes.
     """
     about = {
         "format": format,
@@ -147,12 +146,10 @@ def load_checkpoint(
     """
     path = Path(path)
     stored, about = _read(path)
-    config = _settings(stored, about, overrides, path)
-    with torch.device("meta"):
-        model = build_spmtrack(config.model)
-    provenance = about.get("provenance", {"source": f"published checkpoint {path.name}"})
-    if overrides:
-        provenance = provenance | {"settings given": " ".join(overrides)}
+    if not about and not is_published(stored):
+        hint = "; it is a trunk, for adapters-only weights" if is_trunk(stored) else ""
+        raise ValueError(f"{path} is neither a {FORMAT} checkpoint nor one of SPMTrack{hint}")
+    config, model = _build(stored, about, overrides, path)
     complete = _has_trunk(stored)
     if complete and trunk is not None:
         raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
@@ -166,30 +163,33 @@ def load_checkpoint(
         if about.get("trunk") and about["trunk"] != fingerprint(below):
             raise ValueError(f"{path} was trained on another trunk than {source}")
         tensors |= below
-        provenance = provenance | {"trunk": source.name}
     if dtype is torch.float16:
         check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
     load_tensors(model, tensors, path, None if complete or frozen else trainable_names(model))
+    provenance = about.get("provenance", {"source": f"published checkpoint {path.name}"})
+    if overrides:
+        provenance = provenance | {"settings given": " ".join(overrides)}
+    if source is not None:
+        provenance = provenance | {"trunk": source.name}
     return Checkpoint(model, config.model, config.tracker, provenance, source)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a weight file and its description, which is empty for the authors' files."""
+    """Tensors of a weight file and its description, which is empty for files of others."""
     stored, metadata = read_tensors(path)
     try:
-        about = read_description(metadata, FORMAT)
+        return stored, read_description(metadata, FORMAT)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if not about and not is_published(stored):
-        hint = "; it is a trunk, for adapters-only weights" if is_trunk(stored) else ""
-        raise ValueError(f"{path} is neither a {FORMAT} checkpoint nor one of SPMTrack{hint}")
-    return stored, about
 
 
-def _settings(
+def _build(
     stored: Mapping[str, Tensor], about: dict[str, Any], overrides: Sequence[str], path: Path
-) -> CheckpointConfig:
-    """Settings of a weight file, from its description or its tensors, with ``overrides``."""
+) -> tuple[CheckpointConfig, SPMTrack]:
+    """Settings of a weight file, with ``overrides``, and their network on the meta device.
+
+    The settings come from the description, or follow from the tensors of the authors' files.
+    """
     tree: dict[str, Any]
     if about:
         tree = {part: about[part] for part in ("model", "tracker") if part in about}
@@ -200,25 +200,25 @@ def _settings(
     try:
         config = from_dict(CheckpointConfig, tree)
         with torch.device("meta"):
-            build_trunk(config.model)  # knows which trunks there are
+            model = build_spmtrack(config.model)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         given = " with those given" if overrides else ""
         raise ValueError(f"{path} has settings that cannot be used{given}: {error}") from None
     if _has_trunk(stored) and config.model.swapped_positions != swapped:
         raise ValueError(f"{path} has a position table of its own: swapped_positions is too late")
-    return config
+    return config, model
 
 
 def _has_trunk(stored: Mapping[str, Tensor]) -> bool:
-    """Whether the frozen tensors are there, under our names or the authors'."""
+    """Whether a file has the frozen tensors, under this project's names or the authors'."""
     return bool({"trunk.norm.weight", "norm.weight"} & set(stored))
 
 
 def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     """The mean of weights of one network: settings of the first, provenance of all.
 
-    For runs that began alike it is often better than each ("Model soups", ICML 2022), above all
-    on images unlike those that the last run saw. Raises ``ValueError`` for another network.
+    The mean of runs with one start is often better than each of them ("Model soups", ICML 2022),
+    above all on images unlike the training images. Raises ``ValueError`` for different networks.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -242,19 +242,14 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     return replace(first, model=model, provenance=provenance)
 
 
-def read_trunk(
-    model: SPMTrack, config: ModelConfig, trunk: str | Path | None = None
-) -> dict[str, Tensor]:
-    """The frozen tensors of ``model``, which may be on the meta device, from the file ``trunk``.
+def read_trunk(model: SPMTrack, config: ModelConfig, path: str | Path) -> dict[str, Tensor]:
+    """The frozen tensors of ``model``, which may be on the meta device, from a file.
 
-    See ``load_checkpoint`` for the files that will do and for what is raised.
+    The file may be DINOv2's, timm's, or a full checkpoint of this project. Raises as
+    ``load_checkpoint`` does.
     """
-    path = download_trunk(config.trunk) if trunk is None else Path(trunk)
-    stored, metadata = read_tensors(path)
-    try:
-        about = read_description(metadata, FORMAT)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    path = Path(path)
+    stored, about = _read(path)
     if not about:
         if not is_trunk(stored):
             raise ValueError(f"{path} has none of the names of a DINOv2 trunk")
@@ -272,8 +267,8 @@ def read_trunk(
 def layer_names(model: nn.Module) -> set[str]:
     """Names of the parameters of linear layers and convolutions, which autocast rounds.
 
-    Rounded once instead, they give the same numbers in half the memory. Norms, tokens and the
-    position table are added, not multiplied, and keep their precision.
+    Rounded once, when they are loaded, they give the same numbers in half the memory. Norms,
+    tokens and the position table are added, not multiplied, and keep their precision.
     """
     return {
         f"{prefix}.{name}"
@@ -288,8 +283,8 @@ def in_precision(
 ) -> dict[str, Tensor]:
     """``tensors`` with linear layers and convolutions in ``dtype`` and all others in float32.
 
-    Where one tensor must be converted, all are copied, so that a file that they are mapped from
-    can be closed; otherwise none is.
+    Where one tensor must be converted, all are copied, so that the file they are mapped from can
+    be closed; otherwise none is.
     """
     layers = layer_names(model)
     wanted = {name: dtype if name in layers else torch.float32 for name in tensors}

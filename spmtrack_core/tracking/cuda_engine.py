@@ -1,8 +1,8 @@
 """One frame on a CUDA device: one upload of the frame, one graph, one small read-back.
 
-In a network of many small matrix multiplications, starting the kernels takes longer than running
-them. So everything from the crop to the chosen box is captured once in a CUDA graph and then
-replayed without Python between the kernels.
+In a network of many small matrix multiplications, starting a kernel takes longer than running it.
+So everything from the crop to the chosen box is captured once in a CUDA graph and then replayed,
+without Python between the kernels.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from spmtrack_core.config import ModelConfig
 from spmtrack_core.geometry.crop import AlignedCrop
 from spmtrack_core.geometry.image import SCALE, SHIFT, Image, mean_color
 from spmtrack_core.model.fused import FusedSPMTrack
-from spmtrack_core.tracking.host_engine import Located, locate
+from spmtrack_core.tracking.host_engine import Located, predict_boxes
 from spmtrack_core.tracking.postprocess import hann_window
 from spmtrack_core.tracking.preprocess import CROP_NUMBERS, crop_numbers, crop_tensor
 
 LOG = logging.getLogger(__name__)
 
 FRAME_BYTES = 1920 * 1080 * 3
-"""Memory for a frame, to begin with."""
+"""Initial memory for a frame."""
 WARM_UP_RUNS = 3
-"""Runs before the capture; libraries choose kernels and take memory in the first ones."""
+"""Runs before the capture: libraries choose kernels and allocate memory in the first ones."""
 CAPTURE_LOCK = threading.Lock()
 """Held while capturing: CUDA allows one capture at a time, and no synchronization meanwhile."""
 
@@ -38,9 +38,9 @@ CAPTURE_LOCK = threading.Lock()
 class CudaEngine:
     """As ``HostEngine``, with frame and crops in the memory of ``device``, on a stream of its own.
 
-    A graph is captured for each number of targets when that number is first met, and again for a
-    frame larger than any before (and than 1920x1080). Where capturing fails, one warning says so,
-    and the kernels are started one by one.
+    The engine captures a graph for each number of targets when that number first occurs, and again
+    for a frame larger than all before (and than 1920x1080). After a failed capture it logs one
+    warning and starts the kernels one by one.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class CudaEngine:
         self.pool = GraphPool(device) if cuda else None
         self.frame: Image = np.empty((0, 0, 3), np.uint8)
         self.cuda_stream = torch.cuda.Stream(device) if cuda else None
-        if self.cuda_stream is not None:  # the weights are still on their way
+        if self.cuda_stream is not None:  # a copy of the weights may still be running
             self.cuda_stream.wait_stream(torch.cuda.current_stream(device))
         with self.stream():
             self.pixels = PinnedBuffer(FRAME_BYTES, torch.uint8, device)
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
-        """Context in which tensors of the device are made and used."""
+        """Context for making and using tensors of the device."""
         if self.cuda_stream is None:
             yield
         else:
@@ -74,7 +74,7 @@ class CudaEngine:
     def set_frame(self, frame: Image) -> None:
         """See ``HostEngine``."""
         if frame.size > len(self.pixels.tensor):
-            self.graphs.clear()  # they read from the former memory
+            self.graphs.clear()  # they read the former memory
             self.pool = GraphPool(self.device) if self.pool else None
             self.pixels = PinnedBuffer(frame.size, torch.uint8, self.device)
         self.pixels.send(frame)
@@ -110,11 +110,13 @@ class CudaEngine:
         return crop_tensor(pixels, numbers, output_hw, self.scale, self.shift)  # (B, 3, h, w)
 
     def _locate(self, numbers: Tensor, *references_and_states: Tensor) -> tuple[Tensor, ...]:
-        """(B, 13) crops and window weights, references and states to what ``locate`` returns."""
+        """``predict_boxes`` for (B, 13) crop numbers and window weights, references and states."""
         crops, weight = numbers.tensor_split((CROP_NUMBERS,), 1)
         search_hw = self.model_config.search_hw
         searches, weight = self.crops(crops, search_hw), weight.float().unsqueeze(2)  # (B, 1, 1)
-        return locate(self.model, self.window, weight, search_hw, searches, *references_and_states)
+        return predict_boxes(
+            self.model, self.window, weight, search_hw, searches, *references_and_states
+        )
 
     def _encode(self, numbers: Tensor) -> tuple[Tensor, ...]:
         """(1, 12 + Hz * Wz) crop and mask to the network's form of a reference frame."""
@@ -139,7 +141,7 @@ class CudaEngine:
             except RuntimeError as error:
                 self.may_capture = False
                 cause: BaseException = error
-                while cause.__context__ is not None:  # ending the capture fails as well
+                while cause.__context__ is not None:  # the end of the capture fails as well
                     cause = cause.__context__
                 reason = str(cause).partition("\n")[0]
                 LOG.warning("tracking without a CUDA graph, which is slower: %s", reason)
@@ -151,8 +153,8 @@ class CudaEngine:
 class GraphPool:
     """A stream to capture graphs on, and the memory that these graphs share.
 
-    Graphs of one pool must not run at the same time. Libraries keep memory for the stream, which
-    an ordinary stream would share with others: PyTorch hands out 32 of them in turn.
+    Graphs of one pool must not run at the same time. Libraries keep memory for the stream. Other
+    code would share an ordinary stream: PyTorch returns 32 of them in turn.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -163,8 +165,8 @@ class GraphPool:
 class CapturedGraph:
     """A function of numbers from the host and tensors of the device as a CUDA graph.
 
-    The function must neither wait for the device nor read from it. Raises ``RuntimeError`` where
-    it cannot be captured; the current stream stays what it was.
+    The function must neither wait for the device nor read from it. Raises ``RuntimeError`` if it
+    cannot be captured; the current stream is then unchanged.
     """
 
     def __init__(
@@ -183,10 +185,10 @@ class CapturedGraph:
         for _ in range(WARM_UP_RUNS):
             function(received, *self.inputs)
         self.graph = torch.cuda.CUDAGraph()
-        # a capture that fails would leave its own stream the current one
+        # a failed capture would leave its own stream as the current one
         with CAPTURE_LOCK, torch.cuda.stream(torch.cuda.current_stream(device)):
             torch.cuda.synchronize(device)
-            # other threads may use the device meanwhile
+            # thread_local: other threads may use the device during the capture
             with torch.cuda.graph(
                 self.graph, pool.handle, pool.stream, capture_error_mode="thread_local"
             ):
@@ -214,7 +216,7 @@ class PinnedBuffer:
     def send(self, array: NDArray) -> None:
         """Copy ``array`` to the beginning of the tensor; the caller may change it on return."""
         if self.sent is not None:
-            self.sent.synchronize()  # the last copy may still be on its way
+            self.sent.synchronize()  # the last copy may still be running
         np.copyto(self.pinned[: array.size].view(array.shape).numpy(), array)
         if self.sent is not None:
             self.tensor[: array.size].copy_(self.pinned[: array.size], non_blocking=True)

@@ -22,7 +22,7 @@ Located: TypeAlias = tuple[list[list[float]], Tensor]
 """x1, y1, x2, y2 in search pixels and confidence of each of B targets; state tokens (B, 1, C)."""
 
 
-def locate(
+def predict_boxes(
     model: InferenceModel,
     window: Tensor,
     window_weight: float | Tensor,
@@ -32,7 +32,7 @@ def locate(
 ) -> tuple[Tensor, Tensor]:
     """Box in search pixels and confidence of each target (B, 5), and its state token (B, 1, C).
 
-    ``searches`` (B, 3, H, W) are normalized; what follows is what the model takes after them.
+    ``searches`` (B, 3, H, W) are normalized; the model takes the other tensors after them.
     """
     prediction = model(searches, *references_and_states)
     boxes, scores, _ = select_box(prediction, window, window_weight, search_hw)
@@ -40,7 +40,7 @@ def locate(
 
 
 class HostEngine:
-    """Crops by OpenCV; the network runs on the CPU, or uploads its inputs by itself."""
+    """Crops by OpenCV, and a network with inputs on the CPU; ONNX Runtime may upload them."""
 
     def __init__(self, model: InferenceModel, model_config: ModelConfig) -> None:
         self.model = model
@@ -48,7 +48,7 @@ class HostEngine:
         self.window = hann_window(model_config.search_grid_hw)
 
     def stream(self) -> AbstractContextManager[object]:
-        """Context in which tensors of the engine are made and used."""
+        """Context for making and using tensors of the engine."""
         return contextlib.nullcontext()
 
     def set_frame(self, frame: Image) -> None:
@@ -72,16 +72,14 @@ class HostEngine:
         searches = np.empty((len(crops), 3, *search_hw), np.float32)
         for search, crop, background in zip(searches, crops, backgrounds, strict=True):
             normalize(crop_image(self.frame, crop, search_hw, background), search)
-        found, states = locate(
-            self.model, self.window, window_weight, search_hw,
-            torch.from_numpy(searches), *references, states,
-        )  # fmt: skip
+        inputs = torch.from_numpy(searches), *references, states
+        found, states = predict_boxes(self.model, self.window, window_weight, search_hw, *inputs)
         return found.tolist(), states
 
     def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
-        """The frame as the network takes it as a reference frame, (1, ...) each.
+        """The set frame as a reference frame for the network, tensors (1, ...).
 
-        ``mask`` is (Hz, Wz); what lies beyond the frame has the frame's mean color.
+        ``mask`` is (Hz, Wz). The crop has the frame's mean color beyond the frame.
         """
         template = normalize(crop_image(self.frame, crop, self.model_config.template_hw))
         return self.model.encode_reference(

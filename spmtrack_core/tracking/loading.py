@@ -1,4 +1,4 @@
-"""From the name or path of weights to a tracker on a device."""
+"""From the name or path of weights to a tracker on a device: ``load_tracker``."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def load_tracker(
 
     Args:
         weights: the name of bundled weights, or the path of a checkpoint or of an .onnx file.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        lost_threshold: 0..1; replaces the one stored with the weights.
-        precision: of the matrix multiplications: ``float32``, or ``bfloat16`` or ``float16`` in
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
+        lost_threshold: 0..1; replaces the value stored with the weights.
+        precision: of the matrix multiplications: ``float32``, or ``bfloat16`` or ``float16`` with
             half the memory. An .onnx file has its own.
         trunk: file of the DINOv2 trunk for weights without one (published or adapters-only); None:
             timm's pretrained weights from the hub. An .onnx file has its own.
 
     Raises:
-        FileNotFoundError: the weights are neither a file nor bundled, or the hub is out of reach.
-        ValueError: a file, a device or a precision that cannot be used.
+        FileNotFoundError: the weights are neither a file nor bundled, or the hub cannot be
+            reached.
+        ValueError: a file, a device or a precision cannot be used.
 
     """
     path = find_weights(weights)
@@ -48,12 +49,12 @@ def load_tracker(
             raise ValueError(f"{path} stores its own trunk and precision; give neither")
         model = OnnxSPMTrack(path, device)
         config = with_threshold(model.tracker_config, lost_threshold)
-        # ONNX Runtime uploads by itself, and may have CUDA where PyTorch has none
+        # tensors stay on the CPU: ONNX Runtime uploads them, and may have CUDA without PyTorch's
         return Tracker(model, model.model_config, config, "cpu", precision)
     chosen = choose_device(device)
     frozen = find_weights(trunk) if trunk else None
     if emulated(precision, chosen):
-        LOG.warning("%s: this CPU has no instructions for it; float32 is faster", precision)
+        LOG.warning("this CPU has no instructions for %s; float32 is faster", precision)
     checkpoint = load_checkpoint(path, frozen, dtype)
     config = with_threshold(checkpoint.tracker_config, lost_threshold)
     return Tracker(checkpoint.model, checkpoint.model_config, config, chosen, precision)
@@ -104,8 +105,8 @@ def choose_precision(name: str) -> torch.dtype:
 def emulated(precision: str, device: torch.device) -> bool:
     """Whether a device multiplies matrices of ``precision`` without instructions for it.
 
-    That takes up to eighty times as long as float32. x86 CPUs have such instructions with AVX-512
-    at the earliest.
+    That takes up to eighty times as long as float32. x86 CPUs without AVX-512 have no such
+    instructions.
     """
     without = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX")
     x86 = platform.machine().lower() in ("x86_64", "amd64")

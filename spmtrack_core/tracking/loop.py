@@ -1,4 +1,4 @@
-"""The loop over the frames of a sequence: start on the first, follow through the others."""
+"""The loop over the frames of a sequence: start on the first, track in all later ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
 
 
 class TrackedFrame(NamedTuple):
-    """One frame and what the tracker made of it."""
+    """One frame and the tracker's result."""
 
     frame: Image
     """RGB uint8 (H, W, 3)."""
     result: TrackResult
     """Of the first frame: the given box, without a confidence (NaN)."""
     seconds: float
-    """Time the tracker took for it, without reading the frame."""
+    """Time that the tracker took, without reading the frame."""
     time: float | None = None
-    """Time of the frame in s from the first one; None where the source has no times."""
+    """Time of the frame in s from the first one; None if the source has no times."""
 
 
 def track_frames(
@@ -30,9 +30,8 @@ def track_frames(
 ) -> Iterator[TrackedFrame]:
     """Start ``tracker`` with ``box_xywh``, in pixels, on the first frame, and follow the target.
 
-    Yields each frame as soon as it is tracked. An error of the source or of the tracker is raised
-    at the frame it belongs to, so that the caller has all frames before it. Without a frame,
-    nothing is yielded.
+    Yields each frame as soon as it is tracked, nothing for a source without frames. An error of
+    the source or of the tracker is raised at its frame, after all frames before it.
     """
     given = None
     if isinstance(frames, FrameSequence):

@@ -41,7 +41,7 @@ def select_box(
 def box_in_frame(
     box_in_crop: ArrayLike, transform: CropTransform, frame_hw: tuple[int, int]
 ) -> Boxes:
-    """(4,) a box of the search region in frame pixels, clamped to the frame, in float64."""
+    """(4,) float64: a box in search pixels as frame pixels, clamped to the frame."""
     return clip_xyxy(transform.to_frame(box_in_crop), frame_hw)
 
 

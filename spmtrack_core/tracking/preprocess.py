@@ -10,6 +10,7 @@ from torch import Tensor
 from spmtrack_core.geometry.crop import AlignedCrop, rasterize
 
 CROP_NUMBERS = 12
+"""Length of the vector that ``crop_numbers`` makes."""
 
 
 def crop_numbers(
@@ -22,12 +23,12 @@ def crop_numbers(
 def crop_tensor(
     pixels: Tensor, numbers: Tensor, output_hw: tuple[int, int], scale: Tensor, shift: Tensor
 ) -> Tensor:
-    """As ``normalize(crop_image(...))``, on any device: (B, 3, h, w) out of one frame.
+    """As ``normalize(crop_image(...))``, on any device: crops (B, 3, h, w) of one frame.
 
     ``pixels`` (H * W or more, 3) uint8 begin with those of the frame, row by row; ``numbers``
-    (B, 12) float64 are those of ``crop_numbers``; ``scale`` and ``shift`` (3,) are ``SCALE`` and
-    ``SHIFT``. Waits for nothing, and has the same sizes whatever the numbers: a CUDA graph can
-    hold it.
+    (B, 12) float64 come from ``crop_numbers``; ``scale`` and ``shift`` (3,) are ``SCALE`` and
+    ``SHIFT``. Fit for a CUDA graph: nothing waits for the device, and no size depends on
+    ``numbers``.
     """
     source, target, background, width = numbers.split((4, 4, 3, 1), 1)
     axes = []
@@ -36,19 +37,19 @@ def crop_tensor(
         first, last = source[:, axis, None], source[:, axis + 2, None] - 1
         pixel = torch.arange(size, device=pixels.device) + 0.5
         step = (last + 1 - first) / (stop - start).clamp_min(1)
-        place = torch.minimum(((pixel - start) * step - 0.5).clamp_min(0) + first, last)
-        low = place.floor()  # (B, size)
+        position = torch.minimum(((pixel - start) * step - 0.5).clamp_min(0) + first, last)
+        low = position.floor()  # (B, size)
         high = torch.minimum(low + 1, last)
         within = (start < pixel) & (pixel < stop) & (last >= first)
-        axes.append((low.long(), high.long(), (place - low).float(), within))
+        axes.append((low.long(), high.long(), (position - low).float(), within))
     (top, bottom, down, rows), (left, right, across, columns) = axes
 
-    def look_up(y: Tensor, x: Tensor) -> Tensor:
+    def pixels_at(y: Tensor, x: Tensor) -> Tensor:
         return pixels[(y * width.long()).unsqueeze(2) + x.unsqueeze(1)].float()  # (B, h, w, 3)
 
     across, down = across[:, None, :, None], down[:, :, None, None]  # (B, 1, w, 1), (B, h, 1, 1)
-    upper = torch.lerp(look_up(top, left), look_up(top, right), across)  # (B, h, w, 3)
-    lower = torch.lerp(look_up(bottom, left), look_up(bottom, right), across)
+    upper = torch.lerp(pixels_at(top, left), pixels_at(top, right), across)  # (B, h, w, 3)
+    lower = torch.lerp(pixels_at(bottom, left), pixels_at(bottom, right), across)
     crops = torch.lerp(upper, lower, down)
     inside = rows[:, :, None, None] & columns[:, None, :, None]  # (B, h, w, 1)
     crops = torch.where(inside, crops, background[:, None, None].float())
@@ -58,12 +59,11 @@ def crop_tensor(
 def foreground_mask(
     box_xyxy: ArrayLike, crop_hw: tuple[int, int], grid_hw: tuple[int, int], clip: bool = False
 ) -> NDArray[np.float32]:
-    """(Hz, Wz) 1 on the cells of a crop that the box touches, in crop pixels; 0 elsewhere.
+    """(Hz, Wz) 1 on the cells of a crop that the box (crop pixels) touches, 0 elsewhere.
 
     Training clips the box to the crop first (``clip``). Published inference does not, and a
-    start left of or above the crop counts from the far end: for boxes longer than about ten times
-    their width the mask is a few cells at that end. It is kept so, because the published weights
-    were measured so.
+    negative start counts from the far end: for boxes longer than about ten times their width the
+    mask is a few cells at that end. This is kept, because the published results were measured so.
     """
     mask = np.zeros(grid_hw, np.float32)
     box = np.asarray(box_xyxy, np.float64)

@@ -3,7 +3,7 @@
 The published code keeps a crop of every frame and embeds the chosen ones again for each frame.
 Here a frame is stored as the tokens that the network takes, in a buffer of fixed size: once it is
 full, every second entry is dropped and from then on every second frame is stored, so that the
-entries stay evenly spread over the whole video.
+entries stay evenly spread over the video.
 """
 
 from __future__ import annotations
@@ -11,42 +11,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spmtrack_core.config import REFERENCE_RULES
-
 REFERENCES = 3
 """Reference frames R of SPMTrack, the template among them."""
 
 
 def select_references(stored: int, rule: str) -> tuple[int, int, int]:
-    """Frame indices of the three reference frames when frames 0 .. ``stored`` - 1 are known.
+    """Frame indices of the three reference frames when frames 0 .. ``stored`` - 1 are stored.
 
-    ``half_segments`` takes the middles of both halves, ``thirds`` the ends of the first two
-    thirds (SPMTrack, section 3.3; both always keep the template, index 0). ``template_twice``
-    takes the template, the template and the middle, so that the given box outweighs the
-    predictions of a weak network. Raises ``ValueError`` for ``stored`` below 1 and for
-    another rule.
+    Every rule takes the template, index 0. ``half_segments`` adds the middles of both halves,
+    ``thirds`` the ends of the first two thirds (SPMTrack, section 3.3). ``template_twice`` adds
+    the template again and the middle, so that the given box outweighs the predictions of a weak
+    network. Raises ``ValueError`` for ``stored`` below 1 and for another rule.
 
-    >>> [select_references(13, rule) for rule in REFERENCE_RULES]
+    >>> [select_references(13, rule) for rule in ("half_segments", "thirds", "template_twice")]
     [(0, 3, 9), (0, 4, 8), (0, 0, 6)]
     """
-    if rule not in REFERENCE_RULES:
-        raise ValueError(f"rule must be one of {', '.join(REFERENCE_RULES)}; got {rule!r}")
     if stored < 1:
         raise ValueError(f"reference frames are chosen from at least one frame; got {stored}")
-    if rule == "template_twice":
-        return 0, 0, stored // 2
-    if stored <= REFERENCES:
-        return 0, min(1, stored - 1), stored - 1
-    if rule == "half_segments":
-        half = stored // 2
-        return 0, half // 2, half + half // 2
-    return 0, stored // 3, 2 * stored // 3
+    half, few = stored // 2, stored <= REFERENCES
+    first = 0, min(1, stored - 1), stored - 1
+    rules = {
+        "half_segments": first if few else (0, half // 2, half + half // 2),
+        "thirds": first if few else (0, stored // 3, 2 * stored // 3),
+        "template_twice": (0, 0, half),
+    }
+    if rule not in rules:
+        raise ValueError(f"rule must be one of {', '.join(rules)}; got {rule!r}")
+    return rules[rule]
 
 
 class ReferenceBuffer:
     """Past frames as the network takes them, in memory that is allocated once.
 
-    A frame is one tensor or several, of the given ``shapes`` and of float32. Entry ``i`` is frame
+    A frame is one or several float32 tensors of the given ``shapes``. Entry ``i`` is frame
     ``i * stride``; the template is entry 0 and never leaves.
     """
 
@@ -89,7 +86,7 @@ class ReferenceBuffer:
         self.frames += 1
 
     def nearest(self, frame_index: int) -> int:
-        """The frame index that is stored nearest to ``frame_index``; the earlier of two."""
+        """The stored frame index nearest to ``frame_index``; the earlier of two."""
         entry = (frame_index + (self.stride - 1) // 2) // self.stride
         return min(entry, self.entries - 1) * self.stride
 

@@ -1,4 +1,4 @@
-"""What a tracker reports of a frame, and the two methods of every tracker. Imports no torch."""
+"""The result of a tracker for one frame, and the two methods of every tracker. Without torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class TrackState(str, Enum):
 
     TRACKING = "tracking"
     UNCERTAIN = "uncertain"
-    """The confidence is low in this frame, but was not in the frames before."""
+    """The confidence is low in this frame, but its average is not."""
     LOST = "lost"
 
 
 class TrackResult(NamedTuple):
-    """What ``VideoTracker.update`` reports of one frame."""
+    """The result of ``VideoTracker.update`` for one frame."""
 
     box_xywh: tuple[float, float, float, float]
-    """Frame pixels, clipped to the frame; the last good box if this frame gave none."""
+    """Frame pixels, clipped to the frame; the last good box if there is none in this frame."""
     confidence: float
     """0..1, without the Hann window; NaN from a tracker that has no confidence."""
     state: TrackState

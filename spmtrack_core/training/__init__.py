@@ -1,1 +1,1 @@
-"""Training: synthetic tracks, losses and the trainer."""
+"""Training: samples of real and synthetic tracks, losses, and the loop over the steps."""

@@ -30,9 +30,8 @@ def augment(
     """Augmented crops (3, H, W) in 0..1 and their boxes (N, 4), px of their crops.
 
     Each crop is mirrored with probability ``flip`` and gets its own brightness, contrast and
-    saturation. Then, with ``shared``, all crops become grey, solarized or blurred together. Boxes
-    may be NaN and may reach beyond the crop. All random numbers come from ``random``, as many as
-    the settings ask for.
+    saturation. Then, with ``shared``, all crops become gray, solarized or blurred together. Boxes
+    may be NaN and may reach beyond the crop. All random numbers come from ``random``.
     """
     mirrored = random.random(len(crops)) < flip
     boxes = np.array(boxes_xyxy, np.float64)
@@ -48,7 +47,7 @@ def augment(
         out.append(crop)
     if shared:
         kind, sigma = int(random.integers(3)), float(random.uniform(*BLUR))
-        side = 2 * math.ceil(3 * sigma) + 1  # px; holds 99.7 % of the weight
+        side = 2 * math.ceil(3 * sigma) + 1  # px; has 99.7 % of the weight
         for i, crop in enumerate(out):
             if kind == 0:
                 out[i] = F.rgb_to_grayscale(crop, num_output_channels=3)

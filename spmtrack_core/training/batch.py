@@ -1,4 +1,4 @@
-"""A batch of tracks, as every source of training data makes it, and a picture of it."""
+"""A batch of tracks, the output of every source of training data, and a picture of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Batch(NamedTuple):
-    """R references and S searches of each of B tracks; images are normalised."""
+    """R references and S searches of each of B tracks; images are normalized."""
 
     references: Tensor
     """(B, R, 3, h, w) float32."""

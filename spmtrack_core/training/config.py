@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
+from spmtrack_core.model.weights import PRECISIONS
 from spmtrack_core.settings import Settings, setting
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,9 @@ class SyntheticConfig(Settings):
     coarse_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with a lower resolution, down to a quarter."""
     gray_share: float = setting(0.15, minimum=0, maximum=1)
-    """Share of tracks without colour."""
+    """Share of tracks without color."""
     color_jitter: float = setting(0.3, minimum=0)
-    """Range of the gain and offset of light and colour per track; per frame a third of it."""
+    """Range of the gain and offset of light and color per track; per frame a third of it."""
     flicker_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with the whole range per frame as well."""
     switch_share: float = setting(0.0, minimum=0, maximum=1)
@@ -128,7 +127,7 @@ class VideoConfig(Settings):
     color_jitter: float = setting(0.4, minimum=0, maximum=1)
     """Range around 1 of the factors on brightness, contrast and saturation, per crop."""
     shared: bool = True
-    """Apply grey, solarize or blur to all crops of a sample together."""
+    """Apply gray, solarize or blur to all crops of a sample together."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of samples whose last search has no target, where the track has such frames
     (published: none)."""
@@ -189,7 +188,7 @@ class TrainConfig(Settings):
     """Devices per node. Each has its own process: one per GPU, or several on one CPU."""
     nodes: int = setting(1, minimum=1)
     """Nodes; torchrun or Slurm starts the processes on each of them."""
-    precision: str = setting("float32", choices=PRECISIONS)
+    precision: str = setting("float32", choices=tuple(PRECISIONS))
     """Compute dtype of matrix multiplications: float32, bfloat16 or float16 (GPU only)."""
     compile: bool = False
     """Compile the network with torch.compile: minutes at the start, faster steps."""
@@ -198,7 +197,7 @@ class TrainConfig(Settings):
     seed: int = 0
     """Seed of the random weights and of every batch."""
     steps: int = setting(10_000, minimum=1)
-    """Optimisation steps of the whole run."""
+    """Optimization steps of the whole run."""
     batch_size: int = setting(32, minimum=1)
     """Tracks per step over all processes; a track has three references and its searches."""
     searches: int = setting(2, minimum=1)
@@ -259,7 +258,7 @@ class TrainConfig(Settings):
     time_limit_min: float | None = setting(None, above=0)
     """Limit of the whole run over all resumptions, minutes; the run then ends as after its last
     step."""
-    weights_precision: str = setting("float32", choices=PRECISIONS)
+    weights_precision: str = setting("float32", choices=tuple(PRECISIONS))
     """Dtype of linear layers and convolutions in the weight files."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {

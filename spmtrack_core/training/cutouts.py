@@ -1,4 +1,4 @@
-"""Objects cut out of photographs, and how their look changes over the time points of a track.
+"""Objects cut out of photographs, and their changes over the time points of a track.
 
 A cut-out is a square patch, [-1, 1] on both axes, whatever the shape of its object; poses put it
 into the frame. B counts tracks, T time points, P pixels along the side of a patch.
@@ -24,13 +24,13 @@ class Cutouts:
     """One cut-out per track."""
 
     rgba: Tensor
-    """(B, 4, P, P) in 0..1; colours are multiplied by alpha."""
+    """(B, 4, P, P) in 0..1; colors are multiplied by alpha."""
     image: Tensor
     """(B,) number of the photograph in the pool."""
     is_segment: Tensor
     """(B,) whether the outline is a segment of a label map."""
     window: Tensor
-    """(B, 4) centre x, y and half width, height in the photograph."""
+    """(B, 4) center x, y and half width, height in the photograph."""
     shape: Tensor
     """(B, 2) half width and height of a target with area 1."""
 
@@ -152,12 +152,12 @@ class Cutter:
         """Show another side of some targets (B, T, 4, P, P): a new surface moves in over time.
 
         The surface comes from the target's photograph or from any other; its border crosses the
-        target in one direction. The outline stays, so that the network must find the box by more
-        than the look of the template.
+        target in one direction. The outline stays, so that the appearance in the template is not
+        enough to find the box.
 
-        Targets ``in_place`` (B,) are part of the background: nothing of their layer is drawn but
-        the new surface. It covers a part of a segment in the template and moves out, so that the
-        searches show the whole object in its photograph. Closed shapes get none.
+        Targets ``in_place`` (B,) are part of the background: of their layer, only the new surface
+        is drawn. The surface covers a part of a segment in the template and moves out, so that the
+        searches show the complete object in its photograph. Closed shapes get none.
         """
         b, side = len(layer), layer.shape[-1]
         pasted = ~in_place.view(b, 1, 1, 1, 1)
@@ -189,7 +189,7 @@ class Cutter:
 def patches_of(images: Tensor, windows: Tensor, side: int) -> Tensor:
     """Windows (B, 4) of images (B, C, H, W) with values 0..255: (B, C, side, side) in 0..1.
 
-    A window is centre x, y and half width, height; an image reaches from -1 to 1.
+    A window is center x, y and half width, height; an image reaches from -1 to 1.
     """
     theta = torch.cat([torch.diag_embed(windows[:, 2:]), windows[:, :2, None]], -1)
     grid = affine_grid(theta, side, side)

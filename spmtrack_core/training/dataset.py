@@ -65,7 +65,7 @@ class VideoTracks(Dataset[Batch]):
             raise ValueError(f"seed must be at least 0; got {seed}")
         empty = [dataset.name for dataset in tracks if not len(dataset)]
         if empty:
-            raise ValueError(f"dataset {empty[0]} holds no tracks")
+            raise ValueError(f"dataset {empty[0]} has no tracks")
         self.config, self.model, self.tracker = config, model, tracker
         self.tracks, self.seed, self.searches = tuple(tracks), seed, searches
         weights = np.array([dataset.weight for dataset in config.datasets])
@@ -79,15 +79,15 @@ class VideoTracks(Dataset[Batch]):
     def sample(self, index: int) -> Batch:
         """Sample ``index`` >= 0: a ``Batch`` without its first axis.
 
-        The next draw of the same index replaces an unusable one, as of a broken frame or of a
-        target too small in its crop. Raises ``ValueError`` with the last reason if none of 50
-        draws is usable, and for a negative index.
+        If a draw is unusable (a broken frame, a target too small in its crop), the next draw of
+        the same index replaces it. Raises ``ValueError`` with the last reason if none of 50 draws
+        is usable, and for a negative index.
         """
         if index < 0:
             raise ValueError(f"index of a sample must be at least 0; got {index}")
         reason = ""
         for attempt in range(ATTEMPTS):
-            # each attempt has its own generator: how much the last one drew does not matter
+            # each attempt has its own generator, whatever the attempts before have drawn
             random = np.random.default_rng((self.seed, index, attempt))
             try:
                 return self._draw(random)
@@ -112,11 +112,11 @@ class VideoTracks(Dataset[Batch]):
         boxes: list[Boxes] = []  # (4,) each, crop px
         for i, time in enumerate(times.tolist()):
             frame = frames[time]
-            # a search without the target is where the target was last visible
+            # without the target, the search is around its last visible box
             where = time if visible[time] else last_visible(visible, int(times[0]), time)
             box = clip_xyxy(boxes_xyxy[where], frame.shape[:2])  # published: before all else
             if (box[2:] <= box[:2]).any():
-                raise UnusableSample(f"{_place(tracks, track, time)}: its box is outside")
+                raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
             shown = bool(visible[time])
             if i < REFERENCES:
                 if i and config.reference_jitter:
@@ -149,7 +149,7 @@ class VideoTracks(Dataset[Batch]):
         covered = cells_of(truth, x_hw, self.model.search_grid_hw).flatten(1).any(1)
         present = truth.isfinite().all(1)
         if not masks.any((1, 2)).all() or not covered[present].all():
-            raise UnusableSample(f"{_place(tracks, track, int(times[0]))}: its box covers no cell")
+            raise UnusableSample(f"{_where(tracks, track, int(times[0]))}: its box covers no cell")
         images = [normalize(crop, MEAN, STD) for crop in crops]
         return Batch(
             torch.stack(images[:REFERENCES]),
@@ -159,7 +159,7 @@ class VideoTracks(Dataset[Batch]):
         )
 
     def _template(self, frame: Image, box_xyxy: Boxes) -> tuple[Crop, CropTransform]:
-        """Crop of a reference frame as the tracker makes it, before normalisation."""
+        """Crop of a reference frame as the tracker makes it, before normalization."""
         output_hw = self.model.template_hw
         factor = self.tracker.template_area_factor
         crop = context_crop(box_xyxy, factor, frame.shape[:2], output_hw)
@@ -187,15 +187,15 @@ class VideoTracks(Dataset[Batch]):
         other = self._read(tracks, track, time)
         box = clip_xyxy(boxes_xyxy[time], other.shape[:2])
         if (box[2:] <= box[:2]).any():
-            raise UnusableSample(f"{_place(tracks, track, time)}: its box is outside")
+            raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
         return other, box
 
     def _search(
         self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
     ) -> tuple[Crop, CropTransform]:
-        """Jittered crop of a search region, before normalisation.
+        """Jittered crop of a search region, before normalization.
 
-        The area beyond the frame has the mean colour of this frame, as published; in tracking it
+        The area beyond the frame has the mean color of this frame, as published; in tracking it
         has that of the first frame.
         """
         config, output_hw = self.config, self.model.search_hw
@@ -221,15 +221,15 @@ class VideoTracks(Dataset[Batch]):
         try:
             return tracks.read(track, frame)
         except (ValueError, OSError) as error:
-            place = _place(tracks, track, frame)
-            if place not in self.broken:
-                self.broken.add(place)
+            where = _where(tracks, track, frame)
+            if where not in self.broken:
+                self.broken.add(where)
                 warnings.warn(
-                    f"{place} cannot be read and is replaced; broken frames in this process: "
+                    f"{where} cannot be read and is replaced; broken frames in this process: "
                     f"{len(self.broken)}: {error}",
                     stacklevel=2,
                 )
-            raise UnusableSample(f"{place}: {error}") from None
+            raise UnusableSample(f"{where}: {error}") from None
 
 
 def last_visible(visible: NDArray[np.bool_], first: int, absent: int) -> int:
@@ -238,5 +238,5 @@ def last_visible(visible: NDArray[np.bool_], first: int, absent: int) -> int:
     return int(shown[shown < absent].max() if first < absent else shown[shown > absent].min())
 
 
-def _place(tracks: Tracks, track: int, frame: int) -> str:
+def _where(tracks: Tracks, track: int, frame: int) -> str:
     return f"{tracks.name}, track {tracks.track_name(track)}, frame {frame}"

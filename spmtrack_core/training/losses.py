@@ -29,7 +29,7 @@ class Loss:
 
 
 def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU of boxes (..., 4), element by element: two tensors (...)."""
+    """IoU and generalized IoU of boxes (..., 4), element by element: two tensors (...)."""
     inner = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(
         a_xyxy[..., :2], b_xyxy[..., :2]
     )
@@ -56,7 +56,7 @@ def tracking_loss(
 
     Args:
         score_map: (B, H, W) logits.
-        boxes: (B, H, W, 4) predicted boxes xyxy, normalised by the size of the search region.
+        boxes: (B, H, W, 4) predicted boxes xyxy, normalized by the size of the search region.
         gt_xyxy: (B, 4) true boxes, px of the search region, clipped to it; NaN for an absent
             target: all its cells are negative, and it adds nothing to the box loss.
         search_hw: size of the search region, px.

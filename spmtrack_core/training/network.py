@@ -1,4 +1,4 @@
-"""The network of a run: its weights before the first step, its trainable part, its average."""
+"""The network of a run: initial weights, trainable parameters, average for validation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from spmtrack_core.model.mobilenet import MobileNetStem, read_mobilenet
+from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_checkpoint, read_trunk
@@ -19,9 +20,9 @@ from spmtrack_core.training.optim import EMA
 def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str, str]]:
     """The network before the first step, and the provenance of its weights, empty for random ones.
 
-    To ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. A
-    frozen trunk has linear layers in the precision of the run, as autocast would round them at
-    every step.
+    With ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. The
+    linear layers of a frozen trunk are rounded to the precision of the run; autocast would round
+    them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
         trunk = None if config.trunk == "pretrained" else config.trunk
@@ -44,7 +45,7 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
             ours.search_grid_hw,
             ours.swapped_positions,
         )
-        # not the loaded network: it is mapped from the file and has another stochastic depth
+        # a new network: the loaded one is mapped from the file and has another stochastic depth
         model = build_spmtrack(ours)
         model.load_state_dict(weights)
         return model, dict(loaded.provenance)
@@ -52,7 +53,8 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
     if config.stem is not None and not resume:
         model.trunk.patch_embed.features.load_state_dict(read_mobilenet(config.stem))
     if config.trunk is not None:
-        path = None if config.trunk == "pretrained" else config.trunk
+        pretrained = config.trunk == "pretrained"
+        path = download_trunk(config.model.trunk) if pretrained else config.trunk
         frozen = read_trunk(model, config.model, path)
         if config.trained == "adapters":
             frozen = in_precision(frozen, model, PRECISIONS[config.precision])
@@ -67,7 +69,7 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
         parameter.requires_grad_(names is None or name in names)
     model.activation_checkpointing = config.activation_checkpointing
     if device.type == "cpu" and config.precision == "bfloat16":
-        for block in model.trunk.blocks:  # backwards 4 times as fast as the CPU's fused kernel
+        for block in model.trunk.blocks:  # the CPU's fused kernel is 4 times slower backwards
             block.attn.fused_attn = False
     return model
 
@@ -79,7 +81,7 @@ def stem_of(model: SPMTrack) -> MobileNetStem | None:
 
 
 def averaged(model: SPMTrack, ema: EMA, config: TrainConfig) -> SPMTrack:
-    """A network with the averaged weights, which shares memory with ``model`` and ``ema``."""
+    """The network with the averaged weights; it shares memory with ``model`` and ``ema``."""
     with torch.device("meta"):
         copy = build_spmtrack(config.model)
     copy.load_state_dict({**model.state_dict(), **ema.weights}, assign=True)

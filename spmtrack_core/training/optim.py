@@ -1,4 +1,4 @@
-"""Optimisers, their weight decay and learning rate, and the moving average of the weights."""
+"""Optimizers, their weight decay and learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class JointOptimizer(torch.optim.Optimizer):
-    """Optimisers of different parameters, used and saved as one."""
+    """Optimizers of different parameters, used and saved as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -143,6 +143,6 @@ class EMA:
     def update(self, step: int) -> None:
         """Average in the parameters after step number ``step`` (from 1)."""
         if self.weights:
-            decay = min(self.decay, step / (10 + step))  # forgets the random start soon
+            decay = min(self.decay, step / (10 + step))  # low at first: drops the random start
             parameters = [p.detach() for p in self.trainable.values()]
             torch._foreach_lerp_(list(self.weights.values()), parameters, 1 - decay)

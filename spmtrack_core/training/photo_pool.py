@@ -27,7 +27,7 @@ class PhotoPool:
     segments: Tensor
     """(K, 3) long: numbers of image, label map and label."""
     windows: Tensor
-    """(K, 4) float32: centre x, y and half width, height; an image reaches from -1 to 1."""
+    """(K, 4) float32: center x, y and half width, height; an image reaches from -1 to 1."""
 
 
 def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
@@ -84,10 +84,10 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
 
 
 def usable_segments(label_map: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
-    """Labels of whole objects, each with its window (centre x, y, half width, height).
+    """Labels of complete objects, each with its window (center x, y, half width, height).
 
-    A whole object is not tiny, fills 40 % of its box and touches at most one border of the image,
-    beyond which a part of it may lie. Coordinates run from -1 to 1 over the image.
+    A complete object is not tiny, fills 40 % of its box and touches at most one border of the
+    image. Coordinates run from -1 to 1 over the image.
     """
     side = label_map.shape[0]
     found = []

@@ -1,4 +1,4 @@
-"""The processes of a run, one per device: how they start and how they share numbers."""
+"""The processes of a run, one per device: their start, and sums and means over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     """Connect the processes of the run, one per device, and start those that do not run yet.
 
     torchrun and Slurm start all processes; otherwise this process starts those of its node.
-    Raises ValueError for devices that are not there.
+    Raises ``ValueError`` for devices that do not exist.
     """
     device = choose_device(config.device)
     if device.type == "cpu" and config.precision == "float16":

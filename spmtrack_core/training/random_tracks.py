@@ -16,8 +16,8 @@ from torch import Tensor
 class RandomStream:
     """Random numbers on ``device`` that depend on a key alone: seed, batch number and purpose.
 
-    Every group of effects has a purpose and so a stream of its own: to add an effect, or to
-    switch one on, leaves the numbers of all other streams unchanged.
+    Every group of effects has a purpose and so a stream of its own: a new effect, or one that is
+    switched on, leaves the numbers of all other streams unchanged.
     """
 
     def __init__(self, device: torch.device, *key: int | str) -> None:
@@ -104,17 +104,17 @@ class RandomStream:
         return edge.clamp(-0.5, 0.5)[:, None] + 0.5
 
     def light(self, b: int, t: int, amount: float, flicker: float) -> tuple[Tensor, Tensor]:
-        """Gain and offset (B, T, 3) of light and colour.
+        """Gain and offset (B, T, 3) of light and color.
 
-        Their change over a track is a third of their range, and all of it in a share ``flicker``
-        of the tracks.
+        Over a track they change by a third of their range; in a share ``flicker`` of the tracks,
+        by all of it.
         """
         unsteady = 0.33 + 0.67 * self.chance(b, flicker).float().view(b, 1, 1)
         gain = self.normal((b, 1, 1)) + 0.5 * self.normal((b, 1, 3))
         gain = gain + unsteady * (self.normal((b, t, 1)) + 0.3 * self.normal((b, t, 3)))
         offset = self.normal((b, 1, 1)) + unsteady * self.normal((b, t, 1))
         gain = (amount * gain.clamp(-2.5, 2.5)).exp()
-        # contrast changes about the middle grey
+        # contrast changes about the middle gray
         return gain, 0.5 * (1 - gain) + 0.3 * amount * offset.clamp(-2, 2)
 
     def exposure(self, b: int, t: int, share: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Geometry of layers: their boxes, the crops around them, and how crops are sampled from layers.
 
 A pose is an affine map (2, 3) from layer coordinates ([-1, 1] on both axes) to the frame. A window
-(..., 4) is a crop of the frame: centre x, y and half width, height.
+(..., 4) is a crop of the frame: center x, y and half width, height.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def alpha_boxes(alpha: Tensor, pose: Tensor) -> Tensor:
     y, x = torch.meshgrid(line, line, indexing="ij")
     points = torch.stack([x.flatten(), y.flatten()])  # (2, P * P)
     opaque = alpha.reshape(b, t, 1, -1) > 0.5
-    opaque = opaque | ~opaque.any(-1, keepdim=True)  # a vanished segment counts as its whole patch
+    opaque = opaque | ~opaque.any(-1, keepdim=True)  # of a vanished segment, the patch counts
     places = pose[..., :2] @ points + pose[..., 2:]  # (B, T, 2, P * P)
     low = places.masked_fill(~opaque, math.inf).amin(-1)
     high = places.masked_fill(~opaque, -math.inf).amax(-1)
@@ -72,10 +72,10 @@ def render(
     """Crops (B, t, 3, H, W) of layers, from back to front.
 
     Args:
-        layers: the background minus its mean colour (B, 3, S, S), then layers (B, 4, P, P), or
-            (B, T, 4, P, P) for a layer that changes; their colours are multiplied by alpha.
+        layers: the background minus its mean color (B, 3, S, S), then layers (B, 4, P, P), or
+            (B, T, 4, P, P) for a layer that changes; their colors are multiplied by alpha.
         poses: (B, T, 2, 3) of each layer.
-        filling: (B, 3, 1, 1) mean colour of the background, for the area beyond it.
+        filling: (B, 3, 1, 1) mean color of the background, for the area beyond it.
         endless: (B,) whether the background is mirrored beyond its edges instead.
         window: (B, t, 4) crops of the frame.
         when: the t time points of the crops among the T of the layers.

@@ -18,7 +18,7 @@ import yaml
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
-from spmtrack_core.settings import from_dict, plain, read_yaml, to_dict, with_present_names
+from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.optim import learning_rate
@@ -44,10 +44,10 @@ SCHEDULE = {"steps", "decay_steps", "stem_frozen_steps"}
 
 @dataclass
 class Progress:
-    """What a run has done so far, over all resumptions."""
+    """The state of a run, over all resumptions."""
 
     step: int = 0
-    """Optimisation steps done."""
+    """Optimization steps done."""
     minutes: float = 0.0
     """Wall time."""
     best: float = -math.inf
@@ -58,9 +58,9 @@ class Progress:
     """Provenance of the weights that the run started from; empty for random ones."""
 
     def improved(self, score: float, scheduled: bool) -> bool:
-        """Note a validation; whether it is the best one so far.
+        """Record a validation; whether it is the best one so far.
 
-        One that is not ``scheduled`` does not count as stale: the run was interrupted.
+        A validation that is not ``scheduled``, at an interruption, never counts as stale.
         """
         if score > self.best:
             self.best, self.stale = score, 0
@@ -72,8 +72,8 @@ class Progress:
 def read_settings(path: str | Path, overrides: Collection[str], resume: bool) -> TrainConfig:
     """Settings of a run; missing values of network and tracker are those of ``start_from``.
 
-    With ``resume`` they are those of the run's checkpoint, as the file ``start_from`` may be gone.
-    Raises as ``load_yaml`` and ``load_checkpoint`` do.
+    With ``resume`` they come from the run's checkpoint: the file ``start_from`` may not exist any
+    more. Raises as ``load_yaml`` and ``load_checkpoint`` do.
     """
     tree = read_yaml(path, list(overrides))
     if tree.get("start_from") is not None:
@@ -81,7 +81,7 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
             output = str(tree.get("output", TrainConfig.output))
             stored = read_state(Path(output, "checkpoint.pt"))["config"]
         else:
-            # only the settings are needed: do not read a trunk
+            # the settings are enough: do not read a trunk
             loaded = load_checkpoint(find_weights(str(tree["start_from"])), frozen=False)
             stored = {
                 "model": to_dict(loaded.model_config),
@@ -108,7 +108,7 @@ def lock_folder(output: Path) -> IO[str]:
 
 def write_settings(output: Path, config: TrainConfig) -> None:
     """Write ``config.yaml``: the settings with all their defaults, and the revision."""
-    text = yaml.safe_dump(plain(to_dict(config)), sort_keys=False)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
     text = f"# revision {revision()}\n{text}"
     write_beside(output / "config.yaml", lambda beside: beside.write_text(text))
 
@@ -116,7 +116,7 @@ def write_settings(output: Path, config: TrainConfig) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The checkpoint of a run under the present names, mapped from the file.
 
-    Raises FileNotFoundError for a missing file, ValueError for an incomplete one.
+    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` for an incomplete one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint to resume from: {path}")
@@ -131,9 +131,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def check_resumable(path: Path, config: TrainConfig) -> None:
-    """Raise ValueError if a setting that must not change differs from that of the checkpoint."""
+    """Raise ``ValueError`` if a setting that must not change differs from the checkpoint's."""
     state = read_state(path)
-    # a setting that is newer than the checkpoint has its default: the earlier behaviour
+    # a setting newer than the checkpoint gets its default, which is the earlier behavior
     kept = from_dict(TrainConfig, state["config"])
 
     def schedule(each: TrainConfig) -> list[tuple[float, bool]]:
@@ -141,7 +141,7 @@ def check_resumable(path: Path, config: TrainConfig) -> None:
         return [(learning_rate(each, step), step < each.stem_frozen_steps) for step in done]
 
     may_change = MAY_CHANGE | (SCHEDULE if schedule(kept) == schedule(config) else set())
-    stored, ours = plain(to_dict(kept)), plain(to_dict(config))
+    stored, ours = to_dict(kept), to_dict(config)
     for name in sorted(set(ours) - may_change):
         if ours[name] != stored[name]:
             raise ValueError(
@@ -184,7 +184,7 @@ def provenance(
         "wall_time_min": f"{progress.minutes:.1f}",
         "device": f"{config.nodes} x {config.devices} {config.device}, {config.precision}",
         "validation_iou": f"{validated[-1]:.4f}" if validated else "not measured",
-        "config": json.dumps({**plain(to_dict(config)), "output": ""}),
+        "config": json.dumps({**to_dict(config), "output": ""}),
     }
     if progress.before:
         # a flat list, the last run first: nested JSON would double its quotes at every level
@@ -198,7 +198,7 @@ def provenance(
 def revision() -> str:
     """Git revision of this code, or ``unknown``.
 
-    The first call decides: a commit made during a run is not the code of the run.
+    Read once: a commit made during a run is not the code of the run.
     """
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:

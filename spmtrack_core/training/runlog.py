@@ -1,4 +1,4 @@
-"""Reports of a run: means, log.csv and TensorBoard events, progress bar, curves."""
+"""Reports of a run: means over steps, log.csv, TensorBoard events, progress bar, curves."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Meter:
 
 
 class Log:
-    """``log.csv`` and TensorBoard events; without a folder, rows in memory alone.
+    """``log.csv`` and TensorBoard events; without a folder, rows in memory only.
 
-    A resumed run first drops the rows after step ``keep_until``, which it will repeat.
+    A resumed run first drops the rows after step ``keep_until``: it repeats these steps.
     """
 
     def __init__(self, folder: Path | None, keep_until: int) -> None:
@@ -110,7 +110,7 @@ class Log:
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a ``log.csv``, without empty columns.
 
-    Raises FileNotFoundError for a missing file, ValueError for a file that is not a log.
+    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` for a file that is not a log.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no run at {path.parent}: it has no {path.name}")
@@ -125,7 +125,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def summary(row: dict[str, float]) -> str:
-    """One line of text on a row of the log."""
+    """A row of the log as one line of text."""
     text = (
         f"step {row['step']:.0f}  {row['minutes']:.1f} min  loss {row['loss']:.3f}  "
         f"IoU of positives {row['positive_iou']:.3f}  {row['samples_per_s']:.1f} samples/s  "

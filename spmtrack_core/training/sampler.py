@@ -26,9 +26,8 @@ def sample_frames(
     frames are in order of time, or reversed. The first three are the references, so that the
     searches follow them, as in tracking. A frame may be drawn more than once.
 
-    A track with too few frames for this rule, or with frames too far apart, gives neighbouring
-    visible frames, whatever their distance; if there are fewer than needed, they are repeated
-    evenly.
+    For a track with too few frames for this rule, or with frames too far apart, neighboring
+    visible frames are taken, whatever their distance, and repeated evenly if there are too few.
 
     In a share ``absent_share``, the last search is a frame without the target (``visible`` is
     False), and the other frames are visible ones within ``search_gap`` on one side of it. If the
@@ -54,7 +53,7 @@ def sample_frames(
     if frames is None:
         frames = _one_sided(shown, random, config, searches)
         if frames is None:
-            frames = _neighbours(shown, random, REFERENCES + searches)
+            frames = _neighbors(shown, random, REFERENCES + searches)
         if reverse:
             frames = frames[::-1]
     return frames[:REFERENCES], frames[REFERENCES:]
@@ -88,8 +87,8 @@ def _one_sided(
     return None
 
 
-def _neighbours(shown: Frames, random: np.random.Generator, times: int) -> Frames:
-    """(T,) neighbours in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
+def _neighbors(shown: Frames, random: np.random.Generator, times: int) -> Frames:
+    """(T,) neighbors in ``shown``, sorted; a shorter ``shown`` is repeated evenly."""
     start = int(random.integers(max(1, len(shown) - times + 1)))
     places = np.linspace(0, min(len(shown), times) - 1, times)
     return shown[start + np.rint(places).astype(np.int64)]

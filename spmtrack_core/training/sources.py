@@ -1,4 +1,4 @@
-"""Where a run gets its data: datasets, batches of training tracks, validation sequences."""
+"""The data of a run: datasets, batches of training tracks, validation sequences."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ VALIDATION_SEED = 987_654_321
 VALIDATION_BATCH = 16
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where data workers hand their batches over; containers often have 64 MiB of it."""
+"""Data workers pass their batches through this; containers often have 64 MiB of it."""
 
 HeldOut: TypeAlias = list[FrameSequence] | SyntheticTracks | None
 """Validation data: sequences to track, synthetic tracks, or none."""
 
 
 def open_datasets(config: TrainConfig, console: Console) -> list[Tracks]:
-    """Open the datasets of ``videos`` and report each; the first time takes minutes."""
+    """Open the datasets of ``videos`` and report each; the first time, this takes minutes."""
     opened = []
     for each in config.videos.datasets if config.video_tracks else ():
         console.print(f"{each.name}: reading the index of {each.root}", highlight=False)
@@ -68,7 +68,7 @@ def synthetic_tracks(
 
 
 def held_out_tracks(config: TrainConfig, pool: PhotoPool | None) -> SyntheticTracks | None:
-    """Synthetic tracks to validate on, which no run trains on; None without photographs."""
+    """Synthetic tracks for validation; no run trains on them. None without photographs."""
     if pool is None:
         return None
     return synthetic_tracks(config, pool, VALIDATION_BATCH, VALIDATION_SEED)
@@ -137,7 +137,7 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
 
 
 def first_batch(config: TrainConfig) -> Batch:
-    """Twelve tracks as a run will see them, to look at; of mixed data some of each kind."""
+    """Twelve training tracks of a run, for a contact sheet; of mixed data some of each kind."""
     share = min(max(config.video_share, 1 / 12), 11 / 12)
     config = replace(
         config,
@@ -198,8 +198,8 @@ def loader(
 ) -> DataLoader[Batch]:
     """Micro-batches ``start`` .. ``stop`` - 1 of one of ``world`` processes, in order.
 
-    ``workers`` processes make them, each up to ``prefetch`` ahead; 0: this process makes them when
-    they are needed. Their number changes neither a batch nor the state of a random generator.
+    ``workers`` processes make them, each up to ``prefetch`` ahead; 0: this process makes them on
+    demand. The number changes neither a batch nor the state of a random generator.
     Raises ``ValueError`` as ``MicroBatches`` does.
     """
     return DataLoader(
@@ -210,7 +210,7 @@ def loader(
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        # a loader draws the seeds of its workers from its generator: not from the global one
+        # so that the loader draws the seeds of its workers from this one, not the global one
         generator=torch.Generator(),
     )
 
@@ -230,7 +230,7 @@ def validation_sequences(config: TrainConfig) -> list[FrameSequence] | None:
     if config.validation is None:
         return None
     tracks, frames = open_tracks(config.validation), config.validation_frames
-    parts = {}  # of sequences that can be compared
+    parts = {}  # by number of the sequence
     for number in range(len(tracks)):
         visible = np.asarray(np.isfinite(tracks.boxes_xywh(number)).all(1))
         first = int(visible.argmax())

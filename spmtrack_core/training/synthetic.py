@@ -64,7 +64,7 @@ class SyntheticTracks:
         times = r + self.searches
         z_hw, x_hw = self.model.template_hw, self.model.search_hw
 
-        # the target: its look, pose and box (frame units) at each time point
+        # the target: its appearance, pose and box (frame units) at each time point
         clock = random("time").clock(b, r, times)  # (B, T)
         targets, others = cutter.cut(b, random("target")), cutter.cut(b, random("others"))
         distractors = self.distractors(targets, others, random("distractor look"))
@@ -75,14 +75,14 @@ class SyntheticTracks:
         in_place = random("in place").chance(b, config.in_place_share) & ~has_limbs
         layer = cutter.turn(layer, targets, in_place, random("turn"), clock)
 
-        # absent from a search: taken away, perhaps covered by the occluder, or out of the crop
+        # absent from a search: removed, perhaps covered by the occluder, or outside of the crop
         absence = random("absence")
         absent = absence.chance(b * self.searches, config.absent_share).view(b, self.searches)
         outside = absent & (in_place | absence.chance(b, 0.3))[:, None]
         removed = F.pad(absent & ~outside, (r, 0))  # (B, T)
         covered = removed & absence.chance(b, 0.5)[:, None]
 
-        # what else is in the frame
+        # background, distractor and occluder
         image = torch.where(in_place, targets.image, others.image)
         background = self.background_pose(
             pose, targets, in_place, image, random("background"), clock
@@ -91,7 +91,7 @@ class SyntheticTracks:
         front = self.occluder_pose(boxes, covered, random("occluder"), clock)
         pose[..., 2] += FAR * removed[..., None]
         photographs = self.pool.images[image].float() / 255.0
-        filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean colour
+        filling = photographs.mean((2, 3), keepdim=True)  # the tracker pads with the mean color
         layers = (photographs - filling, distractors, layer, others.rgba)
         poses = (background, behind, pose, front)
         endless = ~in_place & random("endless").chance(b, config.endless_share)
@@ -123,11 +123,11 @@ class SyntheticTracks:
     def distractors(self, targets: Cutouts, others: Cutouts, random: RandomStream) -> Tensor:
         """Layers (B, 4, P, P) that can be mistaken for the targets.
 
-        A share is the target itself, tinted. Half of the rest is cut from the target's photograph,
-        half from any.
+        In ``likeness_share`` of the tracks a tinted copy of the target; else cut from the target's
+        photograph or from any, half of each.
         """
         b = self.batch_size
-        neighbour = torch.where(
+        neighbor = torch.where(
             random.chance(b, 0.5).view(b, 1, 1, 1),
             self.cutter.cut(b, random, image=targets.image).rgba,
             others.rgba.roll(1, 0),
@@ -135,7 +135,7 @@ class SyntheticTracks:
         is_likeness = random.chance(b, self.config.likeness_share).view(b, 1, 1, 1)
         tint = (0.3 * random.normal((b, 4, 1, 1))).exp()
         tint[:, 3] = 1.0
-        return torch.where(is_likeness, targets.rgba * tint, neighbour)
+        return torch.where(is_likeness, targets.rgba * tint, neighbor)
 
     def distractor_pose(self, boxes: Tensor, random: RandomStream, clock: Tensor) -> Tensor:
         """Poses (B, T, 2, 3) of layers near the boxes (B, T, 4), or far away."""
@@ -151,7 +151,7 @@ class SyntheticTracks:
     ) -> Tensor:
         """Poses (B, T, 2, 3) of layers that pass in front of the boxes (B, T, 4), or far away.
 
-        Where ``covered`` (B, T), the layer is in the place of the target. None is in front of a
+        Where ``covered`` (B, T), the layer is where the target was. None is in front of a
         template.
         """
         b, config = self.batch_size, self.config
@@ -221,7 +221,7 @@ class SyntheticTracks:
             larger = random.normal((*half.shape[:-1], 1)).clamp(-2, 2)
             half = half * (self.config.size_jitter * larger).exp()
         sides = boxes[..., 2:] - boxes[..., :2]
-        half = torch.maximum(half, 0.6 * sides)  # a small window must still hold the target
+        half = torch.maximum(half, 0.6 * sides)  # the target must fit into a small window
         shift = random.uniform(tuple(half.shape), -1, 1) * self.config.translation_jitter
         shift = shift * sides.mean(-1, keepdim=True)
         limit = half - 0.25 * sides
@@ -238,6 +238,6 @@ class SyntheticTracks:
 
 
 def beside_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
-    """Points (B, T, 2) at ``offsets``, in mean sides, from the centres of boxes (B, T, 4)."""
+    """Points (B, T, 2) at ``offsets``, in mean sides, from the centers of boxes (B, T, 4)."""
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     return centers + (boxes[..., 2:] - boxes[..., :2]).mean(-1, keepdim=True) * offsets

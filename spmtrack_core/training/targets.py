@@ -1,4 +1,4 @@
-"""Which cells a box covers: the published rule for positive cells and for foreground masks."""
+"""Cells that a box covers: the published rule for positive cells and for foreground masks."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
-from spmtrack_core.settings import plain, to_dict
+from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.network import averaged, initial_model, prepare, stem_of
 from spmtrack_core.training.optim import EMA, adamw, learning_rate, muon
@@ -85,10 +85,10 @@ def train(
             checkpoint to resume from. At least one step is made.
 
     Raises:
-        TrainingDiverged: at the first loss or gradient that is not finite. The last checkpoint
-            stays; the batch is saved.
+        TrainingDiverged: a loss or gradient is not finite. The last checkpoint stays; the batch
+            is saved.
         FileNotFoundError: data, weights or checkpoint are missing.
-        ValueError: they do not fit this run.
+        ValueError: data, weights or checkpoint do not fit this run.
 
     """
     called = time.monotonic()
@@ -96,12 +96,12 @@ def train(
     if resume:
         check_resumable(output / "checkpoint.pt", config)
     elif not dry_run and (output / "checkpoint.pt").exists():
-        raise ValueError(f"{output} holds a run already: --resume it, or name another output")
+        raise ValueError(f"{output} has a run already: --resume it, or name another output")
     # fabric sets the rank from the environment
     console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console
     console = console or Console(stderr=True)
 
-    # data, before there are several processes that would all report its errors
+    # data, before several processes start: all of them would report its errors
     datasets = open_datasets(config, console)
     sequences = validation_sequences(config)
 
@@ -113,7 +113,7 @@ def train(
         console = Console(quiet=True)
     lock = lock_folder(output) if writes else None
 
-    # network, optimiser, moving average
+    # network, optimizer, moving average
     torch.manual_seed(config.seed)
     model, before = initial_model(config, resume)
     network: Any = TrackingLoss(prepare(model, config, device), config.without).train()
@@ -140,7 +140,6 @@ def train(
     first_step = progress.step
     steps = first_step + 2 if dry_run else config.steps
 
-    # micro-batch number k depends on the settings, k and the rank alone
     pool = open_photos(config, device)
     batches = training_batches(config, pool, datasets, first_step, steps, rank, device)
     held_out = sequences or held_out_tracks(config, pool)
@@ -198,7 +197,7 @@ def train(
                 network, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
             )
 
-            # the means of all processes, clocks among them, so that all stop after the same step
+            # means over all processes, also of the clocks: all must stop after the same step
             now = time.monotonic()
             clocks = [used_min + (now - started) / 60, (now - called) / 60]
             values = means(fabric, sums | {"gradient_norm": norm}, clocks)
@@ -236,7 +235,7 @@ def train(
                 row |= meter.read()
                 judged = averaged(model, ema, config) if validating else None
                 if judged is not None:
-                    # one result for all processes: rounding must not make them differ
+                    # one result for all processes, which rounding could make differ
                     row |= fabric.broadcast(validate(judged, held_out, config, fabric))
                 log.add(row)
                 if judged is not None:
@@ -256,7 +255,7 @@ def train(
                     "ema": ema.weights,
                     "optimizer": base_optimizer.state_dict(),
                     "scaler": fabric.strategy.precision.state_dict(),
-                    "config": plain(to_dict(config)),
+                    "config": to_dict(config),
                 }
                 save_state(output, state | asdict(progress))
             if stop:

@@ -1,4 +1,4 @@
-"""Validation in the middle of a training run, with the metrics of the evaluation."""
+"""Validation during a training run, with the metrics of the evaluation."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def validate(
 ) -> dict[str, float]:
     """Columns ``validation_...`` of a row of the log; empty if nothing could be validated.
 
-    Synthetic tracks give the IoU and the ROC AUC of the score. Sequences, shared out over the
-    processes, give the mean IoU by sequence, the mean over all frames (AO) and the ROC AUC of the
+    For synthetic tracks: the IoU and the ROC AUC of the score. For sequences, which the processes
+    share: the mean IoU by sequence, the mean over all frames (AO) and the ROC AUC of the
     confidence.
     """
     if held_out is None:

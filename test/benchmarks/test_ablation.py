@@ -1,4 +1,4 @@
-"""Parts taken out of a network are really out of it, and nothing else is."""
+"""A removed part has no effect on tracking any more; all other parts keep theirs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def passes(tiny_checkpoint, request):
 
 
 @pytest.mark.parametrize("passes", ["template alone"], indirect=True)
-def test_the_template_alone_is_in_all_slots(passes):
+def test_template_alone_fills_all_reference_slots(passes):
     for references, _ in passes:
         for slot in references[0]:
             torch.testing.assert_close(slot, passes[0][0][0, 0], rtol=0, atol=0)
@@ -37,13 +37,13 @@ def test_the_template_alone_is_in_all_slots(passes):
 
 
 @pytest.mark.parametrize("passes", ["no state token"], indirect=True)
-def test_no_state_goes_on(passes):
+def test_no_state_token_passes_to_the_next_frame(passes):
     assert all(not state.any() for _, state in passes)
     assert not torch.equal(passes[-1][0][0, 0], passes[-1][0][0, 2])
 
 
 @torch.no_grad()
-def test_without_routing_the_experts_are_their_mean():
+def test_without_routing_the_mean_of_the_experts_is_applied():
     torch.manual_seed(0)
     part = TMoELinear(nn.Linear(12, 10), rank=3, experts=4, scaling=0.5)
     nn.init.normal_(part.experts)

@@ -1,4 +1,4 @@
-"""The laboratory's benchmark: every layout is measured, and all compute the same."""
+"""The benchmark of layouts: every layout is a row, and all compute the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from golden_model import golden_config, golden_model
 from torch.testing import assert_close
 
+import networks
 from benchmarks import layouts as module
-from benchmarks.layouts import benchmark_layouts, best_rate, example, flop, layouts, stages
+from benchmarks.layouts import benchmark_layouts, best_rate, stages
+from networks import example, flop, layouts
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.tracking.cuda_engine import CudaEngine
 from spmtrack_core.tracking.loading import emulated, load_tracker
@@ -61,8 +63,8 @@ def test_every_layout_is_a_row_on_cuda(caplog, tiny_checkpoint, tmp_path):
         assert rows["tracker", precision, 1]["upload_ms"] > 0
 
 
-def test_what_was_measured_is_kept_whatever_comes(tiny_checkpoint, tmp_path, monkeypatch):
-    """No memory for one layout: a warning, and the others. An end by force: what there was."""
+def test_measured_rows_are_kept_after_errors_and_ctrl_c(tiny_checkpoint, tmp_path, monkeypatch):
+    """Without memory for one layout, the other rows come; Ctrl-C keeps the rows before it."""
 
     def no_memory(*_):
         raise RuntimeError("out of memory")
@@ -72,7 +74,7 @@ def test_what_was_measured_is_kept_whatever_comes(tiny_checkpoint, tmp_path, mon
         return [row["layout"] for row in report["rows"]]
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "PlainViT", no_memory)
+        patch.setattr(networks, "PlainViT", no_memory)
         measured(tiny_checkpoint, tmp_path / "a.json", precision=["float32"])
     assert rows_of("a.json") == ["fused", "plain", "published"]
 
@@ -93,7 +95,7 @@ def test_what_was_measured_is_kept_whatever_comes(tiny_checkpoint, tmp_path, mon
 
 @pytest.mark.parametrize("variant", ["default", "shared_expert", "route_compression"])
 @torch.no_grad()
-def test_the_layouts_compared_compute_the_same(variant):
+def test_all_layouts_compute_the_same(variant):
     name = f"model_{variant}_params"
     model, config = golden_model(name), golden_config(name)
     search, references, masks, state = example(config, 1, CPU)
@@ -109,7 +111,7 @@ def test_the_layouts_compared_compute_the_same(variant):
 
 
 @torch.inference_mode()
-def test_the_stages_of_a_device_are_those_of_the_host(tiny_checkpoint):
+def test_both_engines_have_the_same_stages(tiny_checkpoint):
     frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     found = []
     for place in ("host", "device"):
@@ -125,8 +127,8 @@ def test_the_stages_of_a_device_are_those_of_the_host(tiny_checkpoint):
         assert_close(tuple(device[name]), tuple(host[name]), atol=1e-3, rtol=0)
 
 
-def test_the_count_of_operations_is_that_of_the_paper():
-    """363 GFLOP a frame for B, and hardly any of them outside of products."""
+def test_flop_counts_the_operations_of_the_paper():
+    """363 GFLOP a frame for B, nearly all of them in matrix multiplications."""
     assert flop(ModelConfig()) == pytest.approx(363e9, rel=0.01)
 
 
@@ -138,6 +140,6 @@ def test_the_count_of_operations_is_that_of_the_paper():
         ({"model": ["nothing"]}, FileNotFoundError, "no weights 'nothing'"),
     ],
 )
-def test_what_cannot_be_measured_is_named(options, error, match):
+def test_wrong_options_raise_an_error_that_names_them(options, error, match):
     with pytest.raises(error, match=match):
         benchmark_layouts(**{"device": "cpu", "seconds": 0.01} | options)

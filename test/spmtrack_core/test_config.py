@@ -1,4 +1,4 @@
-"""Settings: strict reading, overrides, and values that cannot be."""
+"""Settings: strict reading, overrides, and values out of range."""
 
 from __future__ import annotations
 
@@ -73,16 +73,18 @@ def test_an_absent_file_is_an_error(tmp_path):
         ({"num_heads": 7}, "does not divide"),
         ({"ffn": "moe"}, "ffn must be"),
         ({"stem": "conv"}, "power of two"),
-        ({"stem": "conv", "patch_size": 16, "template_hw": (96, 96), "search_hw": (192, 192)},
-         "explicit"),
+        (
+            {"stem": "conv", "patch_size": 16, "template_hw": (96, 96), "search_hw": (192, 192)},
+            "explicit",
+        ),
         ({"search_hw": (380, 378)}, "multiples of 14"),
         ({"template_hw": (392, 392)}, "must fit in search"),
         ({"shared_expert": True, "expert_compressors": True}, "exclude each other"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"alpha": float("nan")}, "alpha must be finite"),
     ],
-)  # fmt: skip
-def test_networks_that_cannot_be_built_are_refused(settings, match):
+)
+def test_networks_that_cannot_be_built_are_rejected(settings, match):
     with pytest.raises(ValueError, match=match):
         ModelConfig(**settings)
 
@@ -99,7 +101,7 @@ def test_networks_that_cannot_be_built_are_refused(settings, match):
         {"buffer_frames": 2},
     ],
 )
-def test_trackers_that_cannot_be_are_refused(settings):
+def test_tracker_settings_out_of_range_are_rejected(settings):
     with pytest.raises(ValueError):
         TrackerConfig(**settings)
 

@@ -68,7 +68,10 @@ def tiny_onnx(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    ["default", *(pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS[1:])],
+)
 def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, parity):
     export_onnx(golden_checkpoint(f"model_{variant}_params"), tmp_path / "x.onnx", FLOAT32)
     model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
@@ -81,12 +84,18 @@ def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, p
             ("score logits", prediction.score_map, "score_map"),
             ("boxes", prediction.boxes, "boxes"),
         ):
-            parity.close(f"model_{variant}", f"{quantity}, ONNX Runtime", actual,
-                         io[f"out.{frame}_{name}"], atol=1e-4)  # fmt: skip
+            parity.close(
+                f"model_{variant}",
+                f"{quantity}, ONNX Runtime",
+                actual,
+                io[f"out.{frame}_{name}"],
+                atol=1e-4,
+            )
         state = prediction.state_token
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_a_whole_clip_is_tracked_as_published_in_onnx_runtime(tmp_path, parity):
     checkpoint = golden_checkpoint("e2e_params", lost_threshold=0.0)
     export_onnx(checkpoint, tmp_path / "x.onnx", FLOAT32)
@@ -98,34 +107,44 @@ def test_a_whole_clip_is_tracked_as_published_in_onnx_runtime(tmp_path, parity):
         tracker.init(frames[0], xyxy_to_xywh(recorded["initial_box"]))
         for record in recorded["runs"][f"rule_{rule}"]:
             box = xywh_to_xyxy(tracker.update(frames[record["t"]]).box_xywh)
-            parity.close("e2e_tracking", "boxes in the image, ONNX Runtime", box,
-                         record["image_box"], atol=1e-2)  # fmt: skip
+            parity.close(
+                "e2e_tracking",
+                "boxes in the image, ONNX Runtime",
+                box,
+                record["image_box"],
+                atol=1e-2,
+            )
 
 
 def follow(tracker, count):
-    """The boxes of the built-in scene as tracked, and as they are."""
+    """Tracked and true boxes of the built-in scene."""
     sequence = scene()
     first, *rest = itertools.islice(sequence, count)
     tracker.init(first, sequence.boxes_xywh[0])
     return [tracker.update(frame).box_xywh for frame in rest], sequence.boxes_xywh[1:count]
 
 
+@pytest.mark.slow
 def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
     found, expected = (follow(load_tracker(w, "cpu"), 30)[0] for w in (nano_onnx, "nano"))
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("maps", "products", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
+    ("stored", "exported", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
 )
-def test_nano_tracks_as_well_in_less(tmp_path, maps, products, size):
-    export_onnx(load_checkpoint(NANO, dtype=maps), tmp_path / "less.onnx", products)
+def test_nano_tracks_as_well_in_float16_and_int8(tmp_path, stored, exported, size):
+    export_onnx(load_checkpoint(NANO, dtype=stored), tmp_path / "less.onnx", exported)
     assert (tmp_path / "less.onnx").stat().st_size < size * NANO.stat().st_size
-    less, full = (mean_iou(*follow(load_tracker(weights, "cpu"), 40))
-                  for weights in (tmp_path / "less.onnx", "nano"))  # fmt: skip
+    less, full = (
+        mean_iou(*follow(load_tracker(weights, "cpu"), 40))
+        for weights in (tmp_path / "less.onnx", "nano")
+    )
     assert abs(less - full) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [1, 3])
 @torch.no_grad()
 def test_any_number_of_targets_in_one_call(nano_onnx, targets):
@@ -137,8 +156,8 @@ def test_any_number_of_targets_in_one_call(nano_onnx, targets):
 
 
 @torch.no_grad()
-def test_no_state_is_a_state_of_zeros(tiny_checkpoint, tiny_onnx):
-    """By which the first frame needs no network of its own."""
+def test_no_state_token_equals_a_state_token_of_zeros(tiny_checkpoint, tiny_onnx):
+    """So the first frame needs no network of its own."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     model, config = checkpoint.model, checkpoint.model_config
     *images, state = inputs_of(config, 2)
@@ -171,7 +190,8 @@ def test_settings_and_provenance_go_with_the_file(tiny_checkpoint, tiny_onnx):
     assert load_tracker(tiny_onnx, "cpu", lost_threshold=0.1).config.lost_threshold == 0.1
 
 
-def test_what_is_too_large_for_one_file_goes_into_two(
+@pytest.mark.slow
+def test_tensors_too_large_for_one_file_go_into_a_second(
     tiny_checkpoint, tiny_onnx, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(module, "LARGEST_FILE", 1000)
@@ -203,7 +223,7 @@ def edited(path, source, **changes):
 
 
 @pytest.mark.parametrize("fault", ["empty", "text", "cut", "foreign", "version", "settings"])
-def test_a_file_that_is_no_such_network_is_named_in_one_line(tiny_onnx, tmp_path, fault):
+def test_other_onnx_files_are_named_in_one_line(tiny_onnx, tmp_path, fault):
     path = tmp_path / "bad.onnx"
     match fault:
         case "empty":
@@ -217,13 +237,13 @@ def test_a_file_that_is_no_such_network_is_named_in_one_line(tiny_onnx, tmp_path
         case "version":
             edited(path, tiny_onnx, format="spmtrack-onnx-99")
         case "settings":
-            edited(path, tiny_onnx, model={"colour": "blue"})
+            edited(path, tiny_onnx, model={"color": "blue"})
     with pytest.raises(ValueError, match=r"bad\.onnx") as caught:
         load_tracker(path, "cpu")
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_file_has_inside_cannot_be_given_besides(tiny_onnx):
+def test_trunk_and_precision_of_an_onnx_file_cannot_be_replaced(tiny_onnx):
     for extra in ({"precision": "float16"}, {"trunk": NANO}):
         with pytest.raises(ValueError, match="stores its own trunk and precision"):
             load_tracker(tiny_onnx, "cpu", **extra)
@@ -237,12 +257,12 @@ def test_cuda_without_onnx_runtime_for_cuda_is_an_error_but_auto_is_not(tiny_onn
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", ""])
-def test_a_device_that_is_none_is_named(tiny_onnx, device):
+def test_unknown_devices_are_named(tiny_onnx, device):
     with pytest.raises(ValueError, match=f"auto, cpu, cuda or cuda:N; got {device!r}"):
         load_tracker(tiny_onnx, device)
 
 
-def test_cuda_of_onnx_runtime_is_asked_for_though_torch_has_none(tiny_onnx, monkeypatch):
+def test_onnx_runtime_uses_cuda_although_torch_has_none(tiny_onnx, monkeypatch):
     asked = []
     session = onnxruntime.InferenceSession
 
@@ -256,7 +276,7 @@ def test_cuda_of_onnx_runtime_is_asked_for_though_torch_has_none(tiny_onnx, monk
     assert asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
 
 
-def test_without_onnx_runtime_it_is_told_what_to_install(tiny_onnx, monkeypatch):
+def test_without_onnx_runtime_the_error_names_the_extra(tiny_onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RuntimeError, match=r"spmtrack_ros\[onnx\]"):
         load_tracker(tiny_onnx, "cpu")
@@ -267,7 +287,7 @@ def test_an_absent_file_is_not_found(tmp_path):
         OnnxSPMTrack(tmp_path / "absent.onnx")
 
 
-def test_a_tracker_takes_the_network_itself(tiny_onnx):
+def test_a_tracker_can_be_made_from_an_onnx_network(tiny_onnx):
     model = OnnxSPMTrack(tiny_onnx)
     tracker = Tracker(model, model.model_config, model.tracker_config)
     assert np.isfinite(follow(tracker, 4)[0]).all()

@@ -37,9 +37,9 @@ def picture(number, shape=(180, 240)):
     return np.random.default_rng(number).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-def start_node(*parameters, weights, name="spmtrack"):
+def start_node(*parameters, weights, name="spmtrack", program=("-m", "spmtrack_ros.tracker_node")):
     arguments = ["--ros-args", "-r", f"__node:={name}", "-p", f"weights:={weights}", "-p"]
-    command = [sys.executable, "-m", "spmtrack_ros.tracker_node", *arguments, "device:=cpu"]
+    command = [sys.executable, *program, *arguments, "device:=cpu"]
     for parameter in parameters:
         command += ["-p", parameter]
     # One thread: the tests must not depend on how many processors there are.

@@ -23,11 +23,15 @@ LENSES = [  # model, coefficients: typical calibrations
 def make_info(model="plumb_bob", d=(), binning=0, roi=(0, 0, 0, 0), **changes):
     """A camera of 640 x 480 px, focal length 500 px, principal point in the center."""
     fields = {
-        "width": 640, "height": 480, "distortion_model": model, "d": d,
+        "width": 640,
+        "height": 480,
+        "distortion_model": model,
+        "d": d,
         "k": (500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0),
         "p": (250.0, 0.0, 319.5, -25.0, 0.0, 250.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0),
-        "binning_x": binning, "binning_y": binning,
-    }  # fmt: skip
+        "binning_x": binning,
+        "binning_y": binning,
+    }
     x, y, w, h = roi
     window = SimpleNamespace(x_offset=x, y_offset=y, width=w, height=h)
     return SimpleNamespace(roi=window, **fields | changes)

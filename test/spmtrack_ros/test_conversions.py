@@ -20,7 +20,8 @@ from spmtrack_ros.conversions import (
     stamp_to_ns,
 )
 from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.target import Code, Reason, Reply, State, Target
+from spmtrack_ros.init_request import Code, Reply
+from spmtrack_ros.target import Reason, State, Target
 
 
 def bbox(x, y, w, h, theta=0.0):

@@ -34,8 +34,11 @@ def start_demo(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "spmtrack_ros.demo", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def command_lines_with(text):
@@ -50,9 +53,7 @@ def command_lines_with(text):
 def test_the_demo_writes_video_contact_sheet_and_boxes(tiny_checkpoint, tmp_path):
     weights = tmp_path / "it's tiny.safetensors"
     weights.write_bytes(tiny_checkpoint.read_bytes())
-    demo = start_demo(
-        "--weights", weights, "--output", tmp_path, "--max-frames", 40, "--rate", 10
-    )  # fmt: skip
+    demo = start_demo("--weights", weights, "--output", tmp_path, "--max-frames", 40, "--rate", 10)
     output, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 0, errors + output
     for words in ("40: ", "tracked per second", "image to detection", "mean IoU"):
@@ -104,9 +105,14 @@ def test_a_missed_image_is_retried_only_if_the_box_is_known(boxes, sent):
     reply = SimpleNamespace(done=lambda: True, result=lambda: missed)
     requests = []
     recorder = SimpleNamespace(
-        _box=BOXES[0], _boxes=boxes, _label="", _header=Header(), _requests=1, reply=reply,
+        _box=BOXES[0],
+        _boxes=boxes,
+        _label="",
+        _header=Header(),
+        _requests=1,
+        reply=reply,
         _init=SimpleNamespace(call_async=lambda request: requests.append(request) or reply),
-    )  # fmt: skip
+    )
     recorder.request_target = lambda: Recorder.request_target(recorder)
     for received in (2, 3, 4):
         recorder._received = received

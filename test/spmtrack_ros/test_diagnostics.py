@@ -140,3 +140,16 @@ def test_a_slow_camera_is_not_blamed():
     window.report(snapshot(4.5, Counters(2, 2)), "hint")
     assert window.report(snapshot(5.5, Counters(2, 2)), "hint")[:2] == (OK, "no target")
     assert window.report(snapshot(14.0, Counters(2, 2)), "hint")[:2] == (WARN, "hint")
+
+
+@pytest.mark.parametrize(
+    ("latency", "level"), [(0.05, OK), (0.1, WARN), (0.19, WARN), (0.2, ERROR), (9.0, ERROR)]
+)
+def test_limits_of_the_latency(latency, level):
+    window = RateWindow(0.0, latency_warning=0.1, latency_error=0.2)
+    window.add(latency=latency)
+    found = window.report(snapshot(1.0, Counters(5, 5)), "")
+    assert found[0] == level and (f"{latency:.3f} s" in found[1]) is (level != OK)
+    window = RateWindow(0.0)  # without limits
+    window.add(latency=latency)
+    assert window.report(snapshot(1.0, Counters(5, 5)), "")[0] == OK

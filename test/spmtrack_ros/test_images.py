@@ -131,6 +131,7 @@ def test_inconsistent_images_are_rejected(fields, words):
 )
 def test_any_numbers_give_an_image_or_a_value_error(height, width, step, size, encoding):
     message = SimpleNamespace(height=height, width=width, step=step, encoding=encoding)
+    message.is_bigendian = 0
     message.data = array.array("B", bytes(size))
     try:
         image = image_to_array(message)
@@ -194,9 +195,13 @@ def raw(encoding, values, width, height, step, big_endian=0):
     """A message with these values, an array of the encoding's own type."""
     data = array.array("B", np.ascontiguousarray(values).tobytes())
     return SimpleNamespace(
-        encoding=encoding, width=width, height=height, step=step, data=data,
+        encoding=encoding,
+        width=width,
+        height=height,
+        step=step,
+        data=data,
         is_bigendian=big_endian,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("nv12", "uv"), ("nv21", "vu"), ("nv24", "uv")])

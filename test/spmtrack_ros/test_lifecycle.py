@@ -16,8 +16,8 @@ pytest.importorskip("lifecycle_msgs", reason="lifecycle_msgs is absent: no ROS 2
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
+from spmtrack_ros.init_request import Code
 from spmtrack_ros.srv import InitTarget
-from spmtrack_ros.target import Code
 from test.spmtrack_ros.peer import (
     RELIABLE,
     STARTUP,
@@ -26,7 +26,7 @@ from test.spmtrack_ros.peer import (
     picture,
     start_node,
     stop_node,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.ros
 

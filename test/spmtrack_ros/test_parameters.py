@@ -106,6 +106,8 @@ def test_whole_numbers_are_accepted_as_real_ones(make_node):
         ({"init_timeout": float("nan")}, "'init_timeout'"),
         ({"init_timeout": "soon"}, "'init_timeout' is 'soon': expected a number"),
         ({"init_timeout": True}, "'init_timeout' is True: expected a number"),
+        ({"confidence_weight": 0.001}, "is 0.001: expected 0.01 to 1, or -1"),
+        ({"init_classes": [1.0, 2.0]}, "expected a list of texts"),
         ({"weights": 5}, "'weights' is 5: expected a text"),
         ({"autostart": 1}, "'autostart' is 1: expected true or false"),
         ({"image_transport": "theora"}, "'theora': expected raw or compressed"),

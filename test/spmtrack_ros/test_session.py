@@ -11,10 +11,11 @@ import pytest
 
 from spmtrack_ros.frame_buffer import FrameBuffer
 from spmtrack_ros.image_step import ImageStep
+from spmtrack_ros.init_request import Code, InitRequest, Limits
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.session import Session
 from spmtrack_ros.snapshot import Counters
-from spmtrack_ros.target import Code, InitRequest, Limits, Reason, State
+from spmtrack_ros.target import Reason, State
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 SECOND = 1_000_000_000
@@ -70,9 +71,11 @@ class Bench:
         self.reports, self.errors, self.warnings, self.changes = [], [], [], []
         self.arrived = threading.Condition()
         self.listeners = Listeners(
-            self.note, lambda: self.changes.append(self.target), self.errors.append,
+            self.note,
+            lambda: self.changes.append(self.target),
+            self.errors.append,
             self.warnings.append,
-        )  # fmt: skip
+        )
         self.step = ImageStep(self.tracker, self.decode, self.check)
         self.session = Session(self.step, self.listeners, **options)
 

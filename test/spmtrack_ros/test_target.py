@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.target import (
-    Code,
-    InitRequest,
-    Limits,
-    Reply,
-    State,
-    Target,
-    TargetList,
-    box_in_image,
-)  # fmt: skip
+from spmtrack_ros.init_request import Code, InitRequest, Limits, Reply, box_in_image
+from spmtrack_ros.target import State, Target, TargetList
 
 ANY_BOX = st.tuples(*[st.floats() | st.floats(-1000, 1000)] * 4)
 FRAME = Frame(1, 0, SimpleNamespace(header=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
@@ -28,9 +30,10 @@ from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.images import compressed_to_array
+from spmtrack_ros.init_request import Code
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.target import Code, Reason, State
+from spmtrack_ros.target import Reason, State
 from test.spmtrack_ros.peer import (
     BOX,
     LATCHED,
@@ -42,9 +45,10 @@ from test.spmtrack_ros.peer import (
     picture,
     start_node,
     stop_node,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.ros
+POLICY = Path(__file__).parents[2] / "config" / "spmtrack.policy.xml"
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +79,11 @@ def peer(running):
 
 def test_codes_and_states_are_those_of_the_interfaces():
     for code in Code:
-        places = [kind for kind in (InitTarget, RemoveTarget, SetPrimary)
-                  if hasattr(kind.Response, f"CODE_{code.name}")]  # fmt: skip
+        places = [
+            kind
+            for kind in (InitTarget, RemoveTarget, SetPrimary)
+            if hasattr(kind.Response, f"CODE_{code.name}")
+        ]
         assert places, code
         for place in places:
             assert getattr(place.Response, f"CODE_{code.name}") == code
@@ -145,8 +152,10 @@ def test_several_targets_in_the_order_given(peer):
     assert peer.until(lambda: stamp_to_ns(peer.status[-1].header.stamp) == 20 * MS)
     targets = peer.status[-1].targets
     assert [(each.id, each.primary) for each in targets] == [
-        ("one", True), ("two", False), ("three", False),
-    ]  # fmt: skip
+        ("one", True),
+        ("two", False),
+        ("three", False),
+    ]
     assert all(0 < each.age < 60 and each.frames_lost == 0 for each in targets)
     assert all(stamp_to_ns(each.last_seen) == 20 * MS for each in targets)
 
@@ -385,7 +394,10 @@ def test_debug_image_as_jpeg(peer):
 
 
 def test_bearing_with_camera_info(peer):
-    bearings = peer.collect(Vector3Stamped, "bearing")
+    bearings, markers = (
+        peer.collect(Vector3Stamped, "bearing"),
+        peer.collect(MarkerArray, "markers"),
+    )
     camera = peer.node.create_publisher(CameraInfo, "camera_info", 1)
     assert peer.until(camera.get_subscription_count)
     info = CameraInfo(width=240, height=180, distortion_model="plumb_bob", d=[0.0] * 5)
@@ -405,6 +417,10 @@ def test_bearing_with_camera_info(peer):
         ((centre.x - 120) / 200, (centre.y - 90) / 200)
     )
     assert ray.x**2 + ray.y**2 + ray.z**2 == pytest.approx(1)
+
+    assert peer.until(lambda: markers)  # drawn at the default depth of 2 m
+    (box, _, arrow, _) = markers[0].markers
+    assert (box.ns, box.header.frame_id, arrow.points[1].z) == ("box", "front_camera", 2.0)
 
     info.width = 640  # of another camera: no bearing, and no harm
     for stamp in range(600, 700, 10):
@@ -444,6 +460,31 @@ def test_diagnostics_count_and_explain_silence(peer):
     status = reports[-1].status[0]
     assert status.level == b"\x01" and PROFILES_VARIABLE in status.message
     assert {each.key: each.value for each in status.values}["state"] == "IDLE"
+
+
+def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
+    policy = ElementTree.parse(POLICY).find("enclaves/enclave/profiles/profile")
+
+    def allowed(kind, right):
+        names = [
+            each.text
+            for rules in policy.findall(f"{kind}s[@{right}='ALLOW']")
+            for each in rules.findall(kind)
+        ]
+        return {f"/spmtrack{name[1:]}" if name[0] == "~" else f"/{name}" for name in names}
+
+    def used(list_names):
+        return {name for name, _ in list_names("spmtrack", "/")}
+
+    node = peer.node
+    assert peer.until(lambda: used(node.get_subscriber_names_and_types_by_node))
+    published = used(node.get_publisher_names_and_types_by_node)
+    assert published | {"/spmtrack/annotations"} == allowed("topic", "publish")
+    assert used(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe") - {
+        "/image/compressed",
+        "/clock",  # with other parameters
+    }
+    assert used(node.get_service_names_and_types_by_node) == allowed("service", "reply")
 
 
 def test_compressed_images_init_box_after_enable_and_sigterm(tiny_checkpoint):

@@ -1,4 +1,4 @@
-"""``spmtrack benchmark``: whole frames, measured for each of the weights and precisions."""
+"""``spmtrack benchmark``: time of a frame, for all given weights and precisions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ import pytest
 import torch
 
 
-def test_every_weights_and_precision_is_a_row(spmtrack, tiny_checkpoint, tmp_path):
+def test_all_weights_and_precisions_are_rows(spmtrack, tiny_checkpoint, tmp_path):
     code, out, err = spmtrack(
-        "benchmark", "--weights", tiny_checkpoint, "--precision", "float32", "--precision",
-        "bfloat16", "--device", "cpu", "--seconds", "0.01", "-o", tmp_path / "b.json",
-    )  # fmt: skip
+        "benchmark",
+        "--weights",
+        tiny_checkpoint,
+        "--precision",
+        "float32",
+        "--precision",
+        "bfloat16",
+        "--device",
+        "cpu",
+        "--seconds",
+        "0.01",
+        "-o",
+        tmp_path / "b.json",
+    )
     assert code == 0, err
     assert "frames/s" in out
     report = json.loads((tmp_path / "b.json").read_text())
@@ -29,6 +40,6 @@ def test_every_weights_and_precision_is_a_row(spmtrack, tiny_checkpoint, tmp_pat
         (["--device", "cuda:99"], "cuda:99 not found"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(spmtrack, arguments, match):
+def test_errors_are_one_line(spmtrack, arguments, match):
     code, _, err = spmtrack("benchmark", "--seconds", "0.01", *arguments)
     assert (code, match in err) == (2, True)

@@ -1,4 +1,4 @@
-"""``spmtrack convert``: complete files from two halves, and nothing but a line from bad ones."""
+"""``spmtrack convert``: complete files from weights and trunk, one line for bad input."""
 
 from __future__ import annotations
 
@@ -36,9 +36,14 @@ def files(tmp_path):
 def test_both_trunks_give_one_file_with_the_same_tensors(files, spmtrack):
     for trunk in ("dinov2.pth", "timm.safetensors"):
         code, out, err = spmtrack(
-            "convert", files / "published.bin", *SETTINGS, "--trunk", files / trunk,
-            "-o", files / f"from_{trunk}",
-        )  # fmt: skip
+            "convert",
+            files / "published.bin",
+            *SETTINGS,
+            "--trunk",
+            files / trunk,
+            "-o",
+            files / f"from_{trunk}",
+        )
         assert code == 0, err
         assert "scaling 1, template 56x56, search 98x98 px" in out
     expected = golden_model("model_default_params").state_dict()
@@ -47,8 +52,8 @@ def test_both_trunks_give_one_file_with_the_same_tensors(files, spmtrack):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
-def test_every_way_in_tracks_alike(files, spmtrack):
-    """Converted, adapters alone, and back from there: the same boxes."""
+def test_all_forms_of_the_same_weights_give_the_same_boxes(files, spmtrack):
+    """Converted, adapters alone, and adapters converted back."""
     trunk = ("--trunk", files / "dinov2.pth")
     full, adapters, again = (files / f"{name}.safetensors" for name in ("full", "few", "again"))
     published = files / "published.bin"
@@ -70,7 +75,7 @@ def test_every_way_in_tracks_alike(files, spmtrack):
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
 
-def test_the_mean_of_weights_tells_of_all_of_them(files, spmtrack):
+def test_the_mean_of_weights_has_the_provenance_of_all(files, spmtrack):
     full, other, mean, few = (files / f"{n}.safetensors" for n in ("full", "other", "mean", "few"))
     trunk = ("--trunk", files / "dinov2.pth")
     assert spmtrack("convert", files / "published.bin", *SETTINGS, *trunk, "-o", full)[0] == 0
@@ -96,11 +101,19 @@ def test_the_mean_of_weights_tells_of_all_of_them(files, spmtrack):
     assert (code, "a mean needs weights of one network" in err, err.count("\n")) == (2, True, 1)
 
 
-def test_settings_go_into_the_file(files, spmtrack):
+def test_given_settings_are_stored_in_the_file(files, spmtrack):
     code, _, err = spmtrack(
-        "convert", files / "published.bin", *SETTINGS, "tracker.reference_rule=thirds",
-        "--trunk", files / "dinov2.pth", "-o", files / "o.safetensors", "--precision", "bfloat16",
-    )  # fmt: skip
+        "convert",
+        files / "published.bin",
+        *SETTINGS,
+        "tracker.reference_rule=thirds",
+        "--trunk",
+        files / "dinov2.pth",
+        "-o",
+        files / "o.safetensors",
+        "--precision",
+        "bfloat16",
+    )
     assert code == 0, err
     checkpoint = load_checkpoint(files / "o.safetensors")
     assert checkpoint.tracker_config.reference_rule == "thirds"
@@ -144,25 +157,30 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
 
 
 @pytest.mark.parametrize("name", ["published.bin", "dinov2.pth", "link"])
-def test_what_is_read_is_never_the_output(files, spmtrack, name):
+def test_an_input_is_never_the_output(files, spmtrack, name):
     (files / "link").symlink_to(files / "dinov2.pth")
     before = {path: path.read_bytes() for path in files.iterdir()}
     code, _, err = spmtrack(
-        "convert", files / "published.bin", *SETTINGS, "--trunk", files / "dinov2.pth",
-        "-o", files / name,
-    )  # fmt: skip
+        "convert",
+        files / "published.bin",
+        *SETTINGS,
+        "--trunk",
+        files / "dinov2.pth",
+        "-o",
+        files / name,
+    )
     assert (code, "is an input" in err) == (2, True)
     assert before == {path: path.read_bytes() for path in files.iterdir()}
 
 
 @pytest.mark.parametrize(("output", "match"), [(".", "is a folder"), ("", "is a folder")])
-def test_an_output_that_is_no_file_is_named_before_anything_is_read(spmtrack, output, match):
+def test_a_folder_as_output_is_rejected_before_weights_are_read(spmtrack, output, match):
     code, _, err = spmtrack("convert", "nano", "-o", output)
     assert (code, match in err) == (2, True)
 
 
 def test_adapters_alone_need_no_trunk(files, spmtrack):
-    """Nor the hub: none of the trunk is kept."""
+    """Nor the hub: no tensor of the trunk is stored."""
     adapters = files / "adapters.safetensors"
     code, out, err = spmtrack(
         "convert", files / "published.bin", *SETTINGS, "--adapters-only", "-o", adapters
@@ -192,9 +210,19 @@ def test_g_is_built_in_less_than_8_gb(tmp_path):
     published = {name: torch.zeros(shape) for name, shape in shapes.items()}
     published |= {"expert_alpha": torch.tensor(64.0), "use_rsexpert": torch.tensor(False)}
     save_file(published, tmp_path / "g.bin")
-    command = [sys.executable, "-c", RUN, "convert", tmp_path / "g.bin",
-               "--trunk", tmp_path / "trunk.pth", "-o", tmp_path / "g.safetensors",
-               "--precision", "bfloat16"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        "convert",
+        tmp_path / "g.bin",
+        "--trunk",
+        tmp_path / "trunk.pth",
+        "-o",
+        tmp_path / "g.safetensors",
+        "--precision",
+        "bfloat16",
+    ]
     subprocess.run(command, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     assert peak < 8e9, f"{peak / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""``spmtrack export``: a file that tracks, and nothing but a line from bad input."""
+"""``spmtrack export``: a file to track with, one line for bad input."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from spmtrack_core import export as module
-from spmtrack_core.cli import export as command
 
 
-def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, spmtrack):
+def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrack):
     output = tmp_path / "out" / "tiny.onnx"
     code, out, err = spmtrack("export", "--weights", tiny_checkpoint, "-o", output)
     assert code == 0, err
@@ -33,18 +32,16 @@ def test_what_is_exported_is_tracked_and_scored_with(tiny_checkpoint, tmp_path, 
 def test_each_format_is_written_by_its_function(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch, precision
 ):
-    """What ``export_torch`` writes is tested with it."""
+    """The file itself is tested with ``export_torch``."""
     output, given = tmp_path / "tiny.pt2", []
 
     def write(checkpoint, path, dtype):
         given.append((checkpoint.model_config.embed_dim, dtype))
         path.write_bytes(b"network")
 
-    monkeypatch.setitem(command.WRITERS, "torch", write)
-    code, out, err = spmtrack(
-        "export", "--weights", tiny_checkpoint, "--format", "torch", "--precision", precision,
-        "-o", output,
-    )  # fmt: skip
+    monkeypatch.setitem(module.FORMATS, "torch", module.FORMATS["torch"]._replace(write=write))
+    options = ("--format", "torch", "--precision", precision)
+    code, out, err = spmtrack("export", "--weights", tiny_checkpoint, *options, "-o", output)
     assert code == 0, err
     assert f"wrote {output}" in out
     assert given == [(32, getattr(torch, precision))]
@@ -56,7 +53,7 @@ def test_each_format_is_written_by_its_function(
         (["--weights", "absent"], "neither a file nor bundled"),
         (["--format", "caffe"], "format must be one of onnx, torch, tensorrt"),
         (["--precision", "bfloat16"], "float32 or float16 or int8; got 'bfloat16'"),
-        (["--precision", "int8", "--format", "torch"], "to torch is float32 or float16; got"),
+        (["--precision", "int8", "--format", "torch"], "to torch must be float32 or float16; got"),
         (["--trunk", "nano"], "has a trunk of its own"),
         (["--weights", "published.bin", "--trunk", "cut.pth"], "cut.pth is not a complete"),
     ],
@@ -80,7 +77,7 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_onnx_file_is_named_so(tmp_path, spmtrack):
+def test_an_onnx_file_must_end_in_onnx(tmp_path, spmtrack):
     code, _, err = spmtrack("export", "-o", tmp_path / "nano.bin")
     assert (code, "must end in .onnx" in err) == (2, True)
 
@@ -92,7 +89,7 @@ def test_an_onnx_file_is_named_so(tmp_path, spmtrack):
         ("onnx", "onnxscript", "spmtrack_ros[onnx]"),
     ],
 )
-def test_what_is_not_installed_is_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
+def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
     monkeypatch.setattr(module, missing, None)
     code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "x.onnx")
     assert code == 2
@@ -101,10 +98,11 @@ def test_what_is_not_installed_is_named(tmp_path, spmtrack, monkeypatch, format,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch
 ):
-    """TensorRT itself needs a GPU: this only shows that the calls are made, with what."""
+    """TensorRT itself needs a GPU: this only checks the calls and their arguments."""
     shapes = {}
 
     class Network:
@@ -130,10 +128,16 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
         build_serialized_network=lambda network, config: b"engine",
     )
     logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
-    monkeypatch.setattr(module, "tensorrt", SimpleNamespace(
-        Logger=logger, Builder=lambda _: builder, OnnxParser=Parser,
-        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        module,
+        "tensorrt",
+        SimpleNamespace(
+            Logger=logger,
+            Builder=lambda _: builder,
+            OnnxParser=Parser,
+            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        ),
+    )
     # what it writes is tested with it, and takes long
     monkeypatch.setattr(module, "export_onnx", lambda _, path, dtype: path.write_bytes(b"onnx"))
     output = tmp_path / "tiny.engine"

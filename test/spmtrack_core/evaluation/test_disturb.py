@@ -1,4 +1,4 @@
-"""Disturbances: frames and boxes still belong together, and are the same at every reading."""
+"""Disturbances: boxes still fit their frames, and every reading gives the same frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spmtrack_core.evaluation.disturb import (
 )
 
 SIDE = 40
-"""Of a white square, px, that moves by 2 px a frame over a grey picture."""
+"""Of a white square, px, that moves by 2 px a frame over a gray picture."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def white_box(frame: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
-def test_it_is_a_sequence_like_any_other(sequence, name):
+def test_a_disturbed_sequence_can_be_read_twice(sequence, name):
     harder = DISTURBANCES[name](sequence)
     first, again = list(harder), list(harder)
     assert len(first) == len(harder.boxes_xywh) == harder.length
@@ -65,7 +65,7 @@ def test_boxes_stay_on_the_target(sequence, change):
             np.testing.assert_allclose(white_box(frame), box, atol=1.5)
 
 
-def test_small_is_no_larger_than_asked_for_and_grey(sequence):
+def test_small_frames_are_gray_and_no_larger_than_asked_for(sequence):
     harder = small(sequence, side=20.0)
     frame = next(iter(harder))
     assert frame.shape == (100, 160, 3) and np.ptp(frame, 2).max() == 0
@@ -86,14 +86,14 @@ def test_a_lamp_is_switched_on(sequence):
     assert means == [18] * 12 + [90] * 18
 
 
-def test_a_box_is_redrawn_within_the_picture(sequence):
+def test_redrawn_boxes_stay_inside_the_frame(sequence):
     wide = redrawn(sequence, 1.0, 2.0, 0.5, -0.5)
     np.testing.assert_allclose(wide.boxes_xywh[0], [60, 0, 100, 80])
     gone = redrawn(replace(sequence, boxes_xywh=np.array([[1.0, 1, 10, 10]] * 30)), -2, 0, 0, 0)
     assert np.isnan(gone.boxes_xywh).all()
 
 
-def test_what_is_shaken_out_of_the_picture_is_absent(sequence):
+def test_a_target_shaken_out_of_the_frame_is_absent(sequence):
     far = shaken(sequence, amount=10.0)
     seen = np.isfinite(far.boxes_xywh).all(1)
     assert seen[0] and 0 < seen.sum() < 29
@@ -102,7 +102,7 @@ def test_what_is_shaken_out_of_the_picture_is_absent(sequence):
         assert x >= 0 and y >= 0 and x + w <= frame.shape[1] and y + h <= frame.shape[0]
 
 
-def test_boxes_are_needed(sequence):
+def test_sequences_without_boxes_are_rejected(sequence):
     for name, change in DISTURBANCES.items():
         if name not in ("dark", "lamp"):
             with pytest.raises(ValueError, match="square has no boxes"):
@@ -114,7 +114,7 @@ def test_boxes_are_needed(sequence):
     [(0, 40), (100, 40), (280, 40), (250, 40), (60, 200), (30, 260), (0, 320)],
     ids=["left", "middle", "right", "near the right", "little beside", "less", "nothing"],
 )
-def test_hidden_covers_the_target_with_what_is_beside_it(sequence, x, width):
+def test_hidden_covers_the_target_with_pixels_from_beside_it(sequence, x, width):
     boxes = np.array([[x, 60.0, width, SIDE]] * 30)
 
     def frames():

@@ -1,4 +1,4 @@
-"""Scores: known values, and the rules for frames that do not count as usual."""
+"""Metrics: known values, and the rules for invalid frames and predictions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_overlaps_follow_the_rules(predicted, truth, expected, reason):
         ([BOX, [0, 0, -1, 5]], "negative"),
     ],
 )
-def test_predictions_that_cannot_be_scored_are_refused(predicted, match):
+def test_predictions_that_cannot_be_scored_are_rejected(predicted, match):
     with pytest.raises(ValueError, match=match):
         overlaps(predicted, [BOX, BOX])
 
@@ -57,8 +57,11 @@ def test_mean_iou_needs_a_box_for_every_frame():
 def test_good_boxes_lie_on_a_visible_target():
     half = [10.0, 10.0, 20.0, 10.0]
     assert good_boxes([BOX, half, AWAY, BOX], [BOX, BOX, BOX, nan]).tolist() == [
-        True, False, False, False,
-    ]  # fmt: skip
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_confidence_auc_needs_boxes_of_both_kinds():
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=40))
-def test_confidence_auc_is_the_share_of_pairs_in_order(rows):
+def test_confidence_auc_is_the_share_of_ordered_pairs(rows):
     good = [score for score, is_good in rows if is_good]
     bad = [score for score, is_good in rows if not is_good]
     pairs = [(a > b) + (a == b) / 2 for a in good for b in bad]
@@ -96,7 +99,7 @@ def test_a_perfect_run_scores_20_of_21():
     assert mean_iou(truth, truth) == 1
 
 
-def test_mean_iou_looks_at_visible_frames_only():
+def test_mean_iou_counts_visible_frames_only():
     assert mean_iou([BOX, AWAY, BOX], [BOX, nan, BOX]) == 1
     assert np.isnan(mean_iou([BOX], [nan]))
 

@@ -1,4 +1,4 @@
-"""OpenCV's trackers behind our two methods, and all of them side by side."""
+"""OpenCV's trackers as ``VideoTracker``, and the command that compares them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spmtrack_core.tracking.result import TrackState
 
 
 @pytest.mark.parametrize("name", ["CSRT", "KCF", "MIL"])
-def test_each_follows_the_built_in_scene(name):
+def test_every_tracker_follows_the_built_in_scene(name):
     sequence = scene()
     frames = list(itertools.islice(sequence, 6))
     tracker = opencv_trackers()[0][name]
@@ -30,7 +30,7 @@ def test_each_follows_the_built_in_scene(name):
         assert np.isnan(found.confidence)  # MIL has the method, and no meaning in it
 
 
-def test_it_sees_bgr_and_keeps_its_box_when_it_finds_none():
+def test_tracker_gets_bgr_and_keeps_its_box_when_lost():
     class Blind:
         def init(self, frame, box):
             self.seen, self.box = frame, box
@@ -48,7 +48,7 @@ def test_it_sees_bgr_and_keeps_its_box_when_it_finds_none():
     assert (found.box_xywh, found.state) == ((1.0, 3.0, 1.0, 5.0), TrackState.LOST)
 
 
-def test_what_this_opencv_lacks_is_said(monkeypatch):
+def test_trackers_missing_in_this_opencv_are_named(monkeypatch):
     monkeypatch.delattr(cv2, "TrackerCSRT_create", raising=False)
     trackers, absent = opencv_trackers()
     assert "CSRT" not in trackers
@@ -72,9 +72,16 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     monkeypatch.setattr("spmtrack_core.cli.compare.opencv_trackers", lambda *_: (few, absent))
 
     code, out, err = spmtrack(
-        "compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint,
-        "--output", tmp_path / "out", "--disturb",
-    )  # fmt: skip
+        "compare",
+        "folder",
+        "--root",
+        tmp_path,
+        "--weights",
+        tiny_checkpoint,
+        "--output",
+        tmp_path / "out",
+        "--disturb",
+    )
     assert code == 0, err
     assert "CSRT is not in this OpenCV" in err
     assert "OpenCV KCF" in out and "loose box" in out

@@ -37,8 +37,9 @@ def test_crop_of_each_box_has_the_published_transform_and_pixels(case, kind, par
     wanted, aligned, output_hw = made(case["box"], crop)
 
     def compare(quantity, actual, expected, **tolerance):
-        parity.close("crop_cases", quantity, actual, expected, **tolerance,
-                     about=f"{case['name']}, {kind}")  # fmt: skip
+        parity.close(
+            "crop_cases", quantity, actual, expected, **tolerance, about=f"{case['name']}, {kind}"
+        )
 
     compare("crop parameters", params(wanted), crop["params"], rtol=1e-9)
     compare("adjusted parameters", params(aligned.transform), crop["adjusted_params"], rtol=1e-6)
@@ -48,19 +49,25 @@ def test_crop_of_each_box_has_the_published_transform_and_pixels(case, kind, par
     compare("mean colour in the crop", pixels.mean((0, 1)), crop["crop_mean"], atol=1e-2)
     compare("colour spread in the crop", pixels.std((0, 1)), crop["crop_std"], atol=2e-2)
     if kind != "nonsquare":
-        compare("box in the crop", aligned.transform.to_crop(case["box"]), crop["box_in_crop"],
-                atol=1e-4)  # fmt: skip
+        compare(
+            "box in the crop",
+            aligned.transform.to_crop(case["box"]),
+            crop["box_in_crop"],
+            atol=1e-4,
+        )
     if kind == "template":
         compare("mean colour of the image", mean_color(FRAME), background, atol=1e-3)
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["template", "search"])
-def test_crop_pixels_are_the_published_ones(kind, parity):
+def test_crops_have_the_published_pixels(kind, parity):
     fixture = f"crop_{kind}_subsampled"
     stored = np.load(GOLDEN / f"{fixture}.npz")
-    rows, columns = {"template": (slice(1, None, 3), slice(2, None, 3)),
-                     "search": (slice(3, None, 6), slice(2, None, 6))}[kind]  # fmt: skip
+    rows, columns = {
+        "template": (slice(1, None, 3), slice(2, None, 3)),
+        "search": (slice(3, None, 6), slice(2, None, 6)),
+    }[kind]
     seen = 0
     for case in CASES:
         _, aligned, output_hw = made(case["box"], case[kind])
@@ -69,16 +76,34 @@ def test_crop_pixels_are_the_published_ones(kind, parity):
         name = case["name"]
         if name in stored:
             seen += 1
-            parity.close(fixture, "pixels", pixels.transpose(2, 0, 1)[:, rows, columns],
-                         stored[name], atol=1e-2, about=name)  # fmt: skip
+            parity.close(
+                fixture,
+                "pixels",
+                pixels.transpose(2, 0, 1)[:, rows, columns],
+                stored[name],
+                atol=1e-2,
+                about=name,
+            )
         if f"_full_channel1_{name}" in stored:
             seen += 1
-            parity.close(fixture, "pixels", pixels[..., 1], stored[f"_full_channel1_{name}"],
-                         atol=1e-2, about=f"green of {name}")  # fmt: skip
+            parity.close(
+                fixture,
+                "pixels",
+                pixels[..., 1],
+                stored[f"_full_channel1_{name}"],
+                atol=1e-2,
+                about=f"green of {name}",
+            )
         if f"_normalised_{name}" in stored:
             seen += 1
-            parity.close(fixture, "normalised pixels", normalize(pixels)[:, rows, columns],
-                         stored[f"_normalised_{name}"], atol=2e-4, about=name)  # fmt: skip
+            parity.close(
+                fixture,
+                "normalised pixels",
+                normalize(pixels)[:, rows, columns],
+                stored[f"_normalised_{name}"],
+                atol=2e-4,
+                about=name,
+            )
     assert seen == len(stored.files)
 
 
@@ -86,10 +111,22 @@ def test_crop_pixels_are_the_published_ones(kind, parity):
 def test_random_boxes_have_the_published_transforms(parity):
     for case in RANDOM:
         wanted, aligned, _ = made(case["box"], case)
-        parity.close("crop_params_random", "crop parameters", params(wanted), case["params"],
-                     rtol=1e-9, about=case["box"])  # fmt: skip
-        parity.close("crop_params_random", "adjusted parameters", params(aligned.transform),
-                     case["adjusted_params"], rtol=1e-6, about=case["box"])  # fmt: skip
+        parity.close(
+            "crop_params_random",
+            "crop parameters",
+            params(wanted),
+            case["params"],
+            rtol=1e-9,
+            about=case["box"],
+        )
+        parity.close(
+            "crop_params_random",
+            "adjusted parameters",
+            params(aligned.transform),
+            case["adjusted_params"],
+            rtol=1e-6,
+            about=case["box"],
+        )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +139,7 @@ def test_random_boxes_have_the_published_transforms(parity):
         ([0, 0, 10], "three numbers"),
     ],
 )
-def test_a_box_that_cannot_be_cropped_is_refused(box, reason):
+def test_boxes_that_cannot_be_cropped_are_rejected(box, reason):
     with pytest.raises(ValueError, match="box"):
         crop_transform(box, 2.0, (196, 196))
 
@@ -112,7 +149,7 @@ def test_a_box_that_cannot_be_cropped_is_refused(box, reason):
     st.tuples(*[st.floats(1, 400)] * 2),
     st.floats(1, 6),
 )
-def test_mapping_there_and_back_is_the_identity_and_centres_the_box(corner, size, factor):
+def test_to_frame_is_the_inverse_of_to_crop_and_the_box_is_centered(corner, size, factor):
     box = np.array([*corner, corner[0] + size[0], corner[1] + size[1]])
     transform = crop_transform(box, factor, (98, 126))
     in_crop = transform.to_crop(box)
@@ -132,6 +169,6 @@ def test_rectangles_stay_inside_frame_and_crop(corner, size):
     assert np.isfinite(pixels).all()
 
 
-def test_an_end_just_past_a_line_does_not_count():
+def test_a_box_that_ends_just_past_a_pixel_does_not_touch_the_next():
     assert rasterize([14.0, 28.0, 28.00005, 42.0]).tolist() == [14, 28, 28, 42]
     assert rasterize([14.0, 28.0, 28.01, 42.0]).tolist() == [14, 28, 29, 42]

@@ -1,4 +1,4 @@
-"""A box drawn into a frame, wherever it is."""
+"""Boxes drawn into a frame, inside and outside of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME = np.random.default_rng(0).integers(0, 255, (47, 65, 3), np.uint8)
         None,
     ],
 )
-def test_any_box_can_be_drawn_and_the_frame_is_left_alone(box):
+def test_any_box_can_be_drawn_and_the_frame_is_unchanged(box):
     before = FRAME.copy()
     drawn = draw_box(FRAME, box, "0.93")
     assert drawn.shape == FRAME.shape

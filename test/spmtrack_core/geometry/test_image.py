@@ -1,4 +1,4 @@
-"""Frames: their numbers for the network, and arrays that are none."""
+"""Frames: normalization, mean color, and the check of arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spmtrack_core.geometry.image import (
 )
 
 
-def test_normalising_undoes_the_imagenet_statistics():
+def test_normalize_is_undone_by_the_imagenet_statistics():
     image = np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32)
     back = (normalize(image).transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN) * 255
     np.testing.assert_allclose(back, image, atol=1e-3)
@@ -30,6 +30,6 @@ def test_the_mean_color_is_per_channel():
     "frame",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), [[0]], None],
 )
-def test_what_is_no_frame_is_refused(frame):
+def test_arrays_that_are_no_frame_are_rejected(frame):
     with pytest.raises(ValueError, match="RGB uint8"):
         check_frame(frame)

@@ -31,15 +31,26 @@ def test_two_frames_give_the_published_maps(variant, parity):
     model, io = fuse(golden_model(f"{fixture}_params")), golden_tensors(f"{fixture}_io")
     references = tokens_of(model, io, [(f"z_{i}", f"z_{i}_feat_mask") for i in range(3)])
     for slot in range(3):
-        parity.close(fixture, "embedded tokens, fused", references[:, slot],
-                     io[f"mid.z_{slot}_tokens"], atol=1e-5)  # fmt: skip
+        parity.close(
+            fixture,
+            "embedded tokens, fused",
+            references[:, slot],
+            io[f"mid.z_{slot}_tokens"],
+            atol=1e-5,
+        )
     state = None
     for frame in range(2):
         prediction = model(io[f"in.x_{frame}"], references, state)
-        parity.close(fixture, "score logits, fused", prediction.score_map,
-                     io[f"out.{frame}_score_map"], atol=1e-5)  # fmt: skip
-        parity.close(fixture, "boxes, fused", prediction.boxes, io[f"out.{frame}_boxes"],
-                     atol=1e-5)  # fmt: skip
+        parity.close(
+            fixture,
+            "score logits, fused",
+            prediction.score_map,
+            io[f"out.{frame}_score_map"],
+            atol=1e-5,
+        )
+        parity.close(
+            fixture, "boxes, fused", prediction.boxes, io[f"out.{frame}_boxes"], atol=1e-5
+        )
         state = prediction.state_token
 
 
@@ -58,18 +69,33 @@ def test_four_tracked_frames_carry_the_state_token(parity):
             ("boxes", seen.boxes, "boxes"),
             ("state token", state, "query_state"),
         ):
-            parity.close("tracking_default_io", f"{quantity}, fused", actual,
-                         io[f"out.{frame}.{name}"], atol=1e-5)  # fmt: skip
+            parity.close(
+                "tracking_default_io",
+                f"{quantity}, fused",
+                actual,
+                io[f"out.{frame}.{name}"],
+                atol=1e-5,
+            )
 
 
 SMALL = ModelConfig(
-    trunk="explicit", embed_dim=32, depth=2, num_heads=2, mlp_hidden=64, patch_size=16,
-    stem="conv", template_hw=(32, 48), search_hw=(80, 96), rank=4, alpha=4.0, experts=3,
-)  # fmt: skip
+    trunk="explicit",
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    mlp_hidden=64,
+    patch_size=16,
+    stem="conv",
+    template_hw=(32, 48),
+    search_hw=(80, 96),
+    rank=4,
+    alpha=4.0,
+    experts=3,
+)
 
 
 def filled(**changes):
-    """A small network none of whose parameters has the value it starts from."""
+    """A small network; all of its parameters differ from their initial values."""
     torch.manual_seed(0)
     model = build_spmtrack(replace(SMALL, **changes)).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -112,7 +138,7 @@ def run_fused(fused, search, references, masks, state):
     ids=str,
 )
 @torch.inference_mode()
-def test_every_kind_of_network_keeps_its_numbers(changes, batch):
+def test_fused_network_gives_the_same_numbers(changes, batch):
     model = filled(**changes)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     given = inputs(batch)
@@ -122,16 +148,18 @@ def test_every_kind_of_network_keeps_its_numbers(changes, batch):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_no_memory_is_shared_with_the_model():
-    """It may go on learning."""
+def test_fused_network_shares_no_memory_with_the_model():
+    """The model may be trained further."""
     model = filled(adapted=("q", "fc1"))
-    starts = [{t.untyped_storage().data_ptr() for t in m.state_dict().values() if t.numel()}
-              for m in (model, fuse(model))]  # fmt: skip
+    starts = [
+        {t.untyped_storage().data_ptr() for t in m.state_dict().values() if t.numel()}
+        for m in (model, fuse(model))
+    ]
     assert not starts[0] & starts[1]
 
 
 @torch.inference_mode()
-def test_targets_of_a_batch_do_not_meet():
+def test_targets_of_a_batch_are_independent():
     fused, given = fuse(filled()), inputs(3)
     together = run_fused(fused, *given)
     for target in range(3):
@@ -149,7 +177,7 @@ def test_the_first_frame_equals_a_state_token_of_zero():
 
 
 @torch.inference_mode()
-def test_inputs_are_left_alone():
+def test_inputs_are_unchanged():
     fused, given = fuse(filled()), inputs(2)
     tokens = torch.randn(2, 3, 6, SMALL.embed_dim)
     kept = [given[0].clone(), tokens.clone(), given[3].clone()]
@@ -159,7 +187,7 @@ def test_inputs_are_left_alone():
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @torch.inference_mode()
-def test_half_precision_is_as_near_to_float32_as_autocast(precision):
+def test_half_precision_is_as_accurate_as_autocast(precision):
     model, given = golden_model("e2e_params"), inputs(1, golden_config("e2e_params"))
     full, dtype = model(*given), PRECISIONS[precision]
     with torch.autocast("cpu", dtype):
@@ -175,7 +203,7 @@ def test_half_precision_is_as_near_to_float32_as_autocast(precision):
             assert off[0] < 2 * off[1], "more than rounding"
 
 
-def test_nothing_learns_and_experts_of_one_are_gone():
+def test_no_parameter_is_trainable_and_a_single_expert_is_folded():
     fused = fuse(filled(experts=1))
     assert not any(parameter.requires_grad for parameter in fused.parameters())
     maps = fused.blocks[0].fc1

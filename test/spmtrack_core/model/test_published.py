@@ -1,4 +1,4 @@
-"""The authors' checkpoints and DINOv2 trunks: in without thought, or named by what is wrong."""
+"""The authors' checkpoints and DINOv2 trunks: loaded complete, or faults named."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_two_files_give_the_network_that_the_full_parameters_give(variant, kind,
 
 def test_full_published_parameters_need_no_trunk(tmp_path):
     path = write(tmp_path / "full.bin", golden_tensors("model_default_params"), "safetensors")
-    # its position table tells the search grid
+    # the position table gives the search grid
     settings = ["model.alpha=8", "model.num_heads=4", "model.template_hw=[56,56]"]
     model = load_checkpoint(path, overrides=settings).model
     expected = golden_model("model_default_params").state_dict()
@@ -84,7 +84,7 @@ def test_full_published_parameters_need_no_trunk(tmp_path):
         ({"expert_alpha": 12.0}, 1.5, "the flag is absent"),
     ],
 )
-def test_alpha_and_rank_stabilisation_are_honoured(scalars, scaling, reason, files):
+def test_alpha_and_rank_stabilization_are_applied(scalars, scaling, reason, files):
     def change(tensors, _):
         del tensors["expert_alpha"], tensors["use_rsexpert"]
         tensors.update({name: torch.tensor(value) for name, value in scalars.items()})
@@ -104,8 +104,8 @@ def test_alpha_and_rank_stabilisation_are_honoured(scalars, scaling, reason, fil
     ],
     ids=["B", "L", "G", "another depth"],
 )
-def test_the_released_files_are_recognised_and_complete(sizes, trunk, tensors, numbers):
-    """The lists of test/golden/README.md, section 4: so many tensors, and two scalars."""
+def test_settings_and_tensors_of_the_released_files_are_recognized(sizes, trunk, tensors, numbers):
+    """The numbers of tensors in test/golden/README.md, section 4, and two scalars."""
     shapes = published_shapes(*sizes)
     assert len(shapes) == tensors
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -199,20 +199,20 @@ def reshape(name):
         (delete("pos_embed"), r"trunk\.pth has none of the names of a DINOv2 trunk"),
     ],
 )
-def test_what_does_not_fit_is_listed_in_the_files_own_names(change, match, files):
+def test_faults_are_listed_under_the_names_in_the_file(change, match, files):
     published, trunk = files(change=change)
     with pytest.raises(ValueError, match=match):
         load_checkpoint(published, trunk, overrides=crop_overrides("default"))
 
 
-def test_a_released_file_without_its_last_block_is_named():
+def test_a_missing_last_block_is_named():
     shapes = published_shapes(768, 11, 3072)
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with pytest.raises(ValueError, match=r"a file has 11 of the 12 blocks of vit_base"):
         published_settings(stored, "a file")
 
 
-def test_a_table_that_is_there_already_is_not_turned(files, tmp_path):
+def test_a_stored_position_table_is_not_swapped(files, tmp_path):
     published, trunk = files("swiglu_nonsquare")
     settings = crop_overrides("swiglu_nonsquare")
     whole = load_checkpoint(published, trunk, overrides=settings)
@@ -224,7 +224,7 @@ def test_a_table_that_is_there_already_is_not_turned(files, tmp_path):
         load_checkpoint(published, tmp_path / "full.safetensors", overrides=settings + turned)
 
 
-def test_settings_that_the_file_contradicts_are_refused(files):
+def test_settings_that_contradict_the_file_are_rejected(files):
     published, trunk = files()
     with pytest.raises(ValueError, match="mis-shaped"):
         load_checkpoint(published, trunk, overrides=[*crop_overrides("default"), "model.rank=4"])
@@ -232,7 +232,7 @@ def test_settings_that_the_file_contradicts_are_refused(files):
         load_checkpoint(published, trunk, overrides=["model.heads=4"])
 
 
-def test_nonsquare_tables_keep_their_rows_unless_the_published_order_is_asked_for(files):
+def test_nonsquare_tables_are_swapped_on_request_only(files):
     def by_column(_, trunk):  # every row of the table alike
         trunk["pos_embed"] = torch.arange(8.0).repeat(8).view(1, 64, 1).expand(1, 64, 64).clone()
 
@@ -268,7 +268,7 @@ class FakeHub:
         return self.served
 
 
-def test_a_trunk_is_taken_from_the_cache_or_from_the_hub(monkeypatch):
+def test_a_trunk_comes_from_the_cache_or_from_the_hub(monkeypatch):
     hub = FakeHub(monkeypatch, cached="/cache/model.safetensors")
     assert download_trunk("vit_base_patch14_dinov2") == Path("/cache/model.safetensors")
     assert hub.asked == [("timm/vit_base_patch14_dinov2.lvd142m", "model.safetensors")]
@@ -276,13 +276,18 @@ def test_a_trunk_is_taken_from_the_cache_or_from_the_hub(monkeypatch):
     assert download_trunk("vit_base_patch14_dinov2") == Path("/new/model.safetensors")
 
 
-def test_a_hub_out_of_reach_says_which_file_to_bring_and_where_to_put_it(monkeypatch):
+def test_without_the_hub_the_error_names_the_file_to_bring(monkeypatch):
     FakeHub(monkeypatch)
     with pytest.raises(FileNotFoundError) as error:
         download_trunk("vit_base_patch14_dinov2")
     text = str(error.value)
-    for part in ("Name or service not known", "timm/vit_base_patch14_dinov2.lvd142m",
-                 "model.safetensors", "dinov2_vitb14_pretrain.pth", "--trunk"):  # fmt: skip
+    for part in (
+        "Name or service not known",
+        "timm/vit_base_patch14_dinov2.lvd142m",
+        "model.safetensors",
+        "dinov2_vitb14_pretrain.pth",
+        "--trunk",
+    ):
         assert part in text
     assert "\n" not in text
 
@@ -293,7 +298,7 @@ def test_a_trunk_without_pretrained_weights_is_named(name):
         download_trunk(name)
 
 
-def test_adapters_go_on_the_trunk_of_a_full_checkpoint(tmp_path):
+def test_adapters_load_on_the_trunk_of_a_full_checkpoint(tmp_path):
     config = golden_config("model_default_params")
     model = golden_model("model_default_params")
     full, adapters = tmp_path / "full.safetensors", tmp_path / "adapters.safetensors"

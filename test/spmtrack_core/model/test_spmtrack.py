@@ -46,18 +46,24 @@ def test_two_frames_give_the_published_maps(variant, parity):
     state = None
     for frame in range(2):
         prediction = model(io[f"in.x_{frame}"], references, masks, state)
-        parity.close(f"model_{variant}", "score logits", prediction.score_map,
-                     io[f"out.{frame}_score_map"], atol=1e-5)  # fmt: skip
-        parity.close(f"model_{variant}", "boxes", prediction.boxes, io[f"out.{frame}_boxes"],
-                     atol=1e-5)  # fmt: skip
+        parity.close(
+            f"model_{variant}",
+            "score logits",
+            prediction.score_map,
+            io[f"out.{frame}_score_map"],
+            atol=1e-5,
+        )
+        parity.close(
+            f"model_{variant}", "boxes", prediction.boxes, io[f"out.{frame}_boxes"], atol=1e-5
+        )
         state = prediction.state_token
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_each_step_inside_is_the_published_one(variant, parity):
-    """Localises a fault that the test above only notices."""
+def test_intermediate_tensors_are_the_published_ones(variant, parity):
+    """Localizes a fault that the test above only detects."""
     model, io = golden_model(f"model_{variant}_params"), golden_tensors(f"model_{variant}_io")
     references, masks = references_of(io)
     seen: dict[str, torch.Tensor] = {}
@@ -94,8 +100,13 @@ def test_each_step_inside_is_the_published_one(variant, parity):
         quantity = next(QUANTITIES[start] for start in QUANTITIES if name.startswith(start))
         parity.close(f"model_{variant}", quantity, seen[name], tensor, atol=2e-5, about=name)
     found = normed[:, -prediction.score_map[0].numel() :]
-    parity.close(f"model_{variant}", "head inputs", model.head.gate(found, normed[:, :1]),
-                 head_in, atol=1e-5 + 1e-5 * head_in.abs().max().item())  # fmt: skip
+    parity.close(
+        f"model_{variant}",
+        "head inputs",
+        model.head.gate(found, normed[:, :1]),
+        head_in,
+        atol=1e-5 + 1e-5 * head_in.abs().max().item(),
+    )
 
 
 @pytest.mark.golden
@@ -105,8 +116,9 @@ def test_four_tracked_frames_carry_the_state_token(parity):
     state = None
 
     def compare(quantity, actual, name):
-        parity.close("tracking_default_io", quantity, actual, io[f"out.{name}"], atol=1e-5,
-                     about=name)  # fmt: skip
+        parity.close(
+            "tracking_default_io", quantity, actual, io[f"out.{name}"], atol=1e-5, about=name
+        )
 
     for frame in range(4):
         slots = io["in.memory_index"][frame].tolist()
@@ -140,7 +152,7 @@ def test_named_sizes_have_the_published_parameter_counts(build, total, trainable
     assert sum(sizes[name] for name in trainable_names(model)) == trainable
 
 
-def test_a_fresh_network_is_finite_and_starts_at_the_frozen_map():
+def test_a_new_network_is_finite_and_experts_add_nothing():
     from golden_model import golden_config
 
     model = build_spmtrack(golden_config("model_shared_expert_params"))

@@ -1,4 +1,4 @@
-"""TMoE: the sum it computes, and exactly which parameters learn."""
+"""TMoE: the weighted sum of experts, and the trainable parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spmtrack_core.model.tmoe import TMoELinear
 
 
 def filled(**options):
-    """A map whose experts are not zero, as they are at the start of training."""
+    """A linear layer with experts that are not zero, unlike at the start of training."""
     torch.manual_seed(0)
     linear = TMoELinear(nn.Linear(6, 5), rank=3, experts=4, scaling=0.7, **options)
     nn.init.normal_(linear.experts)
@@ -28,7 +28,7 @@ def filled(**options):
 
 
 @pytest.mark.parametrize("options", [{}, {"shared_expert": True}, {"expert_compressors": True}])
-def test_the_one_product_is_the_weighted_sum_of_experts(options):
+def test_the_fused_multiplication_is_the_weighted_sum_of_experts(options):
     linear, x = filled(**options), torch.randn(2, 7, 6)
     weights = torch.softmax(x @ linear.router.T, -1)
     assert_close(weights, linear.route(x))
@@ -46,7 +46,7 @@ def test_the_one_product_is_the_weighted_sum_of_experts(options):
 @pytest.mark.parametrize(
     "variant", ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 )
-def test_exactly_the_published_set_learns(variant, parity):
+def test_trainable_parameters_are_the_published_ones(variant, parity):
     name = f"model_{variant}_params"
     config = golden_config(name)
     model = build_spmtrack(config)
@@ -54,8 +54,12 @@ def test_exactly_the_published_set_learns(variant, parity):
         published = set(json.loads(file.metadata()["trainable"]))
     tensors = golden_tensors(name)
     expected = set(from_published({key: tensors[key] for key in published}, model))
-    parity.equal(f"model_{variant}", "names of trained tensors", sorted(trainable_names(model)),
-                 sorted(expected))  # fmt: skip
+    parity.equal(
+        f"model_{variant}",
+        "names of trained tensors",
+        sorted(trainable_names(model)),
+        sorted(expected),
+    )
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(key in expected)
     prediction = model(
@@ -67,12 +71,12 @@ def test_exactly_the_published_set_learns(variant, parity):
     assert {key for key, p in model.named_parameters() if p.grad is not None} == expected
 
 
-def test_only_the_chosen_maps_have_experts():
+def test_only_the_chosen_layers_have_experts():
     config = replace(golden_config("model_default_params"), adapted=("q", "fc2"))
     model = build_spmtrack(config)
     kinds = {name: type(module) for name, module in model.trunk.blocks[1].named_modules()}
     assert [n for n, kind in kinds.items() if kind is TMoELinear] == ["attn.qkv.q", "mlp.fc2"]
     names = {name.split(".")[-2] for name in trainable_names(model) if name.startswith("trunk.")}
     assert names == {"q", "fc2"}
-    with pytest.raises(ValueError, match="adapted must be some of"):
+    with pytest.raises(ValueError, match="adapted must be one of"):
         replace(config, adapted=("qkv",))

@@ -1,4 +1,4 @@
-"""The trunk: position tables, and settings that cannot be built."""
+"""The trunk: position tables, and settings of unusable trunks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ def test_position_tables_are_resampled_as_published(parity):
             tuple(reversed(case["new_wh"])),
             swapped=True,
         )
-        parity.close("pos_interp", "position tables", table, tensors[f"{case['name']}.dst"],
-                     atol=1e-5, about=case["name"])  # fmt: skip
+        parity.close(
+            "pos_interp",
+            "position tables",
+            table,
+            tensors[f"{case['name']}.dst"],
+            atol=1e-5,
+            about=case["name"],
+        )
 
 
 def test_a_nonsquare_table_keeps_rows_and_columns_apart():
@@ -39,7 +45,7 @@ def test_a_nonsquare_table_keeps_rows_and_columns_apart():
     assert table[0, -1] > table[0, 0] + 3
 
 
-def test_a_table_of_another_grid_is_refused():
+def test_a_table_of_another_grid_is_rejected():
     with pytest.raises(ValueError, match="24 rows"):
         resample_positions(torch.zeros(1, 24, 4), (5, 5), (7, 7))
 
@@ -47,20 +53,20 @@ def test_a_table_of_another_grid_is_refused():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"trunk": "no_such_vit"}, "knows no model"),
+        ({"trunk": "no_such_vit"}, "has no model"),
         ({"trunk": "resnet18"}, "not a plain ViT"),
         ({"trunk": "vit_base_patch16_224"}, "16 px patches"),
         ({"trunk": "vit_base_patch14_reg4_dinov2"}, "beyond a plain ViT"),
         ({"trunk": "vit_base_patch16_clip_224"}, "beyond a plain ViT"),
     ],
 )
-def test_a_trunk_that_cannot_be_used_is_named(settings, match):
+def test_unusable_trunks_are_named(settings, match):
     with torch.device("meta"), pytest.raises(ValueError, match=match):
         build_trunk(ModelConfig(**settings))
 
 
 @pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
-def test_the_ffn_has_exactly_the_width_asked_for(ffn):
+def test_the_ffn_has_exactly_the_width_of_the_settings(ffn):
     sizes = {"embed_dim": 112, "num_heads": 4, "depth": 1, "mlp_hidden": 244, "patch_size": 14}
     with torch.device("meta"):
         trunk = build_trunk(ModelConfig(trunk="explicit", ffn=ffn, **sizes))
@@ -79,5 +85,5 @@ def test_the_ffn_has_exactly_the_width_asked_for(ffn):
     ],
     ids=str,
 )
-def test_a_block_with_more_than_maps_is_not_plain(options, plain):
+def test_a_block_with_more_than_linear_layers_is_not_plain(options, plain):
     assert is_plain(Block(8, 2, **options)) is plain

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, and what is broken is named."""
+"""Checkpoints: saved and loaded without loss, and faults named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spmtrack_core.model.weights import (
 )
 
 
-def test_a_checkpoint_brings_back_tensors_settings_and_story(tmp_path):
+def test_a_checkpoint_restores_tensors_settings_and_provenance(tmp_path):
     name = "model_shared_expert_params"
     model, config = golden_model(name), golden_config(name)
     tracker = TrackerConfig(window_weight=0.3)
@@ -80,22 +80,22 @@ class Hostile:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
+def test_a_file_that_would_run_code_is_rejected(tmp_path, zipped):
     content = {"track_query": torch.zeros(1), "x": Hostile()}
     torch.save(content, tmp_path / "evil.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.bin is damaged or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil\.bin is damaged or contains more than tensors"):
         load_checkpoint(tmp_path / "evil.bin")
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ([torch.zeros(1)], "holds a list, not tensors by name"),
-        ({"track_query": "text"}, "holds a str at track_query, not a tensor"),
+        ([torch.zeros(1)], "contains a list, expected tensors by name"),
+        ({"track_query": "text"}, "contains a str at track_query, expected a tensor"),
         ({"pos_embed": torch.zeros(1)}, "is neither a spmtrack-1 checkpoint nor"),
     ],
 )
-def test_a_torch_file_of_something_else_is_named(tmp_path, content, match):
+def test_a_torch_file_without_weights_is_named(tmp_path, content, match):
     torch.save(content, tmp_path / "other.bin")
     with pytest.raises(ValueError, match=rf"other\.bin {match}"):
         load_checkpoint(tmp_path / "other.bin")
@@ -144,7 +144,7 @@ def test_float16_that_overflows_is_not_loaded(tmp_path, tiny_checkpoint):
         load_checkpoint(tmp_path / "whole.safetensors", dtype=torch.float16)
 
 
-def test_what_cannot_be_written_is_named(tiny_checkpoint, monkeypatch):
+def test_a_file_that_cannot_be_written_is_named(tiny_checkpoint, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_written_is_named(tiny_checkpoint, monkeypatch):
     assert not list(tiny_checkpoint.parent.glob("*no_room*"))
 
 
-def test_the_same_weights_are_the_same_bytes_and_anyone_may_read_them(tmp_path, tiny_checkpoint):
+def test_equal_weights_give_equal_files_that_everyone_may_read(tmp_path, tiny_checkpoint):
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in files:
         save_checkpoint(path, load_checkpoint(tiny_checkpoint))
@@ -164,9 +164,10 @@ def test_the_same_weights_are_the_same_bytes_and_anyone_may_read_them(tmp_path, 
     assert files[0].stat().st_mode == files[1].with_name("plain").stat().st_mode
 
 
-def test_only_maps_are_stored_in_half(tmp_path, tiny_checkpoint):
-    save_checkpoint(tmp_path / "b.safetensors", load_checkpoint(tiny_checkpoint),
-                    dtype=torch.bfloat16)  # fmt: skip
+def test_only_linear_layers_are_stored_in_half_precision(tmp_path, tiny_checkpoint):
+    save_checkpoint(
+        tmp_path / "b.safetensors", load_checkpoint(tiny_checkpoint), dtype=torch.bfloat16
+    )
     model = load_checkpoint(tmp_path / "b.safetensors", dtype=torch.bfloat16).model
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     assert kinds["trunk.blocks.0.attn.proj.experts"] is torch.bfloat16
@@ -177,8 +178,8 @@ def test_only_maps_are_stored_in_half(tmp_path, tiny_checkpoint):
     assert kinds["token_types"] is torch.float32
 
 
-def test_loading_maps_the_file_and_copies_nothing(tmp_path, tiny_checkpoint):
-    """Two networks of one file: the second changes nothing of the first, nor of the file."""
+def test_loading_maps_the_file_into_memory_without_a_copy(tmp_path, tiny_checkpoint):
+    """Two networks of one file: a change of one changes neither the other nor the file."""
     first, second = (load_checkpoint(tiny_checkpoint).model for _ in range(2))
     before = tiny_checkpoint.read_bytes()
     with torch.no_grad():
@@ -194,7 +195,7 @@ def test_loading_maps_the_file_and_copies_nothing(tmp_path, tiny_checkpoint):
 
 @pytest.mark.parametrize("nested", ["model", "state_dict", "net", None])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_common_wrappings_are_taken_off(tmp_path, nested, prefix):
+def test_common_wrappers_around_tensors_are_removed(tmp_path, nested, prefix):
     content = {f"{prefix}{name}": torch.ones(2) for name in ("track_query", "other")}
     torch.save({nested: content, "epoch": 3} if nested else content, tmp_path / "wrapped.bin")
     assert set(read_tensors(tmp_path / "wrapped.bin")[0]) == {"track_query", "other"}

@@ -1,4 +1,4 @@
-"""The loop over frames: what it reports of each, and what a caller keeps when it breaks."""
+"""The loop over frames: one result a frame, and errors at the right frame."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_frames_before_an_error_are_kept():
     assert len(kept) == 3
 
 
-def test_a_bad_box_is_refused_at_the_first_frame_and_no_frame_is_no_error():
+def test_a_bad_box_raises_at_the_first_frame_and_no_frame_is_no_error():
     with pytest.raises(ValueError, match="no area"):
         next(track_frames(Drifting(), FRAMES, (1, 2, 0, 4)))
     assert list(track_frames(Drifting(), [], BOX)) == []

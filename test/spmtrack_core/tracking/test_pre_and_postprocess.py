@@ -29,37 +29,49 @@ CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
 def test_masks_of_inference_and_training(case, parity):
     box = case["template"]["box_in_crop"]
     for rows, clip, when in (
-        ("mask_eval_rows", False, "inference"), ("mask_train_rows", True, "training")
-    ):  # fmt: skip
+        ("mask_eval_rows", False, "inference"),
+        ("mask_train_rows", True, "training"),
+    ):
         mask = foreground_mask(box, (196, 196), (14, 14), clip)
-        parity.equal("crop_cases", f"masks of {when}", mask, case["template"][rows],
-                     case["name"])  # fmt: skip
+        parity.equal("crop_cases", f"masks of {when}", mask, case["template"][rows], case["name"])
 
 
 @pytest.mark.parametrize("kind", ["template", "search", "nonsquare"])
-def test_crops_of_tensors_have_the_pixels_of_those_by_opencv(kind, parity):
+def test_crop_tensor_gives_the_pixels_of_opencv(kind, parity):
     """And those are the published ones; all boxes in one call, of a frame in a larger memory."""
     frame = np.load(GOLDEN / "crop_image.npz")["image"]
     output_hw = tuple(np.broadcast_to(CASES[0][kind]["output_size"], 2)[::-1].tolist())
     expected, numbers = [], []
     for case in CASES:
         settings = case[kind]
-        crop = context_crop(case["box"], settings["area_factor"], frame.shape[:2], output_hw,
-                            settings.get("min_object_size") or 0)  # fmt: skip
+        crop = context_crop(
+            case["box"],
+            settings["area_factor"],
+            frame.shape[:2],
+            output_hw,
+            settings.get("min_object_size") or 0,
+        )
         background = settings.get("background", settings.get("image_mean", frame.mean((0, 1))))
         expected.append(normalize(crop_image(frame, crop, output_hw, background)))
         numbers.append(crop_numbers(frame.shape[:2], crop, background))
     pixels = np.concatenate((frame.reshape(-1, 3), np.full((999, 3), 255, np.uint8)))
     made = crop_tensor(
-        *map(torch.from_numpy, (pixels, np.stack(numbers))), output_hw,
+        *map(torch.from_numpy, (pixels, np.stack(numbers))),
+        output_hw,
         *map(torch.from_numpy, (SCALE, SHIFT)),
-    )  # fmt: skip
+    )
     for case, one, other in zip(CASES, made, expected, strict=True):
-        parity.close("crop_cases", "normalised pixels of tensors", one, other, atol=2e-4,
-                     about=f"{case['name']}, {kind}")  # fmt: skip
+        parity.close(
+            "crop_cases",
+            "normalised pixels of tensors",
+            one,
+            other,
+            atol=2e-4,
+            about=f"{case['name']}, {kind}",
+        )
 
 
-def test_a_crop_of_tensors_that_misses_the_frame_is_background():
+def test_crop_tensor_gives_background_outside_the_frame():
     crop = context_crop([900.0, 900.0, 940.0, 930.0], 2.0, (60, 80), (32, 32))
     numbers = torch.from_numpy(crop_numbers((60, 80), crop, (10.0, 20.0, 30.0)))[None]
     frame = torch.full((60 * 80, 3), 255, dtype=torch.uint8)
@@ -67,7 +79,7 @@ def test_a_crop_of_tensors_that_misses_the_frame_is_background():
     assert made.unique().tolist() == [10, 20, 30]
 
 
-def test_a_box_that_is_not_a_number_covers_no_cell():
+def test_a_nan_box_covers_no_cell():
     assert foreground_mask([np.nan] * 4, (96, 96), (6, 6)).sum() == 0
 
 
@@ -82,10 +94,12 @@ def test_postprocessing_chooses_the_published_cell(case, weight, parity):
     width, height = stored[f"{case}.search_size_wh"].tolist()
     boxes, confidence, _ = select_box(prediction, window, weight, (height, width))
     key = f"{case}.wp{weight}"
-    parity.close("postprocess", "boxes", boxes, stored[f"{key}.box"], rtol=1e-6, atol=1e-4,
-                 about=key)  # fmt: skip
-    parity.close("postprocess", "confidence", confidence, stored[f"{key}.confidence"], atol=1e-6,
-                 about=key)  # fmt: skip
+    parity.close(
+        "postprocess", "boxes", boxes, stored[f"{key}.box"], rtol=1e-6, atol=1e-4, about=key
+    )
+    parity.close(
+        "postprocess", "confidence", confidence, stored[f"{key}.confidence"], atol=1e-6, about=key
+    )
 
 
 def test_boxes_are_projected_back_and_clipped_as_published(parity):
@@ -96,8 +110,15 @@ def test_boxes_are_projected_back_and_clipped_as_published(parity):
             ("boxes", transform.to_frame(case["crop_box"]), "image_box"),
             ("clipped boxes", box_in_frame(case["crop_box"], transform, hw), "clipped"),
         ):
-            parity.close("box_back_projection", quantity, actual, case[name], rtol=1e-9,
-                         atol=1e-9, about=case["case"])  # fmt: skip
+            parity.close(
+                "box_back_projection",
+                quantity,
+                actual,
+                case[name],
+                rtol=1e-9,
+                atol=1e-9,
+                about=case["case"],
+            )
 
 
 def test_the_search_window_moves_and_stays_as_published(parity):
@@ -109,5 +130,11 @@ def test_the_search_window_moves_and_stays_as_published(parity):
         box = clamped if accepted else np.array(case["initial"], float)
         parity.equal("provider_update", "box of the next search", box, case["state_after"], about)
         transform = crop_transform(box, 5.0, (378, 378), 10.0)
-        parity.close("provider_update", "crop parameters", [transform.scale, transform.offset],
-                     case["params_378"], rtol=1e-9, about=about)  # fmt: skip
+        parity.close(
+            "provider_update",
+            "crop parameters",
+            [transform.scale, transform.offset],
+            case["params_378"],
+            rtol=1e-9,
+            about=about,
+        )

@@ -1,4 +1,4 @@
-"""Which frames are remembered: the published rule while all fit, its nearest frames after."""
+"""Reference frames: the published rule while all frames fit, the nearest stored ones later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parts(frame: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def filled(frames: int, capacity: int) -> ReferenceBuffer:
-    """A buffer whose frames are two tensors that hold their own index."""
+    """A buffer whose frames are two tensors filled with their own index."""
     buffer = ReferenceBuffer(capacity, (1,), (2, 1))
     for frame in range(frames):
         buffer.append(*parts(frame))
@@ -40,15 +40,20 @@ def test_selection_is_the_published_one(rule, parity):
     for source, first in (("by_memory_length", 1), (f"rule_{rule}", 4)):
         for stored, expected in RULES[source].items():
             if stored.isdecimal() and int(stored) >= first:
-                parity.equal("memory_selection", f"memory indices, {rule}",
-                             select_references(int(stored), rule), expected, stored)  # fmt: skip
+                parity.equal(
+                    "memory_selection",
+                    f"memory indices, {rule}",
+                    select_references(int(stored), rule),
+                    expected,
+                    stored,
+                )
 
 
 def test_the_first_frames_fill_the_slots_in_order():
     assert [select_references(n, "thirds") for n in (1, 2, 3)] == [(0, 0, 0), (0, 1, 1), (0, 1, 2)]
 
 
-def test_the_template_twice_and_the_middle():
+def test_template_twice_takes_the_template_twice_and_the_middle():
     found = [select_references(n, "template_twice") for n in (1, 2, 3, 100)]
     assert found == [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 50)]
 
@@ -71,7 +76,7 @@ def test_longer_videos_use_the_nearest_stored_frames(frames, capacity, rule):
 
 
 @pytest.mark.parametrize("capacity", [8, 9])
-def test_frames_that_are_not_kept_need_no_crop(capacity):
+def test_skipped_frames_need_no_crop(capacity):
     whole, sparse = filled(200, capacity), filled(0, capacity)
     made = 0
     for frame in range(200):
@@ -85,7 +90,7 @@ def test_frames_that_are_not_kept_need_no_crop(capacity):
     assert made < 100
 
 
-def test_memory_is_taken_once():
+def test_memory_is_allocated_once():
     buffer = filled(1, 8)
     before = buffer.parts[1].data_ptr()
     for frame in range(1000):
@@ -95,7 +100,7 @@ def test_memory_is_taken_once():
 
 
 @pytest.mark.parametrize(("stored", "rule"), [(0, "thirds"), (9, "quarters"), (2, "quarters")])
-def test_nonsense_is_refused(stored, rule):
+def test_unknown_rules_and_empty_buffers_are_rejected(stored, rule):
     with pytest.raises(ValueError):
         select_references(stored, rule)
 

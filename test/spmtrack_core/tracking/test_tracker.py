@@ -233,6 +233,7 @@ def nano_mean_iou(precision):
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_trained_weights_track_as_well_in_half_precision(precision, parity):
     half, full = nano_mean_iou(precision), nano_mean_iou("float32")
@@ -623,7 +624,7 @@ def test_update_before_init_is_an_error(tracker):
         (GOLDEN / "manifest.json", "cpu", ValueError, "manifest.json"),
         (None, "tpu", ValueError, "auto, cpu, cuda"),
         (None, "meta", ValueError, "auto, cpu, cuda"),
-        (None, "cuda:99", ValueError, "is not there"),
+        (None, "cuda:99", ValueError, "device cuda:99 not found"),
     ],
 )
 def test_weights_and_devices_that_are_not_there_are_named(
@@ -659,6 +660,7 @@ def test_auto_finds_a_device():
     assert choose_device("auto").type in ("cpu", "cuda")
 
 
+@pytest.mark.slow
 def test_two_thousand_frames_leave_the_memory_flat(tracker):
     tracker.init(FRAMES[0], (60, 40, 30, 20))
 

@@ -1,4 +1,4 @@
-"""Augmentation: boxes follow their crops, chance is the sample's own, one change is shared."""
+"""Augmentation: boxes follow crops, random numbers come from the sample, one effect is shared."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_a_mirrored_box_stays_on_its_target():
     np.testing.assert_array_equal(back, box)
 
 
-def test_a_box_that_is_nowhere_stays_nowhere():
+def test_an_absent_box_stays_absent():
     assert np.isnan(run([CROP], np.full((1, 4), np.nan), flip=1.0)[1]).all()
 
 
-def test_with_everything_off_nothing_changes():
+def test_without_any_augmentation_crops_are_unchanged():
     boxes = np.arange(8.0).reshape(2, 4)
     crops, same = run([CROP, CROP], boxes)
     assert all(torch.equal(crop, CROP) for crop in crops)
     np.testing.assert_array_equal(same, boxes)
 
 
-def test_mirroring_and_colour_are_drawn_for_each_crop():
+def test_mirroring_and_color_are_drawn_for_each_crop():
     boxes = np.tile([1.0, 2.0, 3.0, 4.0], (200, 1))
     _, moved = run([CROP] * 200, boxes, flip=0.5)
     assert 70 < (moved[:, 0] == 15).sum() < 130  # 18 px wide: right end 3 becomes left end 15
@@ -50,24 +50,26 @@ def test_mirroring_and_colour_are_drawn_for_each_crop():
     assert len({crop.numpy().tobytes() for crop in crops}) == 20
 
 
-def test_one_of_the_three_is_shared_by_all_crops():
+def test_all_crops_share_gray_solarize_or_blur():
     kinds = []
     for seed in range(60):
         crops, _ = run([CROP] * 5, np.zeros((5, 4)), seed, shared=True)
         assert all(torch.equal(crop, crops[0]) for crop in crops)
         if torch.equal(crops[0], F.rgb_to_grayscale(CROP, 3)):
-            kinds.append("grey")
+            kinds.append("gray")
         elif torch.equal(crops[0], F.solarize(CROP, 0.5)):
-            kinds.append("solarised")
+            kinds.append("solarized")
         else:
             assert crops[0].std() <= CROP.std()
             kinds.append("blurred")
-    assert {kinds.count(kind) > 8 for kind in ("grey", "solarised", "blurred")} == {True}
+    assert {kinds.count(kind) > 8 for kind in ("gray", "solarized", "blurred")} == {True}
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1), st.booleans())
-def test_a_function_of_the_generator_that_stays_in_range(seed, flip, jitter, shared):
+def test_augmentation_depends_on_the_generator_alone_and_stays_in_range(
+    seed, flip, jitter, shared
+):
     crops, boxes = [CROP.clone(), 1 - CROP[:, :8]], np.zeros((2, 4))
     before = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
     runs = [

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_model import TINY
 
-from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
+from spmtrack_core.config import DatasetConfig, TrackerConfig
 from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.geometry.boxes import clip_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
@@ -23,19 +24,7 @@ from spmtrack_core.training.dataset import VideoTracks, last_visible
 from spmtrack_core.training.sources import MicroBatches, collate, loader
 from spmtrack_core.training.targets import cells_of
 
-MODEL = ModelConfig(
-    trunk="explicit",
-    embed_dim=32,
-    depth=1,
-    num_heads=2,
-    mlp_hidden=32,
-    patch_size=16,
-    template_hw=(48, 64),
-    search_hw=(96, 128),
-    rank=2,
-    alpha=2.0,
-    experts=2,
-)
+MODEL = replace(TINY, template_hw=(48, 64), search_hw=(96, 128))
 TRACKER = TrackerConfig()
 PLAIN = {
     "scale_jitter": 0.0,
@@ -154,7 +143,7 @@ def test_a_later_start_gives_the_same_batches(batches):
         assert same(batch, batches[step, 1])
 
 
-def test_ranks_share_out_what_one_process_would_see(batches):
+def test_ranks_share_the_samples_of_one_process(batches):
     alone = list(loader(make(Memory(MOVING), Memory(STILL)), 8, 0, 0, 3))
     for step, batch in enumerate(alone):
         pair = (batches[step, 0], batches[step, 1])
@@ -162,7 +151,7 @@ def test_ranks_share_out_what_one_process_would_see(batches):
         assert same(together, batch)
 
 
-def test_no_index_is_left_out_or_given_twice():
+def test_every_index_is_used_once():
     ranks = [MicroBatches(4, 0, 5, rank, 3) for rank in range(3)]
     assert sorted(index for rank in ranks for each in rank for index in each) == list(range(60))
     assert list(MicroBatches(4, 2, 3, 1, 3)) == [[28, 29, 30, 31]]
@@ -179,12 +168,12 @@ def test_no_index_is_left_out_or_given_twice():
         ((4, -1, 2, 0, 1), "start -1"),
     ],
 )
-def test_micro_batches_that_cannot_be_are_refused(settings, match):
+def test_wrong_numbers_of_micro_batches_are_rejected(settings, match):
     with pytest.raises(ValueError, match=match):
         MicroBatches(*settings)
 
 
-def test_crops_are_those_of_the_tracker():
+def test_crops_are_the_same_as_in_tracking():
     source = Memory(MOVING)
     samples = make(source, **PLAIN)
     checked = 0
@@ -214,7 +203,7 @@ def test_crops_are_those_of_the_tracker():
 
 
 def magenta(image):
-    """Where a normalised image (3, H, W) has the colour of the target."""
+    """Where a normalized image (3, H, W) has the color of the target."""
     pixels = image.numpy() * IMAGENET_STD[:, None, None] + IMAGENET_MEAN[:, None, None]
     return (pixels[0] > 0.55) & (pixels[2] > 0.55) & (pixels[1] < 0.3)
 
@@ -297,7 +286,7 @@ def test_broken_frames_are_replaced_and_named_once():
     assert "in this process: 1" in texts[0] and "in this process: 2" in texts[1]
 
 
-def test_a_dataset_that_is_gone_is_an_error():
+def test_a_deleted_dataset_is_an_error():
     class Gone(Memory):
         def read(self, i, frame):
             raise OSError("disk is off-line")
@@ -314,7 +303,7 @@ def test_a_dataset_that_is_gone_is_an_error():
         ([(200, 30, 20, 20)], {}, "its box is outside"),  # out of the frame
     ],
 )
-def test_targets_that_give_no_sample_are_an_error_in_the_end(tracks, settings, match):
+def test_a_target_without_a_usable_sample_is_an_error(tracks, settings, match):
     with pytest.raises(ValueError, match=match):
         make(Memory(tracks), **settings).sample(0)
 
@@ -324,7 +313,7 @@ def test_bad_tracks_are_replaced_by_good_ones():
     assert sample.boxes_xyxy.isfinite().all()
 
 
-def test_absent_targets_have_no_box_and_a_crop_where_they_were_last():
+def test_absent_targets_have_no_box_and_a_crop_at_their_last_box():
     nowhere = [(np.nan,) * 4] * 6
     boxes = [(45, 35, 30, 20)] * 6 + nowhere + [(80, 60, 20, 20)] * 6
     samples = make(Memory(boxes), absent_share=1.0)
@@ -373,7 +362,7 @@ def test_contact_sheet_of_a_folder_of_clips(tmp_path):
         ({"color_jitter": 1.5}, r"color_jitter must be in \[0, 1\]"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(change, match):
+def test_settings_out_of_range_are_rejected(change, match):
     with pytest.raises(ValueError, match=match):
         replace(VideoConfig(), **change)
 
@@ -392,16 +381,16 @@ def test_settings_are_read_with_their_datasets():
     [
         ([], 0, "at least one"),
         ([Memory(STILL)], 2, "got 1 for 2"),
-        ([Memory()], 1, "memory holds no tracks"),
+        ([Memory()], 1, "memory has no tracks"),
     ],
 )
-def test_datasets_that_cannot_be_are_refused(sources, count, match):
+def test_unusable_datasets_are_rejected(sources, count, match):
     datasets = tuple(DatasetConfig("folder", "x") for _ in range(count))
     with pytest.raises(ValueError, match=match):
         VideoTracks(VideoConfig(datasets), MODEL, TRACKER, sources)
 
 
-def test_seeds_and_indices_below_zero_are_refused():
+def test_negative_seeds_and_indices_are_rejected():
     with pytest.raises(ValueError, match="seed must be at least 0"):
         make(Memory(STILL), seed=-1)
     with pytest.raises(ValueError, match="got -1"):

@@ -15,7 +15,7 @@ CASES = json.loads((GOLDEN / "train_jitter.json").read_text())
 
 
 class Replay:
-    """Hands out recorded draws, and fails where others are asked for."""
+    """Returns recorded draws, and fails for any other request."""
 
     def __init__(self, draws):
         self.draws = iter(draws)
@@ -72,7 +72,7 @@ class Still:
 
 
 @pytest.mark.parametrize(("side", "usable"), [(10.0, True), (9.99, False)])
-def test_ten_pixels_of_the_crop_are_just_enough(side, usable):
+def test_ten_visible_pixels_are_just_enough(side, usable):
     # a crop of area factor 1 and of as many pixels as the box shows it at its own size
     assert jittered_crop((0.0, 0.0, side, 64.0), 1.0, (64, 10), Still())[1] is usable
 
@@ -85,7 +85,7 @@ def test_the_same_seed_draws_the_same_crop():
     np.testing.assert_array_equal(crops[0].offset, crops[1].offset)
 
 
-def test_a_target_too_small_for_any_attempt_is_given_up():
+def test_a_target_too_small_for_all_attempts_is_unusable():
     _, usable = jittered_crop(
         (10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(0), min_side=90
     )

@@ -1,4 +1,4 @@
-"""Loss terms and gradients against the published tracker, and their edges."""
+"""Loss terms and gradients against the published tracker, and edge cases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def case_id(case):
 
 
 def weighted(case, frame, dtype):
-    """What the loss is given, what it says, and its two terms with their weights."""
+    """Inputs of the loss, its value, and its two terms with their weights."""
     score_map, boxes, truth = (
         torch.from_numpy(ARRAYS[f"{case['case']}.{frame}.{name}"])
         for name in ("score_map", "boxes", "gt_boxes")
@@ -33,7 +33,7 @@ def weighted(case, frame, dtype):
     score_map = score_map.to(dtype).requires_grad_()
     boxes = boxes.to(dtype).requires_grad_()
     gt_xyxy = torch.tensor(case["boxes_px"][frame], dtype=torch.float64)
-    if dtype == torch.float64:  # of the normalised boxes, but as rounded to float32
+    if dtype == torch.float64:  # of the normalized boxes, but as rounded to float32
         gt_xyxy = truth.double() * torch.tensor(case["search_wh"] * 2)
     loss = tracking_loss(
         score_map, boxes, gt_xyxy, tuple(case["search_wh"][::-1]), case["iou_aware"]
@@ -226,7 +226,7 @@ def test_iou_and_giou(a, b, iou, giou, why):
 ABSENT = torch.full((1, 4), float("nan"))
 
 
-def test_absent_targets_ask_for_no_score_anywhere():
+def test_an_absent_target_makes_all_cells_negative():
     torch.manual_seed(0)
     score_map, boxes = torch.randn(3, 4, 4).requires_grad_(), torch.rand(3, 4, 4, 4)
     boxes = torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1).requires_grad_()
@@ -241,7 +241,7 @@ def test_absent_targets_ask_for_no_score_anywhere():
     assert not boxes.grad[2].any() and (score_map.grad[2] > 0).all()
 
 
-def test_nothing_but_absent_targets():
+def test_loss_is_finite_with_absent_targets_only():
     score_map, boxes = torch.zeros(1, 4, 4).requires_grad_(), torch.zeros(1, 4, 4, 4)
     loss = tracking_loss(score_map, boxes.requires_grad_(), ABSENT, (64, 64))
     (loss.score + loss.box).backward()

@@ -7,25 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_model import TINY
 
-from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.optim import EMA, decays, learning_rate, muon
-
-MODEL = ModelConfig(
-    trunk="explicit",
-    embed_dim=32,
-    depth=1,
-    num_heads=2,
-    mlp_hidden=32,
-    patch_size=16,
-    template_hw=(32, 32),
-    search_hw=(64, 64),
-    rank=2,
-    alpha=2.0,
-    experts=2,
-)
 
 
 def test_schedule():
@@ -48,7 +34,7 @@ def test_a_late_cosine_lets_a_run_be_made_longer():
 
 
 def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
-    model, config = build_spmtrack(MODEL), TrainConfig()
+    model, config = build_spmtrack(TINY), TrainConfig()
     trainable = dict(model.named_parameters())
     before = {name: p.detach().clone() for name, p in trainable.items()}
     optimizer = muon(trainable, config, fused=False)
@@ -73,12 +59,12 @@ def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
 
 
 def test_weight_decay_is_for_matrices():
-    model = build_spmtrack(MODEL)
+    model = build_spmtrack(TINY)
     without = {n for n, p in model.named_parameters() if not decays(n, p) and p.ndim > 1}
     assert without == {"target_token", "target_embed", "token_types", "trunk.pos_embed"}
 
 
-def test_the_moving_average_forgets_the_start_soon_and_is_empty_without_a_decay():
+def test_ema_drops_the_random_start_and_is_empty_without_a_decay():
     weight = torch.zeros(2)
     ema, none = EMA({"w": weight}, 0.9), EMA({"w": weight}, 0.0)
     weight.fill_(1.0)

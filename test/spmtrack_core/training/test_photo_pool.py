@@ -1,4 +1,4 @@
-"""Photographs and label maps: what is read, what counts as an object, what is refused."""
+"""Photographs and label maps: reading, usable segments, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spmtrack_core.training.photo_pool import read_photos, usable_segments
 CPU = torch.device("cpu")
 
 
-def test_segments_that_are_no_objects_are_left_out():
+def test_segments_of_incomplete_objects_are_left_out():
     labels = np.full((64, 64), 1, np.uint8)  # most of the image
     labels[:20, :20] = 2  # a corner: two borders
     labels[30:32, 30:32] = 3  # tiny
@@ -29,13 +29,13 @@ def test_segments_that_are_no_objects_are_left_out():
 @pytest.mark.parametrize(
     ("rows", "columns", "usable", "reason"),
     [
-        (slice(1, 63), slice(1, 63), True, "photographed from near, and whole"),
+        (slice(1, 63), slice(1, 63), True, "photographed from near, complete"),
         (slice(0, 62), slice(1, 63), True, "one border"),
         (slice(0, 62), slice(0, 62), False, "two borders: cut off"),
-        (slice(20, 40), slice(0, 64), False, "likewise, opposite ones"),
+        (slice(20, 40), slice(0, 64), False, "two opposite borders"),
     ],
 )
-def test_objects_that_fill_their_photograph(rows, columns, usable, reason):
+def test_objects_at_several_borders_are_left_out(rows, columns, usable, reason):
     labels = np.zeros((64, 64), np.uint8)
     labels[rows, columns] = 1
     assert bool(usable_segments(labels)) == usable, reason
@@ -59,7 +59,7 @@ def test_photographs_keep_their_aspect(tmp_path):
         ("masks", ("nowhere",), FileNotFoundError, "no folder of label maps nowhere"),
     ],
 )
-def test_missing_folders(tmp_path, field, value, error, text):
+def test_missing_folders_are_named(tmp_path, field, value, error, text):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8, 3), np.uint8))
     config = SyntheticConfig(images=(str(tmp_path),))
@@ -67,7 +67,7 @@ def test_missing_folders(tmp_path, field, value, error, text):
         read_photos(replace(config, **{field: value}), CPU)
 
 
-def test_an_empty_folder(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least 2 photographs; got 0"):
         read_photos(SyntheticConfig(images=(str(tmp_path),)), CPU)
 

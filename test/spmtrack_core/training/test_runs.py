@@ -55,7 +55,7 @@ checkpoint_every: 2
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Three clips of the built-in scene, as of one's own; one loses its target for a while."""
+    """Three clips of the built-in scene as a user's clips; one loses its target for a while."""
     root, sequence = tmp_path_factory.mktemp("clips"), scene()
     frames = list(itertools.islice(sequence, 24))
     scale = np.array([160 / frames[0].shape[1], 120 / frames[0].shape[0]] * 2)
@@ -84,14 +84,14 @@ def settings(clips, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(settings) -> Path:
-    """The run of one process that the others must equal."""
+    """The run of one process; all other runs must equal it."""
     output = settings.parent / "alone"
     train(load_yaml(settings, TrainConfig, [f"output={output}"]))
     return output
 
 
 def numbers(run: Path) -> np.ndarray:
-    """(steps, 4) what a run has computed; the last column is the validation of its end."""
+    """(steps, 4) figures of a run; the last column is its final validation."""
     with (run / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = ("loss", "gradient_norm", "lr")
@@ -146,8 +146,8 @@ def mixed(settings, tmp_path_factory) -> TrainConfig:
     return load_yaml(settings, TrainConfig, changes)
 
 
-def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
-    """Each kind has the numbers that it has alone, from whatever step a run continues."""
+def test_a_mixed_batch_joins_batches_of_both_kinds(mixed):
+    """Each kind has the same samples as without the other, from any step on."""
     pool = read_photos(mixed.synthetic, torch.device("cpu"))
     datasets = open_datasets(mixed, Console(quiet=True))
 
@@ -168,7 +168,7 @@ def test_a_mixed_batch_is_made_of_batches_of_both_kinds(mixed):
                 )
 
 
-def test_a_mixed_run_continues_where_it_was_interrupted(mixed, tmp_path):
+def test_a_mixed_run_resumes_exactly(mixed, tmp_path):
     whole, half = (replace(mixed, output=str(tmp_path / name)) for name in ("whole", "half"))
     provenance = load_checkpoint(train(whole)).provenance
     assert provenance["samples"] == "32 mixed tracks"
@@ -184,7 +184,7 @@ def test_a_mixed_run_continues_where_it_was_interrupted(mixed, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_picture_of_mixed_tracks_shows_both_kinds(mixed, share):
+def test_a_contact_sheet_of_mixed_tracks_shows_both_kinds(mixed, share):
     config = replace(mixed, batch_size=200, video_share=share)
     assert len(first_batch(config).searches) == 12
 
@@ -194,7 +194,7 @@ def test_a_picture_of_mixed_tracks_shows_both_kinds(mixed, share):
     [(2, 1, 0.2), (4, 1, 0.9), (16, 4, 0.125)],
     ids=["none is real", "none is synthetic", "two in four micro-batches"],
 )
-def test_micro_batches_of_mixed_tracks_are_alike(mixed, batch_size, number, share):
+def test_mixed_batches_that_cannot_be_divided_are_rejected(mixed, batch_size, number, share):
     change = {"batch_size": batch_size, "gradient_accumulation_steps": number}
     with pytest.raises(ValueError, match="some of each kind, and a multiple of the"):
         replace(mixed, video_share=share, **change)
@@ -207,12 +207,13 @@ def test_gradient_accumulation_gives_the_same_run(settings, alone):
     assert_same(output, alone)
 
 
-def test_workers_that_read_change_nothing(settings, alone):
+def test_the_number_of_workers_changes_nothing(settings, alone):
     output = settings.parent / "workers"
     train(load_yaml(settings, TrainConfig, [f"output={output}", "workers=2"]))
     assert_same(output, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_resumed_by_one_are_the_same_run(settings, alone):
     output = settings.parent / "two"
     command = SPMTRACK, "train", settings, f"output={output}", "devices=2"
@@ -242,7 +243,7 @@ def test_two_nodes_are_the_same_run(settings, alone):
     ["spmtrack_b", pytest.param("spmtrack_b_got10k", marks=pytest.mark.slow)],
 )
 def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_path):
-    """The walk-throughs of docs/training.md: all but the sizes is as in their files."""
+    """The recipes of docs/training.md, with smaller sizes."""
     for name, make in (
         ("LaSOT", make_lasot),
         ("TrackingNet", make_trackingnet),
@@ -282,7 +283,7 @@ def test_the_published_recipes_run_on_tiny_copies_of_the_datasets(recipe, tmp_pa
     assert np.isfinite([float(last["loss"]), float(last["validation_iou"])]).all()
 
 
-def test_a_validation_set_that_shows_nothing_is_named_at_the_start(settings, tmp_path):
+def test_a_validation_set_without_visible_targets_is_named_at_the_start(settings, tmp_path):
     make_got10k(tmp_path / "got")
     change = [
         f"output={tmp_path / 'run'}",
@@ -303,7 +304,7 @@ def test_a_validation_set_that_shows_nothing_is_named_at_the_start(settings, tmp
         ("start_from=nothing", "no weights 'nothing'"),
     ],
 )
-def test_a_mistake_is_one_line_for_two_processes_too(settings, tmp_path, change, match, spmtrack):
+def test_an_error_of_two_processes_is_one_line(settings, tmp_path, change, match, spmtrack):
     code, _, err = spmtrack("train", settings, "devices=2", f"output={tmp_path / 'x'}", change)
     assert (code, err.count("error")) == (2, 1), err
     assert match in err
@@ -311,7 +312,7 @@ def test_a_mistake_is_one_line_for_two_processes_too(settings, tmp_path, change,
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read and is replaced")
-def test_a_broken_frame_is_no_end_of_a_validation(settings, clips, tmp_path):
+def test_validation_goes_on_after_a_broken_frame(settings, clips, tmp_path):
     for clip in clips.iterdir():
         shutil.copytree(clip, tmp_path / "clips" / clip.name)
     (tmp_path / "clips" / "0" / "0003.jpg").write_bytes(b"no image")
@@ -355,8 +356,8 @@ def test_float16_needs_a_gpu(settings):
         train(config)
 
 
-def test_bundled_weights_adapt_to_ones_own_clips(clips, tmp_path, spmtrack):
-    """The walk-through of docs/training.md, with nano: network and crops are those of the file."""
+def test_bundled_weights_adapt_to_own_clips(clips, tmp_path, spmtrack):
+    """The recipe of docs/training.md, with nano: network and crops come from its file."""
     change = [
         "start_from=nano",
         f"videos.datasets=[{{name: folder, root: {clips}}}]",

@@ -61,7 +61,7 @@ def test_the_gaps_hold_in_a_track_without_absences(length, seed, config):
 
 
 @given(MASKS, SEEDS, CONFIGS)
-def test_the_generator_alone_decides(visible, seed, config):
+def test_frames_depend_on_the_generator_alone(visible, seed, config):
     before = np.random.get_state()[1].copy()
     first, second = (sample_frames(visible, np.random.default_rng(seed), config) for _ in "ab")
     np.testing.assert_array_equal(np.concatenate(first), np.concatenate(second))
@@ -85,7 +85,7 @@ def test_tracks_too_short_or_too_sparse_for_the_rule(visible, expected):
         assert draw(visible, seed, reverse=1.0) == expected[::-1]
 
 
-def test_neighbours_of_a_long_sparse_track_are_drawn_from_all_of_it():
+def test_neighbors_in_a_long_sparse_track_are_drawn_from_all_of_it():
     visible = shown_at(*range(0, 10_000, 1000))
     starts = {draw(visible, seed, reverse=0.0)[0] for seed in range(60)}
     assert starts == set(range(0, 6000, 1000))
@@ -97,7 +97,7 @@ def test_four_frames_are_enough_for_the_rule():
     assert (0, 0, 1, 2, 3) in seen and (0, 1, 2, 2, 3) in seen
 
 
-def test_both_sides_and_both_directions_are_as_likely():
+def test_both_sides_and_both_directions_are_equally_likely():
     forward = left = 0
     for seed in range(600):
         frames = draw(np.ones(5000, bool), seed, reference_gap=1)
@@ -135,13 +135,13 @@ def test_absences_that_cannot_be_sampled_leave_the_target_visible(visible, why):
     assert sum(visible[frames].all() for frames in drawn) > 90, why
 
 
-def test_absences_are_a_share():
+def test_absences_have_their_share():
     visible = np.arange(1000) % 10 != 0
     absent = sum(not visible[draw(visible, s, absent_share=0.25)[-1]] for s in range(600))
     assert 120 < absent < 180
 
 
 @pytest.mark.parametrize("length", [0, 3])
-def test_a_track_that_never_shows_its_target_is_refused(length):
+def test_a_track_that_never_shows_its_target_is_rejected(length):
     with pytest.raises(ValueError, match=f"none of the {length} frames"):
         draw(np.zeros(length, bool))

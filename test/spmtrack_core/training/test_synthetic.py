@@ -1,4 +1,4 @@
-"""Synthetic tracks: what a batch holds, that it is repeatable, and that the boxes are right."""
+"""Synthetic tracks: content of a batch, repeatability, and correct boxes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_model import TINY
 
-from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.training import synthetic
 from spmtrack_core.training.batch import contact_sheet
@@ -23,28 +24,16 @@ from spmtrack_core.training.rendering import alpha_boxes, crop_windows, render, 
 from spmtrack_core.training.synthetic import SyntheticTracks
 from spmtrack_core.training.targets import cells_of
 
-MODEL = ModelConfig(
-    trunk="explicit",
-    embed_dim=32,
-    depth=1,
-    num_heads=2,
-    mlp_hidden=32,
-    patch_size=16,
-    template_hw=(48, 64),
-    search_hw=(96, 128),
-    rank=2,
-    alpha=2.0,
-    experts=2,
-)
+MODEL = replace(TINY, template_hw=(48, 64), search_hw=(96, 128))
 TRACKER = TrackerConfig(search_area_factor=4.0)
 CPU = torch.device("cpu")
 HARD = dict(limb_share=0.5, turn_share=0.5, endless_share=0.5, switch_share=0.5, absent_share=0.3)
-"""Of every kind of hard track some, in a batch of a few."""
+"""Some hard tracks of every kind in a small batch."""
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> SyntheticConfig:
-    """Six photographs of coloured noise, three of them with a label map."""
+    """Six photographs of colored noise, three of them with a label map."""
     root = tmp_path_factory.mktemp("stills")
     (root / "images").mkdir()
     (root / "masks").mkdir()
@@ -94,7 +83,7 @@ def test_a_batch_depends_on_seed_and_index_alone(config):
 
 
 class RecordedStream(RandomStream):
-    """Keeps what was drawn, by purpose: the last part of the key."""
+    """Records the numbers by purpose, the last part of the key."""
 
     drawn: ClassVar[dict[str, list[torch.Tensor]]] = {}
 
@@ -167,7 +156,7 @@ def unchanged(config, numbers_of):
 
 
 @pytest.mark.parametrize("setting, value, own", EFFECTS, ids=[row[0] for row in EFFECTS])
-def test_an_effect_leaves_all_other_random_numbers(
+def test_an_effect_changes_no_other_random_numbers(
     config, numbers_of, unchanged, setting, value, own
 ):
     batch, drawn = numbers_of(replace(config, **{setting: value}))
@@ -181,7 +170,7 @@ def test_an_effect_leaves_all_other_random_numbers(
             assert torch.equal(numbers, others), purpose
 
 
-def test_pixels_under_the_box_are_the_target(config):
+def test_the_box_bounds_the_pixels_of_the_target(config):
     """A white target on black: the box must be just the bounding box of the white pixels."""
     plain = replace(
         config,
@@ -227,8 +216,8 @@ PLAIN = dict(
 )
 
 
-def test_absent_targets_are_not_to_be_seen(config):
-    """White and black targets give the same crop where the box says that there is none."""
+def test_absent_targets_are_invisible(config):
+    """White and black targets give the same crop where the target is absent."""
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, absent_share=0.5), batch_size=16)
     tracks.pool.images.fill_(255)
     white = tracks.batch(0)
@@ -260,7 +249,7 @@ def test_absent_targets_left_in_their_photograph_are_out_of_the_crop(config):
         assert ((px[..., 2:] - px[..., :2]).amin(-1) < 1e-3).all(), px
 
 
-def test_harder_tracks_keep_their_boxes(config):
+def test_hard_tracks_keep_their_boxes(config):
     """Shares that change pixels or references alone leave the ranges of a batch as they are."""
     hard = replace(
         config,
@@ -291,8 +280,8 @@ def test_a_repeated_reference_is_the_template_to_the_pixel(config):
     assert torch.equal(twice.references[:, ::2], once.references[:, ::2])
 
 
-def test_a_target_that_turns_keeps_box_and_first_look(config):
-    """Another surface comes in after the template, inside of the outline and of nothing else."""
+def test_a_turning_target_keeps_its_box_and_its_first_appearance(config):
+    """After the template, another surface moves in, inside of the outline only."""
     still = make(config).cutter
     turning = make(replace(config, turn_share=1.0)).cutter
     warped = RandomStream(CPU, 1).uniform((6, 5, 4, 32, 32), 0, 1)
@@ -304,12 +293,12 @@ def test_a_target_that_turns_keeps_box_and_first_look(config):
     assert not still.turn(warped, objects, ~pasted, RandomStream(CPU, 0), clock).any()
     seen = turning.turn(warped, objects, pasted, RandomStream(CPU, 0), clock)
     torch.testing.assert_close(seen[:, :, 3], warped[:, :, 3])
-    assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colours stay multiplied by alpha
+    assert (seen[:, :, :3] <= seen[:, :, 3:] + 1e-6).all()  # colors stay multiplied by alpha
     change = (seen - warped).abs().mean((0, 2, 3, 4))
     assert change[0] < 0.2 * change[-1] and (change.diff() > 0).all(), change
 
 
-def test_a_target_in_its_photograph_is_covered_in_the_template_and_not_at_last(config):
+def test_a_target_in_its_photograph_is_covered_in_the_template_only(config):
     turning = make(replace(config, turn_share=1.0)).cutter
     whole = torch.ones(16, 5, 4, 32, 32)
     clock = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(16, 5)
@@ -363,16 +352,16 @@ def test_an_endless_background_is_mirrored(config):
     assert torch.equal(ends.boxes_xyxy, goes_on.boxes_xyxy)
 
 
-def test_limbs_swing_about_a_body_that_stays(config):
+def test_limbs_swing_about_an_unchanged_body(config):
     cutter = make(replace(config, limb_share=1.0)).cutter
     line = torch.linspace(-1, 1, 32)
     disc = (line**2 + line[:, None] ** 2 < 0.9).float().expand(16, 5, 4, 32, 32)
     image, clock = torch.arange(16) % 6, torch.linspace(-1, 1, 5).expand(16, 5)
     whole, limbed = cutter.add_limbs(disc, image, RandomStream(CPU, 0), clock)
-    colour, alpha = whole[:, :, :3], whole[:, :, 3]
+    color, alpha = whole[:, :, :3], whole[:, :, 3]
     assert limbed.all() and whole.shape == disc.shape
     assert alpha.min() >= 0 and alpha.max() <= 1 + 1e-6
-    assert (colour <= alpha[:, :, None] + 1e-6).all()  # multiplied by alpha, as all layers are
+    assert (color <= alpha[:, :, None] + 1e-6).all()  # multiplied by alpha, as all layers are
     assert (alpha[..., 12:20, 12:20] > 0.99).all()
     body = F.interpolate(F.pad(disc[:1, 0], (8,) * 4), (32, 32), mode="area")[0, 3] > 0.01
     beyond = alpha * ~body
@@ -386,7 +375,7 @@ def test_limbs_swing_about_a_body_that_stays(config):
     assert same is disc and not limbed.any()
 
 
-def test_boxes_hold_the_limbs(config):
+def test_boxes_include_the_limbs(config):
     """A white target with white limbs on black photographs: its box is where it is white."""
     tracks = make(replace(config, **PLAIN, in_place_share=0.0, limb_share=1.0), batch_size=16)
     tracks.pool.images.zero_()
@@ -410,7 +399,7 @@ def test_boxes_hold_the_limbs(config):
         assert (found - box).abs().max() < 4, (found, box)
 
 
-def test_a_track_has_as_many_searches_as_asked_for(config):
+def test_the_number_of_searches_can_be_set(config):
     stills = read_photos(config, CPU)
     batch = SyntheticTracks(config, MODEL, TRACKER, stills, 6, searches=4).batch(0)
     assert batch.references.shape == (6, 3, 3, 48, 64)
@@ -442,8 +431,8 @@ def test_a_lamp_that_is_switched_has_two_levels(config):
     assert mean[1] < mean[0] - 0.2
 
 
-def test_boxes_drawn_by_hand_stay_as_they_were_drawn(config):
-    """The sides are off by the same shares of the target over a track, and never cross."""
+def test_slack_of_a_box_is_constant_over_a_track(config):
+    """Sides are displaced by constant shares of the target, and never cross."""
     careless, exact = make(replace(config, box_slack=0.3)), make(config)
     low = RandomStream(CPU, 0).uniform((400, 5, 2), -2, 2)
     boxes = torch.cat([low, low + RandomStream(CPU, 1).uniform((400, 5, 2), 0.2, 3)], -1)
@@ -458,7 +447,7 @@ def test_boxes_drawn_by_hand_stay_as_they_were_drawn(config):
         assert (ours != theirs).flatten(1).any(1).all()
 
 
-def test_grains_are_as_large_as_asked_for():
+def test_grains_have_the_size_of_the_settings():
     for grain, likeness in ((1.0, 0.0), (4.0, 0.75)):
         sheets = [RandomStream(CPU, seed).noise(3, 64, 96, grain) for seed in range(20)]
         assert sheets[0].shape == (3, 64, 96)
@@ -466,7 +455,7 @@ def test_grains_are_as_large_as_asked_for():
         assert sum(next_to).item() / 20 == pytest.approx(likeness, abs=0.1)
 
 
-def test_blur_reaches_as_far_as_asked_for():
+def test_blur_has_the_length_of_the_settings():
     for longest, side in ((0.0, 1), (2.5, 7), (5.0, 13)):
         kernels = RandomStream(CPU, 0).blur_kernels(50, longest)
         assert kernels.shape == (50, 1, side, side)
@@ -475,7 +464,7 @@ def test_blur_reaches_as_far_as_asked_for():
 
 
 def blacken(cutouts):
-    """The same cut-outs without colour."""
+    """The same cut-outs without color."""
     rgba = cutouts.rgba.clone()
     rgba[:, :3] = 0
     return replace(cutouts, rgba=rgba)
@@ -503,13 +492,13 @@ def test_contact_sheet(config):
     assert (sheet == (0, 255, 0)).all(-1).any()  # the true box
 
 
-def test_without_label_maps(config):
+def test_tracks_are_made_without_label_maps(config):
     batch = make(replace(config, masks=())).batch(0)
     assert batch.searches.isfinite().all()
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(config):
+def test_batches_are_made_on_a_gpu(config):
     stills = read_photos(config, torch.device("cuda"))
     batch = SyntheticTracks(replace(config, **HARD), MODEL, TRACKER, stills, 6).batch(0)
     assert batch.searches.is_cuda and batch.searches.isfinite().all()

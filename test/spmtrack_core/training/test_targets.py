@@ -1,4 +1,4 @@
-"""Positive cells against the published rule, and the shapes it takes."""
+"""Positive cells against the published rule, for any leading shape."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ REPOSITORY = Path(__file__).parents[3]
         ({"time_limit_min": 0.0}, "time_limit_min must be above 0"),
     ],
 )
-def test_settings_that_cannot_work(change, text):
+def test_settings_that_a_run_cannot_use_are_rejected(change, text):
     with pytest.raises(ValueError, match=text):
         TrainConfig(**change)
 

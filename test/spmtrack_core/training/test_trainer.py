@@ -1,4 +1,4 @@
-"""The trainer on a tiny network: files, resumption, limits, and errors a user can mend."""
+"""The trainer on a tiny network: files, resumption, limits, and errors of users."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ import torch
 import typer
 import yaml
 from rich.console import Console
+from tiny_model import TINY
 from torchvision.models import mobilenet_v2
 from typer.testing import CliRunner
 
 from spmtrack_core.cli.train import train as command
-from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.model.mobilenet import read_mobilenet
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.settings import load_yaml, plain, to_dict
+from spmtrack_core.settings import load_yaml, to_dict
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.training import runlog, trainer
 from spmtrack_core.training.config import SyntheticConfig, TrainConfig
@@ -49,19 +50,7 @@ def images(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def settings(images) -> TrainConfig:
     return TrainConfig(
-        model=ModelConfig(
-            trunk="explicit",
-            embed_dim=32,
-            depth=1,
-            num_heads=2,
-            mlp_hidden=32,
-            patch_size=16,
-            template_hw=(32, 32),
-            search_hw=(64, 64),
-            rank=2,
-            alpha=2.0,
-            experts=2,
-        ),
+        model=TINY,
         tracker=TrackerConfig(search_area_factor=4.0),
         synthetic=SyntheticConfig(images=(images,), image_side=32, patch_side=16),
         ema_decay=0.999,
@@ -108,7 +97,7 @@ def rows(config: TrainConfig) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_its_files(finished):
+def test_a_run_writes_its_files(finished):
     checkpoint = load_checkpoint(weights(finished))
     settings = checkpoint.model_config, checkpoint.tracker_config
     assert settings == (finished.model, finished.tracker)
@@ -169,7 +158,7 @@ def assert_same(run: TrainConfig, other: TrainConfig) -> None:
 
 
 def test_a_checkpoint_under_former_names_is_resumed(config, finished):
-    """As version 0.1 wrote it, with settings that are renamed or gone since."""
+    """As an early version wrote it, with settings that were renamed or removed since."""
     train(config, time_limit_min=1e-9)
     path = Path(config.output, "checkpoint.pt")
     state = torch.load(path, weights_only=True)
@@ -184,17 +173,17 @@ def test_a_checkpoint_under_former_names_is_resumed(config, finished):
     assert_same(config, finished)
 
 
-def test_resuming_another_run_is_refused(finished):
+def test_resuming_with_other_settings_is_rejected(finished):
     with pytest.raises(ValueError, match=r"made with batch_size: 4, not 8"):
         train(replace(finished, batch_size=8), resume=True)
 
 
-def test_resuming_from_nothing(config):
+def test_resuming_without_a_checkpoint_is_an_error(config):
     with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
         train(config, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_batch(copied, monkeypatch):
+def test_a_nan_loss_stops_the_run_and_saves_its_batch(copied, monkeypatch):
     before = weights(copied).read_bytes()
     original = SyntheticTracks.batch
 
@@ -230,7 +219,7 @@ def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
     assert int(rows(limited)[-1]["step"]) > int(last["step"])
 
 
-def test_jobs_in_a_chain_each_do_their_part(config, finished):
+def test_each_job_of_a_chain_continues_the_run(config, finished):
     """The limit of a call counts from the call; an interruption does not count as stale."""
     for part in range(1, 4):
         train(replace(config, patience=1), resume=part > 1, time_limit_min=1e-9)
@@ -282,7 +271,7 @@ def test_a_run_that_starts_from_weights(config, finished, tmp_path):
     assert state["before"] == after.provenance
 
 
-def test_weights_that_a_run_cannot_start_from(config, finished):
+def test_unusable_start_weights_are_rejected(config, finished):
     other = replace(config.model, mlp_hidden=64)
     with pytest.raises(ValueError, match=r"start_from .*mlp_hidden=32.*not the .*mlp_hidden=64"):
         train(replace(config, model=other, start_from=str(weights(finished))))
@@ -304,7 +293,7 @@ def test_a_run_that_starts_from_weights_of_other_crops(config, finished):
     tracker.update(np.zeros((60, 80, 3), np.uint8))
 
 
-def test_a_run_with_absent_targets_judges_its_confidence(config):
+def test_a_run_with_absent_targets_validates_the_confidence(config):
     train(replace(config, steps=3, synthetic=replace(config.synthetic, absent_share=0.5)))
     last = rows(config)[-1]
     assert 0 <= float(last["validation_iou"]) <= 1
@@ -312,7 +301,7 @@ def test_a_run_with_absent_targets_judges_its_confidence(config):
 
 
 def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="has a run already"):
         train(copied)
     path = Path(copied.output, "checkpoint.pt")
     for content in (b"", b"nonsense", path.read_bytes()[:999]):
@@ -326,7 +315,7 @@ def test_bfloat16(config):
     assert all(float(row["loss"]) < 100 for row in rows(config))
 
 
-def test_only_adapters_learn(config, finished):
+def test_only_adapters_are_trained(config, finished):
     first = weights(finished)
     path = train(
         replace(config, trained="adapters", ema_decay=0.0, start_from=str(first), steps=4)
@@ -340,8 +329,8 @@ def test_only_adapters_learn(config, finished):
     assert {name.removeprefix("model.") for name in stored} == names
 
 
-def test_adapters_on_a_trunk_of_ones_own(config, finished):
-    """The weights hold the adapters alone, and load on the trunk they were trained on."""
+def test_adapters_are_trained_on_a_trunk_file(config, finished):
+    """The weights are the adapters alone, and load on the trunk they were trained on."""
     trunk = weights(finished)
     adapters = replace(config, trained="adapters", trunk=str(trunk), precision="bfloat16")
     path = train(adapters)
@@ -355,7 +344,7 @@ def test_adapters_on_a_trunk_of_ones_own(config, finished):
         train(replace(adapters, steps=8), resume=True)
 
 
-def test_a_few_steps_on_one_batch_learn_it(config, monkeypatch):
+def test_a_few_steps_fit_one_batch(config, monkeypatch):
     original = SyntheticTracks.batch
     monkeypatch.setattr(SyntheticTracks, "batch", lambda self, index: original(self, 0))
     train(replace(config, steps=20, lr=5e-3, log_every=4, validation_every=20))
@@ -369,7 +358,7 @@ def test_activation_checkpointing_gives_the_same_run(config, finished):
         assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
 
 
-def test_a_run_that_gets_no_better_is_stopped(config, monkeypatch):
+def test_a_run_without_improvement_stops_early(config, monkeypatch):
     monkeypatch.setattr(trainer, "validate", lambda *_: {"validation_iou": 0.1})
     train(replace(config, steps=50, validation_every=1, patience=2))
     assert rows(config)[-1]["step"] == "3"  # the first is the best; then two that are not better
@@ -377,7 +366,7 @@ def test_a_run_that_gets_no_better_is_stopped(config, monkeypatch):
     assert (provenance["steps"], provenance["validation_iou"]) == ("1", "0.1000")
 
 
-def test_a_dry_run_leaves_nothing(config, capsys):
+def test_a_dry_run_writes_nothing(config, capsys):
     train(config, dry_run=True, console=Console(width=200))
     assert not Path(config.output).exists()
     shown = capsys.readouterr().out
@@ -388,7 +377,7 @@ def test_a_dry_run_leaves_nothing(config, capsys):
 def test_the_command(config, tmp_path, monkeypatch):
     """Overrides, the contact sheet, a run, and one clear error for a key that does not exist."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(plain(to_dict(config))))
+    path.write_text(yaml.safe_dump(to_dict(config)))
     runner, app = CliRunner(), typer.Typer()
     app.command()(command)
     shown = runner.invoke(app, [str(path), "--show", str(tmp_path / "sheet.png")])
@@ -401,7 +390,7 @@ def test_the_command(config, tmp_path, monkeypatch):
     assert isinstance(wrong.exception, ValueError) and "learning_rate" in str(wrong.exception)
 
 
-def test_a_device_that_is_not_there(config):
+def test_a_missing_device_is_an_error(config):
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N; got 'abacus'"):
         train(replace(config, device="abacus"))
 
