@@ -65,8 +65,8 @@ def layouts(
 
     fused: Any = fuse(model, dtype).to(device)
     references, masks = example(config, MAX_BATCH, device)[1:3]
-    tokens = fused.embed_references(references.flatten(0, 1), masks.flatten(0, 1))
-    # embedded once, when they become references: (16, R, Nz, C)
+    (tokens,) = fused.encode_reference(references.flatten(0, 1), masks.flatten(0, 1))
+    # encoded once, when they become references: (16, R, ...)
     tokens = tokens.unflatten(0, (MAX_BATCH, REFERENCES))
     del references, masks
     yield "fused", partial(_fused_pass, fused, tokens)

@@ -33,8 +33,12 @@ class ModelConfig(Settings):
     """``mlp`` (two linear layers, GELU) or ``swiglu`` (packed gate and value, SiLU)."""
     patch_size: int = setting(14, minimum=1)
     """Side of a patch in pixels; every trunk, template and search size must fit it."""
-    stem: str = setting("patch", choices=("patch", "conv"))
-    """``patch`` (one strided convolution) or ``conv`` (3x3 stride-2 convolutions; explicit)."""
+    stem: str = setting("patch", choices=("patch", "conv", "mobilenetv2"))
+    """``patch`` (one strided convolution); for explicit trunks also ``conv`` (3x3 stride-2
+    convolutions) or ``mobilenetv2`` (the first 14 layers of a MobileNetV2, 16 px patches)."""
+    separate_references: bool = False
+    """Each reference frame attends to itself alone, so that its keys and values are computed once,
+    when the frame is stored. Published: every token attends to every token."""
     template_hw: tuple[int, int] = setting((196, 196), minimum=1)
     """Height and width of a reference frame crop in pixels."""
     search_hw: tuple[int, int] = setting((378, 378), minimum=1)
@@ -71,8 +75,10 @@ class ModelConfig(Settings):
                     "a conv stem needs a patch_size that is a power of two, and an embed_dim of "
                     f"at least as much; got {self.patch_size} and {self.embed_dim}"
                 )
-            if self.trunk != "explicit":
-                raise ValueError(f"a conv stem needs trunk: explicit; got {self.trunk!r}")
+        if self.stem == "mobilenetv2" and self.patch_size != 16:
+            raise ValueError(f"a mobilenetv2 stem needs patch_size 16; got {self.patch_size}")
+        if self.stem != "patch" and self.trunk != "explicit":
+            raise ValueError(f"a {self.stem} stem needs trunk: explicit; got {self.trunk!r}")
         if self.shared_expert and self.expert_compressors:
             raise ValueError("shared_expert and expert_compressors exclude each other")
         for name in ("template_hw", "search_hw"):
@@ -113,6 +119,9 @@ class TrackerConfig(Settings):
     reference_rule: str = setting("half_segments", choices=REFERENCE_RULES)
     """``half_segments``, ``thirds`` (published for the LaSOT test set at 378 px) or
     ``template_twice``, for networks too weak to trust their own predictions."""
+    reference_stride: int = setting(1, minimum=1)
+    """Frames from one stored reference frame to the next, while the buffer is not full: 2 saves
+    every second frame the encoding. Published: 1."""
     buffer_frames: int = setting(128, minimum=8)
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     lost_threshold: float = setting(0.2, minimum=0, maximum=1)
@@ -122,6 +131,13 @@ class TrackerConfig(Settings):
     must reach to count as found again."""
     confidence_weight: float = setting(0.5, minimum=0.01, maximum=1)
     """Weight of the newest frame in the average confidence; 1: no average."""
+    recovery: str = setting("none", choices=("none", "scan"))
+    """What happens while a target is lost. ``none`` (published): the search goes on at its last
+    box. ``scan``: each frame also searches one more region, see ``tracking/recovery.py``, and a
+    lost target adds no reference frames."""
+    recovery_threshold: float = setting(0.6, minimum=0, maximum=1)
+    """Confidence, compared with the template alone, from which a box in such a region becomes the
+    place to search. The target stays lost until its average confidence has risen there."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,8 @@ class DatasetConfig(Settings):
     """Part of the dataset; TrackingNet: also ``train:0-3``. ``folder`` has no splits."""
     exclude: str | None = None
     """Text file of sequences to leave out, one name a line; for GOT-10k, those that VOT uses."""
+    only: str | None = None
+    """Text file of the sequences to use, one name a line: those that another run excludes."""
     weight: float = setting(1.0, above=0)
     """Share of the samples, relative to the other datasets."""
 

@@ -225,6 +225,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(inner, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast(type, hint), value, where + ".")
+    if origin is tuple and arguments[-1] is Ellipsis and isinstance(value, arguments[0]):
+        value = (value,)  # one value may stand for a list of one
     if origin is tuple and isinstance(value, list | tuple):
         inner_hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner_hints) == len(value):

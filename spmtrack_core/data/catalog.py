@@ -52,8 +52,9 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
     dataset, an ``exclude`` that names nothing in it, and a dataset without a usable sequence.
     """
     root, entries = _find(config)
-    excluded = _excluded(config)
-    identity = [config.name, str(root), config.split, sorted(excluded)]
+    excluded = _names(config, "exclude")
+    only = sorted(_names(config, "only"))
+    identity = [config.name, str(root), config.split, sorted(excluded), only]
     fingerprint = hashlib.sha256(json.dumps([VERSION, identity]).encode())
     for entry in entries:
         for path in entry.watched:
@@ -95,7 +96,7 @@ def open_sequences(config: DatasetConfig) -> tuple[list[FrameSequence], list[str
     sequence is left; else as ``open_tracks``.
     """
     root, entries = _find(config)
-    clips, skipped = _read_clips(config, root, entries, _excluded(config))
+    clips, skipped = _read_clips(config, root, entries, _names(config, "exclude"))
     boxes = [track.boxes_xywh for clip in clips for track in clip.tracks]
     tracks = Tracks.pack(config.name, root, clips, [])
     if all(len(each) == 1 for each in boxes):
@@ -111,23 +112,28 @@ def open_sequences(config: DatasetConfig) -> tuple[list[FrameSequence], list[str
 
 
 def _find(config: DatasetConfig) -> tuple[Path, list[Entry]]:
-    """The root of a dataset, and its parts."""
+    """The root of a dataset, and its parts, or those named by ``only``."""
     if config.name not in READERS:
         raise ValueError(f"dataset must be one of {', '.join(READERS)}; got {config.name!r}")
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root} (root of dataset {config.name})")
     root = root.resolve()
-    return root, READERS[config.name](root, config.split)
+    entries, only = READERS[config.name](root, config.split), _names(config, "only")
+    if only:
+        entries = [entry for entry in entries if entry.name in only]
+        if not entries:
+            raise ValueError(f"{config.only} names none of the sequences in {root}")
+    return root, entries
 
 
-def _excluded(config: DatasetConfig) -> set[str]:
-    """The names in the ``exclude`` file; blank lines and comments (#) left out."""
-    if config.exclude is None:
+def _names(config: DatasetConfig, setting: str) -> set[str]:
+    """The names in the file of ``exclude`` or ``only``; blank lines and comments (#) left out."""
+    if getattr(config, setting) is None:
         return set()
-    path = Path(config.exclude).expanduser()
+    path = Path(getattr(config, setting)).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"no file at {path} (exclude of dataset {config.name})")
+        raise FileNotFoundError(f"no file at {path} ({setting} of dataset {config.name})")
     lines = read_text(path).splitlines()
     return {line.partition("#")[0].strip() for line in lines} - {""}
 

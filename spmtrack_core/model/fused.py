@@ -7,7 +7,8 @@ Built once from a loaded network; that one stays the reference, and is the one t
   others become differences from the first: one expert less, and no shared expert.
 - The remaining experts are one multiplication, added to that of the frozen weights, with the bias.
 - Scaling, LayerScale and the sums of embeddings are folded into weights and tables.
-- Reference frames enter as tokens, embedded once, when their frame arrives.
+- Reference frames enter as tokens, embedded once, when their frame arrives; separate ones as keys
+  and values of every block.
 - Tokens that the head reads come first, and the last block computes no others.
 """
 
@@ -122,8 +123,18 @@ class FusedBlock(nn.Module):
         self.gated = isinstance(mlp, GluMlp)
         self.fc2 = FusedLinear([mlp.fc2], dtype, scales[1])
 
-    def forward(self, tokens: Tensor, read: int) -> Tensor:
-        """(B, N, C), which may be overwritten, to the first ``read`` of them (B, read, C)."""
+    def forward(
+        self,
+        tokens: Tensor,
+        read: int,
+        encoded: Tensor | None = None,
+        pairs: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(B, N, C), which may be overwritten, to the first ``read`` of them (B, read, C).
+
+        They also attend to the ``encoded`` keys and values (2, B, heads, M, d). Their own keys and
+        values (2, B, heads, N, d) are appended to ``pairs``.
+        """
         batch, count, _ = tokens.shape
         x = self.norm1(tokens).to(self.dtype)  # (B, N, C)
         parts = self.qkv(x.flatten(0, 1)).unflatten(1, (-1, self.heads, x.shape[2] // self.heads))
@@ -134,6 +145,10 @@ class FusedBlock(nn.Module):
             query = query.transpose(1, 2)  # (B, heads, read, d)
         else:
             query, parts = parts[0], parts[1:]
+        if pairs is not None:
+            pairs.append(parts)
+        if encoded is not None:
+            parts = torch.cat((encoded, parts), 3)  # (2, B, heads, M + N, d)
         x = F.scaled_dot_product_attention(query, *parts)  # (B, heads, read, d)
         x = x.transpose(1, 2).flatten(2)  # (B, read, C)
         tokens = tokens[:, :read]
@@ -199,7 +214,10 @@ class FusedSPMTrack(nn.Module):
         self.search_table = _frozen(table + model.token_types[2], torch.float32)  # (1, Nx, C)
         self.reference_tables = _frozen(corner + model.token_types[:2, None], torch.float32)
         self.query = _frozen((model.target_token + model.target_embed)[None], torch.float32)
-        last = len(trunk.blocks) - 1
+        self.separate_references = model.separate_references
+        self.heads = trunk.blocks[0].attn.num_heads
+        # where reference frames are separate, the head reads all the other tokens
+        last = None if model.separate_references else len(trunk.blocks) - 1
         self.blocks = nn.ModuleList(
             FusedBlock(block, dtype, index == last) for index, block in enumerate(trunk.blocks)
         )
@@ -215,11 +233,24 @@ class FusedSPMTrack(nn.Module):
     @property
     def reference_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of what ``encode_reference`` returns for one frame."""
-        return (tuple(self.reference_tables.shape[1:]),)
+        _, count, width = self.reference_tables.shape
+        if not self.separate_references:
+            return ((count, width),)
+        return ((len(self.blocks), 2, self.heads, count, width // self.heads),)
 
     def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """Reference frames (B, 3, h, w) and masks (B, Hz, Wz) as tokens for ``forward``."""
-        return (self.embed_references(references, masks),)
+        """Reference frames (B, 3, h, w) and masks (B, Hz, Wz), encoded for ``forward``.
+
+        As tokens (B, Nz, C) or, if they are separate, as keys and values of every block, (B, L, 2,
+        heads, Nz, d).
+        """
+        tokens = self.embed_references(references, masks)
+        if not self.separate_references:
+            return (tokens,)
+        pairs: list[Tensor] = []
+        for block in self.blocks:
+            tokens = block(tokens, tokens.shape[1], None, pairs)
+        return (torch.stack(pairs).permute(2, 0, 1, 3, 4, 5).float(),)
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, N, C), before positions."""
@@ -234,24 +265,31 @@ class FusedSPMTrack(nn.Module):
         return self.embed_patches(references) + table  # (B, Nz, C)
 
     def forward(
-        self, search: Tensor, reference_tokens: Tensor, state_token: Tensor | None = None
+        self, search: Tensor, references: Tensor, state_token: Tensor | None = None
     ) -> Prediction:
         """Find the target of the reference frames in ``search``.
 
-        ``search`` (B, 3, H, W) is a normalized image, ``reference_tokens`` (B, R, Nz, C) come from
-        ``embed_references``, ``state_token`` (B, 1, C) from the previous frame's prediction; it is
+        ``search`` (B, 3, H, W) is a normalized image, ``references`` (B, R, ...) come from
+        ``encode_reference``, ``state_token`` (B, 1, C) from the previous frame's prediction; it is
         None on the first.
         """
         query = self.query.expand(len(search), 1, -1)  # (B, 1, C)
         if state_token is not None:
             query = query + state_token
         search_tokens = self.embed_patches(search) + self.search_table  # (B, Nx, C)
-        # attention gives the same result for any order
-        tokens = torch.cat((query, search_tokens, reference_tokens.flatten(1, 2)), 1)
         read = 1 + search_tokens.shape[1]
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, tokens.shape[1])  # (B, 1 + Nx + R * Nz, C)
-        tokens = self.norm(self.blocks[-1](tokens, read))  # (B, 1 + Nx, C)
+        if self.separate_references:
+            tokens = torch.cat((query, search_tokens), 1)  # (B, 1 + Nx, C)
+            encoded = references.to(self.dtype).permute(2, 3, 0, 4, 1, 5, 6).flatten(4, 5)
+            for block, pair in zip(self.blocks, encoded, strict=True):  # (2, B, heads, R * Nz, d)
+                tokens = block(tokens, read, pair)
+        else:
+            # attention gives the same result for any order
+            tokens = torch.cat((query, search_tokens, references.flatten(1, 2)), 1)
+            for block in self.blocks[:-1]:
+                tokens = block(tokens, tokens.shape[1])  # (B, 1 + Nx + R * Nz, C)
+            tokens = self.blocks[-1](tokens, read)
+        tokens = self.norm(tokens)  # (B, 1 + Nx, C)
         state = tokens[:, :1].clone()  # (B, 1, C)
         score_map, boxes = self.head(tokens[:, 1:], state)
         return Prediction(score_map, boxes, state)

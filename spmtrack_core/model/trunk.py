@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spmtrack_core.config import ModelConfig
+from spmtrack_core.model.mobilenet import MobileNetStem
 
 
 class ConvStem(nn.Module):
@@ -46,6 +47,9 @@ class ConvStem(nn.Module):
         return self.stages(images).flatten(2).transpose(1, 2)  # (B, N, C)
 
 
+STEMS = {"conv": ConvStem, "mobilenetv2": MobileNetStem}
+
+
 def build_trunk(config: ModelConfig) -> VisionTransformer:
     """The ViT of ``config`` with a position table of the search grid, randomly initialized.
 
@@ -71,7 +75,7 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
             global_pool="",
             num_classes=0,
             weight_init=weight_init,
-            **({"embed_layer": ConvStem} if config.stem == "conv" else {}),
+            **({} if config.stem == "patch" else {"embed_layer": STEMS[config.stem]}),
         )
     else:
         if not timm.is_model(config.trunk):

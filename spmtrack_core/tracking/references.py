@@ -48,11 +48,15 @@ class ReferenceBuffer:
     """
 
     def __init__(
-        self, capacity: int, *shapes: tuple[int, ...], device: torch.device | str = "cpu"
+        self,
+        capacity: int,
+        *shapes: tuple[int, ...],
+        stride: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.capacity = capacity
         self.parts = tuple(torch.empty((capacity, *shape), device=device) for shape in shapes)
-        self.stride = 1
+        self.stride = stride
         self.frames = 0
         """Frames added or skipped so far."""
         self.entries = 0
@@ -85,6 +89,10 @@ class ReferenceBuffer:
         """The stored frame index nearest to ``frame_index``; the earlier of two."""
         entry = (frame_index + (self.stride - 1) // 2) // self.stride
         return min(entry, self.entries - 1) * self.stride
+
+    def template(self) -> tuple[Tensor, ...]:
+        """The template in place of every reference frame: (1, R, ...) of each shape."""
+        return tuple(torch.stack([part[0]] * REFERENCES).unsqueeze(0) for part in self.parts)
 
     def gather(self, rule: str) -> tuple[Tensor, ...]:
         """The reference frames for the next frame: (1, R, ...) of each shape."""

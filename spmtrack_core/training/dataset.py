@@ -31,6 +31,8 @@ from spmtrack_core.training.targets import cells_of
 
 Crop = NDArray[np.float32]
 MEAN, STD = IMAGENET_MEAN.tolist(), IMAGENET_STD.tolist()
+DECOY_ATTEMPTS = 8
+"""Draws of a place beside the target, before another track is taken."""
 ATTEMPTS = 50
 """Draws for one sample before the lack of a usable one is an error."""
 
@@ -103,6 +105,8 @@ class VideoTracks(Dataset[Batch]):
         references, searches = sample_frames(visible, random, config, self.searches)
         times = np.append(references, searches)
         frames = {time: self._read(tracks, track, time) for time in sorted(set(times.tolist()))}
+        # a share of 0 draws nothing, so that earlier recipes keep their samples
+        mirrored = bool(config.mirror and random.random() < config.mirror)
 
         crops: list[torch.Tensor] = []  # (3, h, w) in 0..1
         boxes: list[Boxes] = []  # (4,) each, crop px
@@ -113,12 +117,26 @@ class VideoTracks(Dataset[Batch]):
             box = clip_xyxy(boxes_xyxy[where], frame.shape[:2])  # published: before all else
             if (box[2:] <= box[:2]).any():
                 raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
+            shown = bool(visible[time])
+            if i < REFERENCES:
+                if i and config.reference_jitter:
+                    error = config.reference_jitter * random.normal(size=4).clip(-2, 2)
+                    box = box + error * np.tile(box[2:] - box[:2], 2)
+            elif config.decoy_share and random.random() < config.decoy_share:
+                frame, box = self._decoy(frame, box, random)
+                shown = False
+            if mirrored:
+                frame = np.ascontiguousarray(frame[:, ::-1])
+                width = frame.shape[1]
+                box = np.array([width - box[2], box[1], width - box[0], box[3]])
             if i < REFERENCES:
                 crop, transform = self._template(frame, box)
             else:
                 crop, transform = self._search(frame, box, random)
             crops.append(torch.from_numpy(crop).permute(2, 0, 1) / 255)
-            boxes.append(transform.to_crop(box) if visible[time] else np.full(4, np.nan))
+            boxes.append(transform.to_crop(box) if shown else np.full(4, np.nan))
+        if config.repeat_share and random.random() < config.repeat_share:
+            crops[1], boxes[1] = crops[0], boxes[0]
 
         crops, boxes_in_crops = augment(
             crops, np.stack(boxes), random, config.flip, config.color_jitter, config.shared
@@ -129,7 +147,7 @@ class VideoTracks(Dataset[Batch]):
         masks = np.stack([foreground_mask(box, z_hw, z_grid_hw, clip=True) for box in z_boxes])
         truth = torch.from_numpy(clip_xyxy(boxes_in_crops[REFERENCES:], x_hw)).float()  # (S, 4)
         covered = cells_of(truth, x_hw, self.model.search_grid_hw).flatten(1).any(1)
-        present = torch.from_numpy(visible[searches])
+        present = truth.isfinite().all(1)
         if not masks.any((1, 2)).all() or not covered[present].all():
             raise UnusableSample(f"{_where(tracks, track, int(times[0]))}: its box covers no cell")
         images = [normalize(crop, MEAN, STD) for crop in crops]
@@ -146,6 +164,31 @@ class VideoTracks(Dataset[Batch]):
         factor = self.tracker.template_area_factor
         crop = context_crop(box_xyxy, factor, frame.shape[:2], output_hw)
         return crop_image(frame, crop, output_hw), crop.transform
+
+    def _decoy(
+        self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
+    ) -> tuple[Image, Boxes]:
+        """An image and a box (4,) for a search that does not show the target.
+
+        A place of the frame from which the target is not visible, or the target of another track.
+        """
+        h, w = frame.shape[:2]
+        sides = box_xyxy[2:] - box_xyxy[:2]
+        reach = self.tracker.search_area_factor * sides.mean() / 2 + sides / 2
+        for _ in range(DECOY_ATTEMPTS if random.random() < 0.5 else 0):
+            centre = random.uniform((0, 0), (w, h))
+            if (abs(centre - (box_xyxy[:2] + box_xyxy[2:]) / 2) > reach * 1.1).any():
+                box = np.concatenate((centre - sides / 2, centre + sides / 2))
+                return frame, clip_xyxy(box, (h, w))
+        tracks = self.tracks[int(random.choice(len(self.tracks), p=self.shares))]
+        track = tracks.draw(random)
+        boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))
+        time = int(random.choice(np.flatnonzero(np.isfinite(boxes_xyxy).all(1))))
+        other = self._read(tracks, track, time)
+        box = clip_xyxy(boxes_xyxy[time], other.shape[:2])
+        if (box[2:] <= box[:2]).any():
+            raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
+        return other, box
 
     def _search(
         self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
@@ -164,6 +207,7 @@ class VideoTracks(Dataset[Batch]):
             config.scale_jitter,
             config.translation_jitter,
             config.min_side,
+            config.size_jitter,
         )
         if not usable:
             raise UnusableSample(

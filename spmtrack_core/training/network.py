@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spmtrack_core.model.mobilenet import MobileNetStem, read_mobilenet
 from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.trunk import resample_positions
@@ -49,6 +50,8 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
         model.load_state_dict(weights)
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
+    if config.stem is not None and not resume:
+        model.trunk.patch_embed.features.load_state_dict(read_mobilenet(config.stem))
     if config.trunk is not None:
         pretrained = config.trunk == "pretrained"
         path = download_trunk(config.model.trunk) if pretrained else config.trunk
@@ -69,6 +72,12 @@ def prepare(model: SPMTrack, config: TrainConfig, device: torch.device) -> SPMTr
         for block in model.trunk.blocks:  # the CPU's fused kernel is 4 times slower backwards
             block.attn.fused_attn = False
     return model
+
+
+def stem_of(model: SPMTrack) -> MobileNetStem | None:
+    """The stem of ``model`` that can be frozen for some steps, if it has one."""
+    stem = model.trunk.patch_embed
+    return stem if isinstance(stem, MobileNetStem) else None
 
 
 def averaged(model: SPMTrack, ema: EMA, config: TrainConfig) -> SPMTrack:

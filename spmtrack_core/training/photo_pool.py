@@ -36,17 +36,20 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
     Raises FileNotFoundError for a missing folder, ValueError for fewer than two photographs and
     for a label map that cannot be read.
     """
-    folder = Path(config.images)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of photographs {folder} (synthetic.images)")
-    paths = image_paths(folder)
+    paths: list[Path] = []
+    for folder in map(Path, config.images):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder of photographs {folder} (synthetic.images)")
+        paths += image_paths(folder)
     if len(paths) < 2:
-        raise ValueError(f"{folder} must hold at least 2 photographs; got {len(paths)}")
+        folders = ", ".join(config.images)
+        raise ValueError(f"{folders} must hold at least 2 photographs; got {len(paths)}")
     if config.max_images is not None and config.max_images < len(paths):
         chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
         paths = [paths[i] for i in chosen]
-    if config.masks is not None and not Path(config.masks).is_dir():
-        raise FileNotFoundError(f"no folder of label maps {config.masks} (synthetic.masks)")
+    for masks in config.masks:
+        if not Path(masks).is_dir():
+            raise FileNotFoundError(f"no folder of label maps {masks} (synthetic.masks)")
 
     side = config.image_side
     images = np.empty((len(paths), 3, side, side), np.uint8)
@@ -59,8 +62,9 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
         aspects.append(image.shape[1] / image.shape[0])
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         images[i] = small.transpose(2, 0, 1)
-        mask_path = Path(config.masks or "", path.stem + ".png")
-        if config.masks is None or not mask_path.is_file():
+        candidates = (Path(folder, path.stem + ".png") for folder in config.masks)
+        mask_path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if mask_path is None:
             continue
         label_map = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
         if label_map is None:

@@ -46,6 +46,20 @@ def to_crop(boxes: Tensor, window: Tensor, output_hw: tuple[int, int]) -> Tensor
     return torch.minimum(corners.clamp_min(0), size).flatten(-2)
 
 
+def affine_grid(theta: Tensor, h: int, w: int) -> Tensor:
+    """Grid (N, h, w, 2) of maps (N, 2, 3), as ``F.affine_grid`` without aligned corners.
+
+    Several times as fast on a CPU, where a multiplication by matrices of three columns is slow.
+    """
+    x = (torch.arange(w, device=theta.device) + 0.5) * (2 / w) - 1
+    y = ((torch.arange(h, device=theta.device) + 0.5) * (2 / h) - 1)[:, None]
+    grid = theta.new_empty(len(theta), h, w, 2)
+    for axis in (0, 1):
+        row = theta[:, axis, :, None, None]  # (N, 3, 1, 1)
+        torch.add(row[:, 0] * x, row[:, 1] * y + row[:, 2], out=grid[..., axis])
+    return grid
+
+
 def render(
     layers: tuple[Tensor, ...],
     poses: tuple[Tensor, ...],
@@ -75,7 +89,7 @@ def render(
         view = torch.linalg.inv(pose[:, when, :, :2])
         offset = view @ (window[..., :2, None] - pose[:, when, :, 2:])
         theta = torch.cat([view * window[..., None, 2:], offset], -1).reshape(b * t, 2, 3)
-        grid = F.affine_grid(theta, [b * t, 1, h, w], align_corners=False)
+        grid = affine_grid(theta, h, w)
         if layer.dim() == 5:
             seen = F.grid_sample(layer[:, when].flatten(0, 1), grid, align_corners=False)
             seen = seen.view(b, t, -1, h, w).transpose(1, 2)

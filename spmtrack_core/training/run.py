@@ -21,6 +21,7 @@ from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint,
 from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.training.config import TrainConfig
+from spmtrack_core.training.optim import learning_rate
 
 MAY_CHANGE = {
     "output",
@@ -37,6 +38,8 @@ MAY_CHANGE = {
     "checkpoint_every",
 }
 """Settings that may differ when a run is resumed."""
+SCHEDULE = {"steps", "decay_steps", "stem_frozen_steps"}
+"""Settings that may differ if the steps made so far are the same with both values."""
 
 
 @dataclass
@@ -129,10 +132,17 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def check_resumable(path: Path, config: TrainConfig) -> None:
     """Raise ``ValueError`` if a setting that must not change differs from the checkpoint's."""
+    state = read_state(path)
     # a setting newer than the checkpoint gets its default, which is the earlier behavior
-    stored = to_dict(from_dict(TrainConfig, read_state(path)["config"]))
-    ours = to_dict(config)
-    for name in sorted(set(ours) - MAY_CHANGE):
+    kept = from_dict(TrainConfig, state["config"])
+
+    def schedule(each: TrainConfig) -> list[tuple[float, bool]]:
+        done = range(state["step"])
+        return [(learning_rate(each, step), step < each.stem_frozen_steps) for step in done]
+
+    may_change = MAY_CHANGE | (SCHEDULE if schedule(kept) == schedule(config) else set())
+    stored, ours = to_dict(kept), to_dict(config)
+    for name in sorted(set(ours) - may_change):
         if ours[name] != stored[name]:
             raise ValueError(
                 f"{path} was made with {name}: {stored[name]}, not {ours[name]}; "

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +24,8 @@ from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.dataset import VideoTracks
 from spmtrack_core.training.photo_pool import PhotoPool, read_photos
+from spmtrack_core.training.photometric import Photometric
+from spmtrack_core.training.random_tracks import RandomStream
 from spmtrack_core.training.synthetic import SyntheticTracks
 
 VALIDATION_SEED = 987_654_321
@@ -97,9 +100,18 @@ def training_batches(
         )
         pinned = device.type == "cuda"
         read = loader(videos, real, config.workers, first, last, rank, world, pin_memory=pinned)
-        sources.append(
+        real_batches = (
             Batch(*(t.to(device, non_blocking=pinned) for t in batch)) for batch in read
         )
+        if config.videos.photometric:
+            change = Photometric(config.synthetic, device).change
+            streams = (
+                partial(RandomStream, device, config.seed, k * world + rank, "videos")
+                for k in range(first, last)
+            )
+            sources.append(map(change, real_batches, streams))
+        else:
+            sources.append(real_batches)
     if len(sources) == 1:
         return sources[0]
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,21 @@ def positive_cells(batch: Batch, grid_hw: tuple[int, int]) -> Tensor:
     return cells.sum((0, 2, 3)).float()
 
 
-def predictions(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Tensor]]:
+def predictions(
+    model: SPMTrack, batch: Batch, without: Collection[str] = ()
+) -> Iterator[tuple[Prediction, Tensor]]:
     """Prediction in float32 and true boxes (B, 4) of each search of a batch.
 
-    The target state token passes from each search to the next, detached.
+    The target state token passes from each search to the next, detached. ``without`` is that of
+    ``TrainConfig``.
     """
-    state = None
+    references, masks = batch.references, batch.masks
+    if "references" in without:
+        references = references[:, :1].expand_as(references)
+        masks = masks[:, :1].expand_as(masks)
+    state, encoded = None, model.encode_references(references, masks)
     for search, truth in zip(batch.searches.unbind(1), batch.boxes_xyxy.unbind(1), strict=True):
-        prediction = model(search, batch.references, batch.masks, state)
+        prediction = model.locate(search, encoded, None if "state_token" in without else state)
         state = prediction.state_token.detach()
         yield Prediction(prediction.score_map.float(), prediction.boxes.float(), state), truth
 
@@ -35,9 +42,9 @@ def predictions(model: nn.Module, batch: Batch) -> Iterator[tuple[Prediction, Te
 class TrackingLoss(nn.Module):
     """Network and loss as one module, so that DDP and torch.compile wrap one forward pass."""
 
-    def __init__(self, model: SPMTrack) -> None:
+    def __init__(self, model: SPMTrack, without: Collection[str] = ()) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.without = model, without
 
     def forward(
         self,
@@ -54,7 +61,7 @@ class TrackingLoss(nn.Module):
         """
         search_hw = (batch.searches.shape[-2], batch.searches.shape[-1])
         terms = []
-        for index, (prediction, truth) in enumerate(predictions(self.model, batch)):
+        for index, (prediction, truth) in enumerate(predictions(self.model, batch, self.without)):
             count = None if counts is None else counts[index]
             maps = prediction.score_map, prediction.boxes
             terms.append(tracking_loss(*maps, truth, search_hw, iou_aware, count))

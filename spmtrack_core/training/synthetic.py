@@ -14,37 +14,24 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
-from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import SyntheticConfig
 from spmtrack_core.training.cutouts import Cutouts, Cutter
 from spmtrack_core.training.photo_pool import PhotoPool
+from spmtrack_core.training.photometric import Photometric
 from spmtrack_core.training.random_tracks import RandomStream
 from spmtrack_core.training.rendering import alpha_boxes, crop_windows, render, to_crop
 from spmtrack_core.training.targets import cells_of
 
 FAR = 1e3
 """Added to the position of a layer that must not be seen, in target sizes."""
-
-
-class Light(NamedTuple):
-    """Light over a track: ``(crop * gain + offset) * exposure``; tensors (B, T, 3)."""
-
-    gain: Tensor
-    offset: Tensor
-    exposure: Tensor
-
-    def at(self, when: slice) -> Light:
-        """The light at some time points."""
-        return Light(*(each[:, when] for each in self))
 
 
 class SyntheticTracks:
@@ -68,8 +55,7 @@ class SyntheticTracks:
         self.batch_size, self.seed, self.searches = batch_size, seed, searches
         self.cutter = Cutter(config, pool)
         self.device = pool.images.device
-        self.mean = torch.tensor(IMAGENET_MEAN, device=self.device).float().view(3, 1, 1)
-        self.std = torch.tensor(IMAGENET_STD, device=self.device).float().view(3, 1, 1)
+        self.photometric = Photometric(config, self.device)
 
     def batch(self, index: int) -> Batch:
         """Batch number ``index`` (>= 0)."""
@@ -120,16 +106,7 @@ class SyntheticTracks:
         references = render(layers, poses, filling, endless, z_window, slice(0, r), z_hw)
         searches = render(layers, poses, filling, endless, x_window, slice(r, times), x_hw)
 
-        # the camera
-        references, searches = self.coarsened(references, searches, random("resolution"))
-        light = Light(
-            *random("light").light(b, times, config.color_jitter, config.flicker_share),
-            random("lamp").exposure(b, times, config.switch_share),
-        )
-        gray = random("gray").chance(b, config.gray_share)
-        blur, noise = random("blur"), random("noise")
-        references = self.photographed(references, light.at(slice(0, r)), gray, blur, noise)
-        searches = self.photographed(searches, light.at(slice(r, times)), gray, blur, noise)
+        references, searches = self.photometric.photograph(references, searches, random)
 
         z_px = to_crop(z_boxes, z_window, z_hw)
         repeats = random("repeat").chance(b, config.repeat_share)
@@ -240,6 +217,9 @@ class SyntheticTracks:
         """
         stretch = random.normal(tuple(boxes[..., 2:].shape)).clamp(-2, 2)
         half = window[..., 2:] * (self.config.scale_jitter * stretch).exp()
+        if self.config.size_jitter:
+            larger = random.normal((*half.shape[:-1], 1)).clamp(-2, 2)
+            half = half * (self.config.size_jitter * larger).exp()
         sides = boxes[..., 2:] - boxes[..., :2]
         half = torch.maximum(half, 0.6 * sides)  # the target must fit into a small window
         shift = random.uniform(tuple(half.shape), -1, 1) * self.config.translation_jitter
@@ -255,48 +235,6 @@ class SyntheticTracks:
         reach = window[..., 2:] + (boxes[..., 2:] - boxes[..., :2]) / 2
         centers = (boxes[..., :2] + boxes[..., 2:]) / 2
         return torch.cat([centers + far * way * reach, window[..., 2:]], -1)
-
-    def coarsened(
-        self, references: Tensor, searches: Tensor, random: RandomStream
-    ) -> tuple[Tensor, Tensor]:
-        """The crops; those of some tracks with a lower resolution, by one factor in a batch."""
-        chosen = random.chance(self.batch_size, self.config.coarse_share)
-        factor = float(random.uniform((), 0.25, 0.8))
-        if chosen.any():
-            for crops in (references, searches):
-                fine = crops[chosen].flatten(0, 1)
-                small = F.interpolate(fine, scale_factor=factor, mode="area")
-                large = F.interpolate(small, fine.shape[-2:], mode="bilinear")
-                crops[chosen] = large.view(-1, *crops.shape[1:])
-        return references, searches
-
-    def photographed(
-        self,
-        crops: Tensor,
-        light: Light,
-        gray: Tensor,
-        blur: RandomStream,
-        noise: RandomStream,
-    ) -> Tensor:
-        """Crops (B, T, 3, H, W) in 0..1 with blur, light and noise, then normalized."""
-        b, t, _, h, w = crops.shape
-        blurred = blur.chance(b * t, self.config.blur_share).nonzero()[:, 0]
-        crops = crops.reshape(b * t, 3, h, w)
-        if len(blurred):
-            kernels = blur.blur_kernels(len(blurred), self.config.blur)
-            kernels = kernels.repeat_interleave(3, 0)  # (3n, 1, k, k)
-            flat = crops[blurred].reshape(1, -1, h, w)
-            soft = F.conv2d(flat, kernels, padding="same", groups=kernels.shape[0])
-            crops[blurred] = soft.view(-1, 3, h, w)
-        gain, offset, exposure = (each[..., None, None] for each in light)
-        crops = crops.view(b, t, 3, h, w) * gain + offset
-        if gray.any():
-            crops[gray] = crops[gray].mean(2, keepdim=True)
-        level = noise.uniform((b, 1, 1, 1, 1), 0, 1) ** 2 * self.config.noise
-        sheet = noise.noise(t * 3, h, w, self.config.grain).view(1, t, 3, h, w)
-        # after the exposure: a dark picture has as much noise as a bright one
-        crops = (crops.clamp(0, 1) * exposure + level * sheet).clamp(0, 1)
-        return (crops - self.mean) / self.std
 
 
 def beside_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from spmtrack_core.files import write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.network import averaged, initial_model, prepare
+from spmtrack_core.training.network import averaged, initial_model, prepare, stem_of
 from spmtrack_core.training.optim import EMA, adamw, learning_rate, muon
 from spmtrack_core.training.processes import all_reduce, launch_fabric, means
 from spmtrack_core.training.run import (
@@ -116,7 +116,7 @@ def train(
     # network, optimizer, moving average
     torch.manual_seed(config.seed)
     model, before = initial_model(config, resume)
-    network: Any = TrackingLoss(prepare(model, config, device)).train()
+    network: Any = TrackingLoss(prepare(model, config, device), config.without).train()
     if config.compile:
         network = torch.compile(network)
     network = fabric.setup_module(network)
@@ -125,6 +125,7 @@ def train(
     base_optimizer = make_optimizer(trainable, config, fused=device.type == "cuda")
     optimizer: Any = fabric.setup_optimizers(base_optimizer)
     ema = EMA(trainable, config.ema_decay)
+    stem = stem_of(model)
 
     # where the run was
     progress = Progress(before=before)
@@ -164,7 +165,9 @@ def train(
             done = max(step / config.steps, progress.minutes / limit)
             rate = learning_rate(config, step, done if config.anneal == "time" else None)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_factor", 1.0)
+            if stem is not None:
+                stem.frozen = step < config.stem_frozen_steps
 
             # forward and backward; losses are divided by the positive cells of the whole batch
             asked = time.monotonic()
@@ -212,6 +215,9 @@ def train(
                     f"start_from={output / 'weights.safetensors'} to keep what was learned"
                 )
 
+            if stem is not None and stem.frozen:
+                for parameter in stem.features.parameters():
+                    parameter.grad = None  # no decay and no moments either
             optimizer.step()
             optimizer.zero_grad()
             progress.step = step = step + 1

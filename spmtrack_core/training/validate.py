@@ -6,13 +6,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.metrics import confidence_auc, mean_iou
+from spmtrack_core.evaluation.metrics import confidence_auc, good_boxes, mean_iou
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.tracking.loop import track_frames
 from spmtrack_core.tracking.tracker import Tracker
@@ -31,7 +32,8 @@ def validate(
     """Columns ``validation_...`` of a row of the log; empty if nothing could be validated.
 
     For synthetic tracks: the IoU and the ROC AUC of the score. For sequences, which the processes
-    share: the mean IoU by sequence and the mean over all frames (AO).
+    share: the mean IoU by sequence, the mean over all frames (AO) and the ROC AUC of the
+    confidence.
     """
     if held_out is None:
         return {}
@@ -44,10 +46,10 @@ def validate(
     scores = validate_sequences(tracker, mine)
     sums = torch.tensor(
         [
-            sum(iou for iou, _ in scores),
+            sum(score.iou for score in scores),
             len(scores),
-            sum(iou * frames for iou, frames in scores),
-            sum(frames for _, frames in scores),
+            sum(score.iou * score.frames for score in scores),
+            sum(score.frames for score in scores),
         ],
         dtype=torch.float32,
         device=fabric.device,
@@ -55,7 +57,17 @@ def validate(
     sequence_sum, sequences, frame_sum, frames = all_reduce(fabric, sums, "sum").tolist()
     if not sequences:
         return {}
-    return {"validation_iou": sequence_sum / sequences, "validation_ao": frame_sum / frames}
+    row = {"validation_iou": sequence_sum / sequences, "validation_ao": frame_sum / frames}
+    # each process fills the rows of its own sequences: confidence, good box, and 1 for a frame
+    table = torch.zeros(len(held_out), config.validation_frames, 3, device=fabric.device)
+    rows = table[fabric.global_rank :: fabric.world_size]
+    for part, score in zip(rows, scores, strict=False):
+        part[: len(score.good)] = torch.tensor(
+            [score.confidence, score.good, [1.0] * len(score.good)]
+        ).T
+    confidence, good, tracked = all_reduce(fabric, table, "sum").flatten(0, 1).cpu().unbind(1)
+    auc = confidence_auc(confidence[tracked > 0], good[tracked > 0] > 0)
+    return row if math.isnan(auc) else row | {"validation_auc": auc}
 
 
 @torch.no_grad()
@@ -85,10 +97,23 @@ def validate_batches(
     return row if math.isnan(auc) else row | {"validation_auc": auc}
 
 
+class SequenceScore(NamedTuple):
+    """How a sequence was tracked after its first frame."""
+
+    iou: float
+    """Mean IoU of the frames in which the target is visible."""
+    frames: int
+    """Number of these frames."""
+    confidence: list[float]
+    """Of all frames."""
+    good: list[bool]
+    """Whether the target is visible and its box has an IoU above 0.5."""
+
+
 def validate_sequences(
     tracker: Tracker, sequences: Iterable[FrameSequence]
-) -> list[tuple[float, int]]:
-    """Track each sequence from its first box; mean IoU and number of visible frames after it.
+) -> list[SequenceScore]:
+    """Track each sequence from its first box.
 
     A sequence that cannot be read or started is left out with a warning.
     """
@@ -99,10 +124,13 @@ def validate_sequences(
             if truth is None:
                 raise ValueError("it has no boxes")
             tracked = track_frames(tracker, sequence, truth[0].tolist())
-            boxes = [frame.result.box_xywh for frame in tracked]
-            iou = mean_iou(boxes[1:], truth[1:])  # the first box was given
+            results = [frame.result for frame in tracked][1:]  # the first box was given
+            boxes = [result.box_xywh for result in results]
+            iou, good = mean_iou(boxes, truth[1:]), good_boxes(boxes, truth[1:])
         except (ValueError, OSError) as error:
             warnings.warn(f"not validated on {sequence.name}: {error}", stacklevel=2)
             continue
-        scores.append((iou, int(np.isfinite(truth[1:]).all(1).sum())))
+        frames = int(np.isfinite(truth[1:]).all(1).sum())
+        confidence = [result.confidence for result in results]
+        scores.append(SequenceScore(iou, frames, confidence, good.tolist()))
     return scores

@@ -111,7 +111,8 @@ def inputs(batch, config=SMALL):
 
 
 def run_fused(fused, search, references, masks, state):
-    slots = [fused.embed_references(references[:, i], masks[:, i]) for i in range(3)]
+    slots = [fused.encode_reference(references[:, i], masks[:, i])[0] for i in range(3)]
+    assert slots[0].shape[1:] == fused.reference_shapes[0]
     return fused(search, torch.stack(slots, 1), state)
 
 
@@ -131,6 +132,8 @@ def run_fused(fused, search, references, masks, state):
         {"experts": 2, "rs_scaling": True},
         {"ffn": "swiglu", "stem": "patch"},
         {"rank": 1, "depth": 1},
+        {"separate_references": True},
+        {"separate_references": True, "depth": 1, "ffn": "swiglu", "stem": "mobilenetv2"},
     ],
     ids=str,
 )

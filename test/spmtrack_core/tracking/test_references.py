@@ -103,3 +103,23 @@ def test_memory_is_allocated_once():
 def test_unknown_rules_and_empty_buffers_are_rejected(stored, rule):
     with pytest.raises(ValueError):
         select_references(stored, rule)
+
+
+@pytest.mark.parametrize("rule", REFERENCE_RULES)
+@pytest.mark.parametrize("stride", [2, 3])
+def test_with_a_stride_from_the_start_the_nearest_stored_frames_are_used(rule, stride):
+    buffer = ReferenceBuffer(8, (1,), (2, 1), stride=stride)
+    for frame in range(60):
+        assert buffer.keeps_next == (frame % buffer.stride == 0)
+        buffer.append(*parts(frame))
+        for found, wanted in zip(
+            gathered(buffer, rule), select_references(frame + 1, rule), strict=True
+        ):
+            assert found % stride == 0 and abs(found - wanted) < buffer.stride
+    assert gathered(buffer, rule)[0] == 0
+    assert buffer.stride == 4 * stride
+
+
+def test_the_template_stands_in_for_every_reference():
+    one, two = filled(10, 8).template()
+    assert one.tolist() == [[[0.0]] * 3] and two.shape == (1, 3, 2, 1) and not two.any()

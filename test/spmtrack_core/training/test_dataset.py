@@ -395,3 +395,52 @@ def test_negative_seeds_and_indices_are_rejected():
         make(Memory(STILL), seed=-1)
     with pytest.raises(ValueError, match="got -1"):
         make(Memory(STILL)).sample(-1)
+
+
+def test_a_mirrored_sample_is_the_sample_mirrored():
+    """Pixels, masks and boxes; symmetric crops about a box in the middle of its frame."""
+    centred = [(45, 35, 30, 20)] * 8
+    plain = make(Memory(centred), **PLAIN).sample(0)
+    mirrored = make(Memory(centred), **PLAIN, mirror=1.0).sample(0)
+    width = MODEL.search_hw[1]
+    for ours, theirs in zip(mirrored.boxes_xyxy, plain.boxes_xyxy, strict=True):
+        assert ours.tolist() == pytest.approx(
+            [width - theirs[2], theirs[1], width - theirs[0], theirs[3]], abs=1.5
+        )
+    assert torch.equal(mirrored.masks, plain.masks.flip(-1))
+    # the same frames were drawn, so that nothing but the noise about the target differs
+    assert make(Memory(MOVING), **PLAIN, mirror=1.0).sample(1).boxes_xyxy.isfinite().all()
+
+
+def test_a_decoy_shows_something_else_and_says_so():
+    other = [(70, 50, 20, 20)] * 4
+    samples = make(Memory(MOVING, other), **PLAIN, decoy_share=1.0)
+    for index in range(12):
+        sample = samples.sample(index)
+        assert sample.boxes_xyxy.isnan().all() and sample.masks.any()
+    some = make(Memory(MOVING, other), **PLAIN, decoy_share=0.5)
+    absent = torch.stack([some.sample(index).boxes_xyxy[:, 0].isnan() for index in range(60)])
+    assert 0.35 < float(absent.float().mean()) < 0.65
+
+
+def test_a_place_beside_the_target_does_not_show_it():
+    frame = np.zeros((400, 500, 3), np.uint8)
+    box = np.array([240.0, 190, 260, 210])
+    samples = make(Memory(STILL), **PLAIN)
+    random, beside = np.random.default_rng(0), 0
+    for _ in range(40):
+        image, decoy = samples._decoy(frame, box, random)
+        if image is frame:
+            beside += 1
+            crop = context_crop(decoy, TRACKER.search_area_factor, (400, 500), MODEL.search_hw)
+            x1, y1, x2, y2 = crop.transform.to_crop(box)
+            h, w = MODEL.search_hw
+            assert x2 <= 1 or y2 <= 1 or x1 >= w - 1 or y1 >= h - 1
+    assert beside > 10
+
+
+def test_a_repeated_reference_is_the_template():
+    sample = make(Memory(MOVING), **PLAIN, repeat_share=1.0, reference_jitter=0.1).sample(0)
+    assert torch.equal(sample.references[1], sample.references[0])
+    assert torch.equal(sample.masks[1], sample.masks[0])
+    assert not torch.equal(sample.references[2], sample.references[0])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden_model import GOLDEN
 
+from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.training.jitter import jittered_crop
 
 CASES = json.loads((GOLDEN / "train_jitter.json").read_text())
@@ -89,3 +90,18 @@ def test_a_target_too_small_for_all_attempts_is_unusable():
         (10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(0), min_side=90
     )
     assert not usable
+
+
+def test_the_size_jitter_scales_both_axes_alike():
+    plain = crop_transform((10, 20, 50, 80), 5.0, (98, 98)).scale
+    factors = np.stack(
+        [
+            jittered_crop(
+                (10, 20, 50, 80), 5.0, (98, 98), np.random.default_rng(seed), 0, 0, 1, 0.3
+            )[0].scale
+            / plain
+            for seed in range(200)
+        ]
+    )
+    np.testing.assert_allclose(factors[:, 0], factors[:, 1])
+    assert np.log(factors).std() == pytest.approx(0.3, abs=0.04)

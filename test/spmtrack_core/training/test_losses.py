@@ -128,24 +128,50 @@ def test_loss_terms(case, frame, parity):
         )
 
 
-def test_the_state_token_passes_from_each_search_to_the_next():
-    given = []
+class Recorder:
+    """Stands in for the network and records what it is given."""
 
-    def model(search, references, masks, state):
-        given.append(state)
-        token = torch.full((2, 1, 4), float(len(given)), requires_grad=True)
+    def __init__(self):
+        self.references, self.states = [], []
+
+    def encode_references(self, references, masks):
+        self.references.append((references, masks))
+        return (references,)
+
+    def locate(self, search, encoded, state):
+        self.states.append(state)
+        token = torch.full((2, 1, 4), float(len(self.states)), requires_grad=True)
         return Prediction(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, 4), token)
 
+
+def recorded(**settings) -> Recorder:
+    model, frames = Recorder(), torch.arange(3.0)
     batch = Batch(
-        torch.zeros(2, 3, 3, 8, 8),
-        torch.zeros(2, 3, 1, 1),
+        frames.view(1, 3, 1, 1, 1).expand(2, 3, 3, 8, 8),
+        frames.view(1, 3, 1, 1).expand(2, 3, 1, 1),
         torch.zeros(2, 4, 3, 16, 16),
         torch.zeros(2, 4, 4),
     )
-    assert len(list(predictions(model, batch))) == 4
-    assert given[0] is None
-    assert [float(state.mean()) for state in given[1:]] == [1.0, 2.0, 3.0]
-    assert not any(state.requires_grad for state in given[1:])
+    assert len(list(predictions(model, batch, **settings))) == 4
+    return model
+
+
+def test_the_state_token_passes_from_each_search_to_the_next():
+    model = recorded()
+    assert len(model.references) == 1  # encoded once for all searches
+    assert model.states[0] is None
+    assert [float(state.mean()) for state in model.states[1:]] == [1.0, 2.0, 3.0]
+    assert not any(state.requires_grad for state in model.states[1:])
+
+
+def test_ablations_train_without_references_or_state_token():
+    model = recorded(without=("state_token",))
+    assert model.states == [None] * 4
+    assert model.references[0][0][0, :, 0, 0, 0].tolist() == [0, 1, 2]
+    model = recorded(without=("references",))
+    references, masks = model.references[0]
+    assert references.shape == (2, 3, 3, 8, 8) and not references.any() and not masks.any()
+    assert model.states[1] is not None
 
 
 @pytest.mark.golden

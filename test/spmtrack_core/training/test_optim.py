@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,16 @@ def test_schedule():
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert learning_rate(config, 100) == pytest.approx(0.1)
     assert learning_rate(config, 50, done=1.0) == pytest.approx(0.1)
+
+
+def test_a_late_cosine_lets_a_run_be_made_longer():
+    """Until the shorter run begins to decay, the longer one has the same rates."""
+    short = TrainConfig(lr=1.0, min_lr=0.1, warmup_steps=10, steps=100, decay_steps=40)
+    longer = replace(short, steps=300, decay_steps=100)
+    rates = [learning_rate(short, step) for step in range(101)]
+    assert rates[:61] == [learning_rate(longer, step) for step in range(61)]
+    assert rates[60] == 1.0 > rates[61] and rates[80] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
 
 
 def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
@@ -45,12 +56,6 @@ def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
             expected = torch.full_like(update, 0.1)
             torch.testing.assert_close(update.abs(), expected, rtol=1e-3, atol=1e-6)
     assert turned == 12 * len(model.trunk.blocks)  # six linear layers and their routers
-
-
-def test_muon_needs_a_pytorch_that_has_it(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ValueError, match=r"needs PyTorch 2\.9 or newer; got 2"):
-        muon({}, TrainConfig(), fused=False)
 
 
 def test_weight_decay_is_for_matrices():

@@ -44,29 +44,49 @@ def test_objects_at_several_borders_are_left_out(rows, columns, usable, reason):
 def test_photographs_keep_their_aspect(tmp_path):
     for i, (h, w) in enumerate([(20, 40), (30, 30), (40, 10)]):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((h, w, 3), (0, 0, 200), np.uint8))
-    pool = read_photos(SyntheticConfig(images=str(tmp_path), image_side=32), CPU)
+    pool = read_photos(SyntheticConfig(images=(str(tmp_path),), image_side=32), CPU)
     assert pool.aspects.tolist() == [2.0, 1.0, 0.25]
     assert pool.images.shape == (3, 3, 32, 32) and pool.segments.shape == (0, 3)
     assert pool.images[0, :, 5, 5].tolist() == [200, 0, 0]  # RGB
-    fewer = read_photos(SyntheticConfig(images=str(tmp_path), image_side=32, max_images=2), CPU)
+    fewer = read_photos(SyntheticConfig(images=(str(tmp_path),), image_side=32, max_images=2), CPU)
     assert fewer.aspects.tolist() == [2.0, 0.25]
 
 
 @pytest.mark.parametrize(
     "field, value, error, text",
     [
-        ("images", "nowhere", FileNotFoundError, "no folder of photographs nowhere"),
-        ("masks", "nowhere", FileNotFoundError, "no folder of label maps nowhere"),
+        ("images", ("nowhere",), FileNotFoundError, "no folder of photographs nowhere"),
+        ("masks", ("nowhere",), FileNotFoundError, "no folder of label maps nowhere"),
     ],
 )
 def test_missing_folders_are_named(tmp_path, field, value, error, text):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8, 3), np.uint8))
-    config = SyntheticConfig(images=str(tmp_path))
+    config = SyntheticConfig(images=(str(tmp_path),))
     with pytest.raises(error, match=text):
         read_photos(replace(config, **{field: value}), CPU)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least 2 photographs; got 0"):
-        read_photos(SyntheticConfig(images=str(tmp_path)), CPU)
+        read_photos(SyntheticConfig(images=(str(tmp_path),)), CPU)
+
+
+def test_several_folders_are_one(tmp_path):
+    """Photographs in the order of the folders; a label map lies in any of theirs."""
+    for folder, value in (("a", 50), ("b", 200)):
+        (tmp_path / folder).mkdir()
+        image = np.full((32, 32, 3), value, np.uint8)
+        cv2.imwrite(str(tmp_path / folder / f"{folder}.png"), image)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "masks").mkdir()
+    labels = np.zeros((32, 32), np.uint8)
+    labels[8:24, 8:24] = 3
+    cv2.imwrite(str(tmp_path / "masks" / "b.png"), labels)
+    config = SyntheticConfig(
+        images=(str(tmp_path / "a"), str(tmp_path / "b")),
+        masks=(str(tmp_path / "none"), str(tmp_path / "masks")), image_side=32,
+    )  # fmt: skip
+    pool = read_photos(config, CPU)
+    assert pool.images[:, 0, 0, 0].tolist() == [50, 200]
+    assert pool.segments.tolist() == [[1, 0, 3]]

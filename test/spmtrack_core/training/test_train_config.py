@@ -24,6 +24,8 @@ REPOSITORY = Path(__file__).parents[3]
         ({"optimizer": "sgd"}, "optimizer must be one of"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"decay_steps": 0}, "decay_steps must be at least 1; got 0"),
+        ({"stem": "mobilenet.pt"}, "needs model.stem mobilenetv2"),
         ({"searches": 0}, "searches must be at least 1; got 0"),
         ({"data": "mixed"}, r"data: mixed needs videos\.datasets"),
         ({"data": "mixed", "video_share": 1.0}, r"video_share must be in \(0, 1\)"),

@@ -18,10 +18,12 @@ import typer
 import yaml
 from rich.console import Console
 from tiny_model import TINY
+from torchvision.models import mobilenet_v2
 from typer.testing import CliRunner
 
 from spmtrack_core.cli.train import train as command
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.model.mobilenet import read_mobilenet
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import load_checkpoint
@@ -50,7 +52,7 @@ def settings(images) -> TrainConfig:
     return TrainConfig(
         model=TINY,
         tracker=TrackerConfig(search_area_factor=4.0),
-        synthetic=SyntheticConfig(images=images, image_side=32, patch_side=16),
+        synthetic=SyntheticConfig(images=(images,), image_side=32, patch_side=16),
         ema_decay=0.999,
         device="cpu",
         steps=6,
@@ -391,3 +393,33 @@ def test_the_command(config, tmp_path, monkeypatch):
 def test_a_missing_device_is_an_error(config):
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N; got 'abacus'"):
         train(replace(config, device="abacus"))
+
+
+def test_the_stem_learns_later_and_slower(config, tmp_path):
+    path = tmp_path / "mobilenet.pt"
+    torch.save(mobilenet_v2().state_dict(), path)
+    given = read_mobilenet(path)
+    config = replace(
+        config,
+        model=replace(config.model, stem="mobilenetv2"),
+        stem=str(path),
+        stem_frozen_steps=2,
+        stem_lr_factor=0.1,
+        ema_decay=0.0,
+        lr=1e-3,
+        warmup_steps=0,
+        steps=4,
+        decay_steps=1,
+    )
+
+    def change(run: Path) -> float:
+        features = load_checkpoint(run).model.trunk.patch_embed.features.state_dict()
+        return max(float((features[name] - given[name]).abs().max()) for name in given)
+
+    short = replace(config, steps=2, output=str(tmp_path / "short"))
+    assert change(train(short)) == 0
+    assert 0 < change(train(config)) < 4e-4
+    # a run that is made longer goes on as if it had been planned so
+    longer = replace(config, output=short.output)
+    train(longer, resume=True)
+    assert [row["loss"] for row in rows(longer)] == [row["loss"] for row in rows(config)]

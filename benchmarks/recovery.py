@@ -1,0 +1,100 @@
+"""How often a lost target is found again: clips that are cut, with recovery and without.
+
+    python benchmarks/recovery.py CLIPS --weights nano [--only NAMES.txt]
+
+Each clip is cut on purpose: after a third of it, frames of another clip follow for a while, and
+then the rest of the clip, mirrored, so that the target returns elsewhere. Printed for ``recovery``
+none and scan: the share of clips whose target is found again within ten frames of its return (a
+box with an IoU above 0.5 that is not LOST), the share of frames after the cut with a wrong box
+that is not LOST, and the time per frame while the target is lost and while it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data.catalog import open_tracks
+from spmtrack_core.evaluation.metrics import good_boxes
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.result import TrackState
+from spmtrack_core.tracking.tracker import Tracker
+
+WITHIN = 10
+"""Frames."""
+
+
+def cut(
+    frames: list[Image], boxes_xywh: np.ndarray, others: list[Image]
+) -> Iterator[tuple[Image, np.ndarray]]:
+    """Frames and boxes (4,) of a clip with ``others`` in it; NaN for a target that is absent."""
+    third = len(frames) // 3
+    yield from zip(frames[:third], boxes_xywh[:third], strict=True)
+    for frame in others:
+        yield frame, np.full(4, np.nan)
+    for frame, (x, y, w, h) in zip(frames[third:], boxes_xywh[third:], strict=True):
+        yield np.ascontiguousarray(frame[:, ::-1]), np.array([frame.shape[1] - x - w, y, w, h])
+
+
+def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, list[float]]:
+    """Track a cut clip; see above."""
+    tracker.init(clip[0][0], clip[0][1].tolist())
+    absent = [index for index, (_, box) in enumerate(clip) if not np.isfinite(box).all()]
+    results, seconds = [], []
+    for frame, _ in clip[1:]:
+        started = time.perf_counter()
+        results.append(tracker.update(frame))
+        seconds.append(time.perf_counter() - started)
+    good = good_boxes([r.box_xywh for r in results], [box for _, box in clip[1:]])
+    claimed = np.array([r.state is not TrackState.LOST for r in results])
+    back = absent[-1]  # results start with frame 1, so that this is the first frame after
+    return {
+        "found again": [float((good & claimed)[back : back + WITHIN].any())],
+        "wrong box, not LOST": (claimed & ~good)[absent[0] - 1 :].astype(float).tolist(),
+        "ms, lost": [1e3 * s for s, c in zip(seconds, claimed, strict=True) if not c],
+        "ms, not lost": [1e3 * s for s, c in zip(seconds, claimed, strict=True) if c],
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clips", help="folder of clips with groundtruth.txt")
+    parser.add_argument("--weights", default="nano")
+    parser.add_argument("--only", help="text file of the clips to use")
+    parser.add_argument("--absent", type=int, default=8, help="frames without the target")
+    parser.add_argument("--threshold", type=float, nargs="*", default=[0.6])
+    options = parser.parse_args()
+    tracks = open_tracks(DatasetConfig("folder", options.clips, only=options.only))
+    clips = []
+    for index in range(len(tracks)):
+        boxes = tracks.boxes_xywh(index)
+        clips.append(([tracks.read(index, k) for k in range(len(boxes))], boxes))
+    tracker = load_tracker(options.weights, device="cpu")
+    settings = [replace(tracker.config, recovery="none")] + [
+        replace(tracker.config, recovery="scan", recovery_threshold=each)
+        for each in options.threshold
+    ]
+    for config in settings:
+        tracker.config = config
+        sums: dict[str, list[float]] = {}
+        for index, (frames, boxes) in enumerate(clips):
+            if not np.isfinite(boxes).all():
+                continue
+            h, w = frames[0].shape[:2]
+            others = [f for f in clips[index - 1][0] if f.shape == (h, w, 3)][: options.absent]
+            others = others or [np.zeros_like(frames[0])] * options.absent
+            for name, values in judge(tracker, list(cut(frames, boxes, others))).items():
+                sums.setdefault(name, []).extend(values)
+        text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sums.items())
+        print(f"{config.recovery} {config.recovery_threshold}: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The search for a lost target: regions that cover the frame, and what a tracker makes of them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spmtrack_core.geometry.crop import crop_transform
+from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.recovery import GROWTH, recovery_boxes
+from spmtrack_core.tracking.result import TrackState
+
+FRAME_HW = (240, 320)
+
+
+@given(
+    place=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)),
+    again=st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)),
+    sides=st.tuples(st.floats(12, 90), st.floats(12, 90)),
+    factor=st.floats(3.5, 6),
+)
+def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides, factor):
+    """Within one round, and the regions beyond the growing ones lie in the frame."""
+    size, frame_wh = np.array(sides), np.array(FRAME_HW[::-1])
+    box = np.concatenate((place * frame_wh - size / 2, place * frame_wh + size / 2))
+    wanted = np.clip(again * frame_wh, size / 2, np.maximum(frame_wh - size / 2, size / 2))
+    region = 1 / crop_transform(box, factor, (1, 1)).scale
+    if (region > frame_wh).any():
+        return  # one region is larger than the frame
+    search = recovery_boxes(box, factor, FRAME_HW)
+    cells = np.ceil(frame_wh / (0.6 * region)).prod()
+    first = list(itertools.islice(search, len(GROWTH) + int(cells) + 1))
+    shown = []
+    for each in first:
+        middle, half = (each[:2] + each[2:]) / 2, region / 2
+        inside = (wanted - size / 2 >= middle - half - 1e-6) & (
+            wanted + size / 2 <= middle + half + 1e-6
+        )
+        shown.append(inside.all())
+    if (size <= 0.4 * region).all():  # the overlap of two regions
+        assert any(shown)
+
+
+def test_the_regions_grow_and_then_go_outwards_without_an_end():
+    box = np.array([100.0, 80, 130, 110])
+    boxes = list(itertools.islice(recovery_boxes(box, 4.0, FRAME_HW), 200))
+    sides = [each[2] - each[0] for each in boxes]
+    assert sides[: len(GROWTH)] == pytest.approx([30 * growth for growth in GROWTH])
+    rest = boxes[len(GROWTH) :]
+    distances = [np.hypot(*((b[:2] + b[2:]) / 2 - (115, 95))) for b in rest[:8]]
+    assert distances == sorted(distances) and len(boxes) == 200
+
+
+@pytest.fixture
+def tracker(tiny_checkpoint):
+    tracker = load_tracker(tiny_checkpoint, device="cpu")
+    tracker.config = replace(
+        tracker.config, recovery="scan", lost_threshold=0.5, confidence_weight=1.0,
+        recovery_threshold=0.7, found_margin=0.0,
+    )  # fmt: skip
+    return tracker
+
+
+def answers(tracker, monkeypatch, confidence):
+    """Let ``confidence(center)`` judge every search, whose box is that of its region's middle."""
+    searched = []
+
+    def locate(crops, backgrounds, references, states, window_weight):
+        h, w = tracker.model_config.search_hw
+        found = []
+        for crop in crops:
+            box = [0.4 * w, 0.4 * h, 0.6 * w, 0.6 * h]
+            x1, y1, x2, y2 = crop.transform.to_frame(box)
+            center = ((x1 + x2) / 2, (y1 + y2) / 2)
+            searched.append(center)
+            found.append([*box, confidence(center)])
+        assert len(references[0]) == len(states) == len(crops)
+        return found, torch.zeros_like(states)
+
+    monkeypatch.setattr(tracker.engine, "locate", locate)
+    return searched
+
+
+def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
+    frame = np.random.default_rng(0).integers(0, 255, (*FRAME_HW, 3), np.uint8)
+    place = np.array([40.0, 40.0])
+
+    def confidence(center):
+        return 0.9 if np.abs(np.array(center) - place).max() < 25 else 0.1
+
+    searched = answers(tracker, monkeypatch, confidence)
+    tracker.init(frame, (30, 30, 20, 20))
+    assert tracker.update(frame).state is TrackState.TRACKING
+    references = tracker.target.references.frames
+    place[:] = (270, 190)
+    states = [tracker.update(frame).state for _ in range(60)]
+    assert states[0] is TrackState.LOST and states[-1] is TrackState.TRACKING
+    lost = states.count(TrackState.LOST)
+    assert 1 < lost < 50 and states[lost:] == [TrackState.TRACKING] * (60 - lost)
+    x, y, w, h = tracker.update(frame).box_xywh
+    assert abs(x + w / 2 - 270) < 25 and abs(y + h / 2 - 190) < 25
+    # one search in each of 62 frames, and a second one in those after a loss
+    assert len(searched) == 62 + lost
+    assert tracker.target.recovery is None
+    assert references < tracker.target.references.frames <= references + 60 - lost + 2
+
+
+@pytest.mark.parametrize("recovery", ["none", "scan"])
+def test_a_target_that_does_not_return_stays_lost(tracker, monkeypatch, recovery):
+    tracker.config = replace(tracker.config, recovery=recovery)
+    frame = np.zeros((*FRAME_HW, 3), np.uint8)
+    searched = answers(tracker, monkeypatch, lambda center: 0.3)
+    tracker.init(frame, (30, 30, 20, 20))
+    assert {tracker.update(frame).state for _ in range(30)} == {TrackState.LOST}
+    assert len(searched) == (30 if recovery == "none" else 59)
