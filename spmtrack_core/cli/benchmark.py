@@ -9,17 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.options import Device
+from spmtrack_core.cli.options import Device, SeveralWeights
 from spmtrack_core.evaluation.speed import frame_times, machine, table
 from spmtrack_core.files import check_output, write_beside
 from spmtrack_core.tracking.loading import load_tracker
 
 
 def benchmark(
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Weights, as for track; may be repeated.", show_default="nano"),
-    ] = None,
+    weights: SeveralWeights = None,
     device: Device = "auto",
     precision: Annotated[
         list[str] | None,

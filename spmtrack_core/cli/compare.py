@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 
 from spmtrack_core.cli.evaluate import check_output_folder, open_dataset, tell_left_out
-from spmtrack_core.cli.options import Dataset, Device, Exclude, OutputFolder, Root, Split
+from spmtrack_core.cli.options import (
+    Dataset,
+    Device,
+    Exclude,
+    OutputFolder,
+    Root,
+    SeveralWeights,
+    Split,
+)
 from spmtrack_core.evaluation.opencv import opencv_trackers
 from spmtrack_core.evaluation.report import comparison, plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
@@ -23,10 +31,7 @@ def compare(
     root: Root = None,
     split: Split = "test",
     exclude: Exclude = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Weights, as for eval; may be repeated.", show_default="nano"),
-    ] = None,
+    weights: SeveralWeights = None,
     device: Device = "auto",
     nano: Annotated[
         tuple[Path, Path] | None,

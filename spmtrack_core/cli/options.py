@@ -10,6 +10,12 @@ import typer
 Weights = Annotated[
     str, typer.Option(help="Weights: a bundled name (nano), a checkpoint or an .onnx file.")
 ]
+SeveralWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", help="Weights, as for track; may be repeated.", show_default="nano"
+    ),
+]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str, typer.Option(help="Precision of the network: float32, bfloat16 or float16.")

@@ -21,7 +21,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
-from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
 from spmtrack_core.tracking.result import TrackState
 
@@ -63,7 +63,7 @@ def track(
     What was tracked is written whatever ends the run: Ctrl-C, a broken frame (exit code 2) or a
     full disk.
     """
-    inputs = [*files_of(source), *(Path(name) for name in (weights, trunk) if name)]
+    inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
     if output:
         output = user_path(output)
         check_video_path(output)

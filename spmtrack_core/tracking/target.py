@@ -32,7 +32,7 @@ class Target:
     frame_hw: tuple[int, int]
     """Size of the frames that ``box_xyxy`` is in."""
     lost_reason: str = ""
-    """Why the target cannot be looked for in the last frame; empty where it was looked for."""
+    """Why the last frame could not be searched; empty if it was searched."""
     mean_confidence: float = 1.0
     """Moving average over the last frames."""
     seen: bool = True

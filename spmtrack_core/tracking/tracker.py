@@ -108,7 +108,7 @@ class Tracker:
 
         The targets come from ``start`` of this tracker. In a frame of another size, a target's box
         is scaled along with the frame; where the aspect changed as well, the target is LOST, and
-        ``lost_reason`` and a warning tell why. Raises ``ValueError`` for a target that is listed
+        ``lost_reason`` and a warning give the cause. Raises ``ValueError`` for a target that is listed
         twice.
         """
         frame = check_frame(frame)
