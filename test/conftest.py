@@ -44,9 +44,19 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     """A complete checkpoint of a very small network with random weights."""
     torch.manual_seed(0)
     config = ModelConfig(
-        trunk="explicit", embed_dim=32, depth=2, num_heads=2, mlp_hidden=64, patch_size=16,
-        stem="conv", template_hw=(48, 48), search_hw=(96, 96), rank=2, alpha=2.0, experts=2,
-    )  # fmt: skip
+        trunk="explicit",
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        mlp_hidden=64,
+        patch_size=16,
+        stem="conv",
+        template_hw=(48, 48),
+        search_hw=(96, 96),
+        rank=2,
+        alpha=2.0,
+        experts=2,
+    )
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     tracker_config = TrackerConfig(lost_threshold=0.0)
     save_checkpoint(path, Checkpoint(build_spmtrack(config), config, tracker_config))

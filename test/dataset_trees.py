@@ -87,8 +87,17 @@ def make_vasttrack(root):
 def make_mot(root, digits=6):
     folder = root / "train" / "MOT17-02-FRCNN"
     images(folder / "img1", [f"{n:0{digits}d}.jpg" for n in range(1, 13)])
-    text(folder / "seqinfo.ini", "[Sequence]", "name=MOT17-02-FRCNN", "imDir=img1",
-         "frameRate=30", "seqLength=12", "imWidth=24", "imHeight=16", "imExt=.jpg")  # fmt: skip
+    text(
+        folder / "seqinfo.ini",
+        "[Sequence]",
+        "name=MOT17-02-FRCNN",
+        "imDir=img1",
+        "frameRate=30",
+        "seqLength=12",
+        "imWidth=24",
+        "imHeight=16",
+        "imExt=.jpg",
+    )
     text(
         folder / "gt" / "gt.txt",
         "2,1,2,3,5,6,1,1,1",

@@ -64,8 +64,10 @@ def published_shapes(
     if not swiglu:
         ffn = ("mlp.fc1", hidden, width), ("mlp.fc2", width, hidden)
     shapes: dict[str, tuple[int, ...]] = {
-        "track_query": (1, width), "query_embed": (1, width), "token_type_embed": (3, width)
-    }  # fmt: skip
+        "track_query": (1, width),
+        "query_embed": (1, width),
+        "token_type_embed": (3, width),
+    }
     for block in range(depth):
         for name, outputs, inputs in (
             *((f"attn.qkv.{part}", width, width) for part in "qkv"),

@@ -141,7 +141,8 @@ def test_a_robot_tracks_without_extras(tmp_path):
     box = ["--box", "40", "40", "40", "30"]
     done = subprocess.run(
         [sys.executable, "-c", code, "track", str(tmp_path), *box, "--output", tmp_path / "v.mp4"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "v.mp4").exists()

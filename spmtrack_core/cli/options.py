@@ -12,9 +12,7 @@ Weights = Annotated[
 ]
 SeveralWeights = Annotated[
     list[str] | None,
-    typer.Option(
-        "--weights", help="Weights, as for track; may be repeated.", show_default="nano"
-    ),
+    typer.Option("--weights", help="Weights, as for track; may be repeated.", show_default="nano"),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[

@@ -118,8 +118,13 @@ def _follow(sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Pa
     A video that cannot be written any further is given up, and the tracking goes on.
     """
     run, video = _Run(), None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with ExitStack() as stack:
         bar = stack.enter_context(Progress(*columns, console=Console(stderr=True, soft_wrap=True)))
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")

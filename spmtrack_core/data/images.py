@@ -18,8 +18,16 @@ from spmtrack_core.geometry.image import Image
 
 LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".png",
-)  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".png",
+)
 """Photographs first: of two files with one stem, the earlier is the frame."""
 DARK, BRIGHT = 0.1, 99.9
 """Percentiles of a 16-bit or float image that become 0 and 255."""

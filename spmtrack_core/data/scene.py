@@ -41,9 +41,13 @@ def scene_boxes_xywh() -> Boxes:
         x, y, half_w, half_h, angle = _head_pose(index)
         cos, sin = math.cos(angle), math.sin(angle)
         boxes.append(
-            (x, y, 2 * math.hypot(half_w * cos, half_h * sin),
-             2 * math.hypot(half_w * sin, half_h * cos))
-        )  # fmt: skip
+            (
+                x,
+                y,
+                2 * math.hypot(half_w * cos, half_h * sin),
+                2 * math.hypot(half_w * sin, half_h * cos),
+            )
+        )
     return cxcywh_to_xywh(boxes)
 
 
@@ -128,8 +132,10 @@ def _paste(
     # pixel centers: index i lies at i + 0.5
     offset = np.array([x - left, y - top]) - 0.5 - linear @ np.full(2, _CUT / 2 - 0.5)
     seen = cv2.warpAffine(
-        cut_out, np.column_stack([linear, offset]), (right - left, bottom - top),
+        cut_out,
+        np.column_stack([linear, offset]),
+        (right - left, bottom - top),
         flags=cv2.INTER_LINEAR,
-    )  # fmt: skip
+    )
     region = frame[top:bottom, left:right]
     region[:] = np.rint(seen[..., :3] + region * (1 - seen[..., 3:])).astype(np.uint8)

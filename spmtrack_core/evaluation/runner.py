@@ -67,8 +67,12 @@ def run(
     output = Path(output)
     unfinished = _Unfinished(output / "unfinished.json", label)
     faults = list(left_out)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     rows, curves = [], {}
     confidences, goods = [], []
     with Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as bar:

@@ -108,8 +108,8 @@ class Tracker:
 
         The targets come from ``start`` of this tracker. In a frame of another size, a target's box
         is scaled along with the frame; where the aspect changed as well, the target is LOST, and
-        ``lost_reason`` and a warning give the cause. Raises ``ValueError`` for a target that is listed
-        twice.
+        ``lost_reason`` and a warning give the cause. Raises ``ValueError`` for a target that is
+        listed twice.
         """
         frame = check_frame(frame)
         if len({id(target) for target in targets}) < len(targets):
@@ -135,11 +135,14 @@ class Tracker:
         boxes = [target.box_xyxy for target in targets] + [next(each) for each in second.values()]
         crops = [
             context_crop(
-                box, config.search_area_factor, frame_hw, self.model_config.search_hw,
+                box,
+                config.search_area_factor,
+                frame_hw,
+                self.model_config.search_hw,
                 config.min_side,
             )
             for box in boxes
-        ]  # fmt: skip
+        ]
         with self.engine.stream():
             self.engine.set_frame(frame)
             # the template alone must find a lost target elsewhere
@@ -214,9 +217,10 @@ class Tracker:
         factor = self.config.template_area_factor
         crop = context_crop(target.box_xyxy, factor, frame_hw, template_hw)
         mask = foreground_mask(
-            crop.transform.to_crop(target.box_xyxy), template_hw,
+            crop.transform.to_crop(target.box_xyxy),
+            template_hw,
             self.model_config.template_grid_hw,
-        )  # fmt: skip
+        )
         target.references.append(*(part[0] for part in self.engine.encode_reference(crop, mask)))
 
 

@@ -30,8 +30,13 @@ def adamw(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> 
         {"params": [p for n, p in rest.items() if not decays(n, p)], "weight_decay": 0.0},
     ]
     if stem:  # a pretrained one is not pulled towards zero
-        groups.append({"params": list(stem.values()), "weight_decay": 0.0,
-                       "lr_factor": config.stem_lr_factor})  # fmt: skip
+        groups.append(
+            {
+                "params": list(stem.values()),
+                "weight_decay": 0.0,
+                "lr_factor": config.stem_lr_factor,
+            }
+        )
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 

@@ -28,8 +28,11 @@ def spmtrack_alone(watched, *arguments):
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]), COLUMNS="120")
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        capture_output=True, text=True, timeout=120, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
     *out, imported = done.stdout.splitlines()
     return done.returncode, out, done.stderr, imported.split()
 
@@ -46,9 +49,19 @@ def test_tracking_imports_no_extra_and_no_compiler(tmp_path, tiny_checkpoint):
     for index in range(3):
         write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
     code, out, err, imported = spmtrack_alone(
-        (*EXTRA, "torch._dynamo"), "track", str(tmp_path), "--box", "30", "20", "20", "16",
-        "--weights", str(tiny_checkpoint), "--device", "cpu",
-    )  # fmt: skip
+        (*EXTRA, "torch._dynamo"),
+        "track",
+        str(tmp_path),
+        "--box",
+        "30",
+        "20",
+        "20",
+        "16",
+        "--weights",
+        str(tiny_checkpoint),
+        "--device",
+        "cpu",
+    )
     assert (code, imported) == (0, []), err
     assert out[0].startswith("3 frames")
 

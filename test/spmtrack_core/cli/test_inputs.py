@@ -126,7 +126,7 @@ def soft(path, link):
         (["seq", "--output", "o.avi"], None, "written as .mp4"),
         (["seq", "--boxes", "/proc/nowhere/b.txt"], None, "/proc/nowhere/b.txt cannot be written"),
     ],
-)  # fmt: skip
+)
 def test_outputs_are_checked_before_the_run_and_never_replace_an_input(run, arguments, link, said):
     make_folder("seq", boxes="20,12,16,14\n" * 4)
     video(Path("clip.mp4"), 3)
@@ -287,9 +287,11 @@ def test_a_source_that_cannot_be_opened_is_named_as_it_was_given(run, source, sa
 
 @pytest.mark.parametrize(
     ("size", "said", "lost"),
-    [((96, 128), "to 128 x 96 pixels: the target's box is scaled along", "lost in 0"),
-     ((96, 96), "to 96 x 96 pixels, which is another aspect", "lost in 3")],
-)  # fmt: skip
+    [
+        ((96, 128), "to 128 x 96 pixels: the target's box is scaled along", "lost in 0"),
+        ((96, 96), "to 96 x 96 pixels, which is another aspect", "lost in 3"),
+    ],
+)
 def test_a_change_of_size_is_told(run, monkeypatch, size, said, lost):
     pictures = [PICTURE] * 3 + [np.zeros((*size, 3), np.uint8)] * 3
     sequence = FrameSequence("camera", lambda: iter(pictures), 6)

@@ -14,9 +14,19 @@ from spmtrack_core.data.video import open_frames
 
 def test_the_built_in_scene_needs_no_box(spmtrack, tmp_path, tiny_checkpoint):
     code, out, _ = spmtrack(
-        "track", "synthetic", "--weights", tiny_checkpoint, "--device", "cpu", "--max-frames", 6,
-        "--output", tmp_path / "out.mp4", "--boxes", tmp_path / "boxes.txt",
-    )  # fmt: skip
+        "track",
+        "synthetic",
+        "--weights",
+        tiny_checkpoint,
+        "--device",
+        "cpu",
+        "--max-frames",
+        6,
+        "--output",
+        tmp_path / "out.mp4",
+        "--boxes",
+        tmp_path / "boxes.txt",
+    )
     assert code == 0, out
     assert "6 frames" in out
     assert read_boxes(tmp_path / "boxes.txt").shape == (6, 4)
@@ -27,9 +37,18 @@ def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpo
     for index in range(3):
         write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
     code, _, err = spmtrack(
-        "track", tmp_path, "--box", "-3", "10.5", "20", "2e1", "--weights", tiny_checkpoint,
-        "--boxes", tmp_path / "boxes.txt",
-    )  # fmt: skip
+        "track",
+        tmp_path,
+        "--box",
+        "-3",
+        "10.5",
+        "20",
+        "2e1",
+        "--weights",
+        tiny_checkpoint,
+        "--boxes",
+        tmp_path / "boxes.txt",
+    )
     assert code == 0, err
     assert read_boxes(tmp_path / "boxes.txt")[0].tolist() == [-3, 10.5, 20, 20]
 
@@ -74,9 +93,20 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(
 
 def test_a_failed_run_leaves_no_output(spmtrack, tmp_path, tiny_checkpoint):
     code, _, _ = spmtrack(
-        "track", "synthetic", "--box", "900", "0", "5", "5", "--weights", tiny_checkpoint,
-        "--output", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt",
-    )  # fmt: skip
+        "track",
+        "synthetic",
+        "--box",
+        "900",
+        "0",
+        "5",
+        "5",
+        "--weights",
+        tiny_checkpoint,
+        "--output",
+        tmp_path / "a.mp4",
+        "--boxes",
+        tmp_path / "a.txt",
+    )
     assert code == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -105,12 +135,24 @@ def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
             write_image(tmp_path / "data" / name / f"{index}.png", np.full((60, 80, 3), 90, "u1"))
         (tmp_path / "data" / name / "groundtruth.txt").write_text("9,9,20,20\n" * 3)
     code, out, err = spmtrack(
-        "eval", "folder", "--root", tmp_path / "data", "--weights", tiny_checkpoint,
-        "--output", tmp_path / "out",
-    )  # fmt: skip
+        "eval",
+        "folder",
+        "--root",
+        tmp_path / "data",
+        "--weights",
+        tiny_checkpoint,
+        "--output",
+        tmp_path / "out",
+    )
     assert code == 0, err
     assert "mean IoU" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "a.txt", "a_time.txt", "a_confidence.txt", "b.txt", "b_time.txt", "b_confidence.txt",
-        "results.json", "success.png",
-    }  # fmt: skip
+        "a.txt",
+        "a_time.txt",
+        "a_confidence.txt",
+        "b.txt",
+        "b_time.txt",
+        "b_confidence.txt",
+        "results.json",
+        "success.png",
+    }

@@ -57,25 +57,46 @@ def test_every_reader_has_its_layout_here():
     ("name", "split", "expected"),
     [
         # boxes that count pixels from 1, hidden and out-of-view frames, both folder layouts
-        ("lasot", "train", {"cat-1": [[1, 2, 5, 6], nan, [3, 2, 5, 6]],
-                            "dog-12": [[1, 2, 5, 6], nan, nan]}),
+        (
+            "lasot",
+            "train",
+            {"cat-1": [[1, 2, 5, 6], nan, [3, 2, 5, 6]], "dog-12": [[1, 2, 5, 6], nan, nan]},
+        ),
         ("lasot", "test", {"cat-2": [[1, 2, 5, 6], nan, [3, 2, 5, 6]]}),
         # absent, or covered wholly
-        ("got10k", "train", {f"GOT-10k_Train_00000{n}": [[1.5, 2.5, 5, 6], nan, nan]
-                             for n in (4, 5)}),
+        (
+            "got10k",
+            "train",
+            {f"GOT-10k_Train_00000{n}": [[1.5, 2.5, 5, 6], nan, nan] for n in (4, 5)},
+        ),
         ("trackingnet", "train", {n: [[1.5, 2.5, 5, 6]] * 12 for n in ("a_0", "-b_1", "c_0")}),
         ("trackingnet", "train:2", {n: [[1.5, 2.5, 5, 6]] * 12 for n in ("-b_1", "c_0")}),
-        ("coco", "train", {"000000000009/1": [[1.25, 2, 12, 10]],
-                           "000000000009/4": [[0, 0, 20, 15]],
-                           "000000000025/5": [[3, 4, 11, 12]]}),
+        (
+            "coco",
+            "train",
+            {
+                "000000000009/1": [[1.25, 2, 12, 10]],
+                "000000000009/4": [[0, 0, 20, 15]],
+                "000000000025/5": [[3, 4, 11, 12]],
+            },
+        ),
         ("vasttrack", "train", {n: [[1, 2, 5, 6], nan] for n in ("Air Hockey-1", "T-Shirt-22")}),
         # from the first to the last row of an id
-        ("mot", "train", {"MOT17-02-FRCNN/1": [[1, 2, 5, 6], nan, [2, 2, 5, 6], nan, [4, 2, 5, 6]],
-                          "MOT17-02-FRCNN/5": [[1, 2, 5, 6]] * 2}),
-        ("folder", "train", {"a": [[1, 2, 3, 4], nan], "b.mp4": [[1, 2, 3, 4]] * 3,
-                             "c": [[5, 6, 7, 8]] * 2}),
+        (
+            "mot",
+            "train",
+            {
+                "MOT17-02-FRCNN/1": [[1, 2, 5, 6], nan, [2, 2, 5, 6], nan, [4, 2, 5, 6]],
+                "MOT17-02-FRCNN/5": [[1, 2, 5, 6]] * 2,
+            },
+        ),
+        (
+            "folder",
+            "train",
+            {"a": [[1, 2, 3, 4], nan], "b.mp4": [[1, 2, 3, 4]] * 3, "c": [[5, 6, 7, 8]] * 2},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_dataset_is_read_in_its_layout(tmp_path, opened, name, split, expected):
     MAKE[name](tmp_path / "data")
     tracks = opened(name, split=split)
@@ -164,15 +185,26 @@ def swap(path):
         ("lasot", write("cat/cat-1/groundtruth.txt", "1,2,3,4", "1,2"), "cat-1: .* line 2"),
         ("lasot", swap("cat/cat-1/img/00000001.jpg"), "cat-1: .*00000001.jpg is not an image"),
         ("lasot", write("training_set.txt", "cat-1", "cat-9"), "cat-9: .*groundtruth.txt"),
-        ("got10k", lambda root: os.rename(
-            root / "train/GOT-10k_Train_000004/00000003.jpg",
-            root / "train/GOT-10k_Train_000004/00000009.jpg"), "000004: .* numbers are left out"),
+        (
+            "got10k",
+            lambda root: os.rename(
+                root / "train/GOT-10k_Train_000004/00000003.jpg",
+                root / "train/GOT-10k_Train_000004/00000009.jpg",
+            ),
+            "000004: .* numbers are left out",
+        ),
         ("trackingnet", write("TRAIN_2/anno/c_0.txt", "1,2,3,4"), "c_0: .* 12 images for 1 boxes"),
         ("vasttrack", unlink("T-Shirt/T-Shirt-22/groundtruth.txt"), "T-Shirt-22: .*Groundtruth"),
-        ("mot", write("train/MOT17-02-FRCNN/seqinfo.ini", "seqLength=12"),
-         "MOT17-02-FRCNN: .*seqinfo.ini: File contains no section headers"),
-        ("mot", write("train/MOT17-02-FRCNN/seqinfo.ini", "[Sequence]", "seqLength=many"),
-         "MOT17-02-FRCNN: .*seqinfo.ini: invalid literal"),
+        (
+            "mot",
+            write("train/MOT17-02-FRCNN/seqinfo.ini", "seqLength=12"),
+            "MOT17-02-FRCNN: .*seqinfo.ini: File contains no section headers",
+        ),
+        (
+            "mot",
+            write("train/MOT17-02-FRCNN/seqinfo.ini", "[Sequence]", "seqLength=many"),
+            "MOT17-02-FRCNN: .*seqinfo.ini: invalid literal",
+        ),
         ("mot", unlink("train/MOT17-02-FRCNN/seqinfo.ini"), "MOT17-02-FRCNN: .*seqinfo.ini"),
         ("folder", write("b.txt", "1,2,3,4"), "b.mp4: .* 3 frames for 1 boxes"),
         ("folder", write("b.mp4", "no video"), "b.mp4: .* not a video"),
@@ -180,7 +212,7 @@ def swap(path):
         ("folder", unlink("a/groundtruth.txt"), "a: no boxes at .*groundtruth.txt"),
         ("folder", write("c/second.mp4", ""), "c: .* 2 videos"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_sequence_is_named_and_left_out(tmp_path, opened, name, damage, left_out):
     MAKE[name](tmp_path / "data")
     if name == "mot":  # one more, for an empty dataset is refused
@@ -379,16 +411,20 @@ def test_real_clips_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("box", "reason"),
-    [("0.1,0.2,0.3,0.4", "shares of the frame instead of pixels"),
-     ("500,500,20,20", "of a larger frame"), ("3,3,1.5,9", "thinner than two pixels")],
-)  # fmt: skip
+    [
+        ("0.1,0.2,0.3,0.4", "shares of the frame instead of pixels"),
+        ("500,500,20,20", "of a larger frame"),
+        ("3,3,1.5,9", "thinner than two pixels"),
+    ],
+)
 def test_boxes_that_cannot_be_in_pixels_are_named(tmp_path, opened, box, reason):
     make_folder(tmp_path / "data")
     text(tmp_path / "data" / "a" / "groundtruth.txt", box, box)
     tracks = opened("folder")
     assert len(tracks) == 2, reason
-    assert any(re.match(r"a: its boxes lie outside .*must be in pixels", line)
-               for line in tracks.skipped), tracks.skipped  # fmt: skip
+    assert any(
+        re.match(r"a: its boxes lie outside .*must be in pixels", line) for line in tracks.skipped
+    ), tracks.skipped
 
 
 def test_copies_of_the_boxes_are_no_videos(tmp_path, opened):

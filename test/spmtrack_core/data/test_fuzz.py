@@ -55,9 +55,33 @@ def _changed(whole: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 
 
 words = st.sampled_from(
-    ["1", "2.5", "-3", "nan", "inf", "1e999", "", " ", "\t", ",", ";", "\n", "\r\n", "\r", "\x00",
-     "x", "[Sequence]", "=", "seqLength=12", "%", "ü", "\ufeff", "\u2028", "\uff11"]
-)  # fmt: skip
+    [
+        "1",
+        "2.5",
+        "-3",
+        "nan",
+        "inf",
+        "1e999",
+        "",
+        " ",
+        "\t",
+        ",",
+        ";",
+        "\n",
+        "\r\n",
+        "\r",
+        "\x00",
+        "x",
+        "[Sequence]",
+        "=",
+        "seqLength=12",
+        "%",
+        "ü",
+        "\ufeff",
+        "\u2028",
+        "\uff11",
+    ]
+)
 texts = st.one_of(
     st.lists(words).map(lambda parts: "".join(parts).encode()),
     st.lists(words).map(lambda parts: "".join(parts).encode("utf-16")),
@@ -109,10 +133,13 @@ values = st.recursive(
     max_leaves=8,
 )
 notes = st.fixed_dictionaries(
-    {"id": values, "image_id": st.one_of(st.just(9), values),
-     "bbox": st.one_of(values, st.lists(st.one_of(st.floats(), st.integers()), max_size=5))},
+    {
+        "id": values,
+        "image_id": st.one_of(st.just(9), values),
+        "bbox": st.one_of(values, st.lists(st.one_of(st.floats(), st.integers()), max_size=5)),
+    },
     optional={"iscrowd": values},
-)  # fmt: skip
+)
 annotation_files = st.fixed_dictionaries(
     {
         "images": st.one_of(values, st.just([{"id": 9, "file_name": "000000000009.jpg"}])),
@@ -122,8 +149,11 @@ annotation_files = st.fixed_dictionaries(
 
 
 @few
-@given(st.one_of(annotation_files, values).map(lambda value: json.dumps(value).encode())
-       | st.binary(max_size=100) | st.just(b"[" * 5000))  # fmt: skip
+@given(
+    st.one_of(annotation_files, values).map(lambda value: json.dumps(value).encode())
+    | st.binary(max_size=100)
+    | st.just(b"[" * 5000)
+)
 def test_annotations(tmp_path, content):
     if not (tmp_path / "annotations").exists():
         make_coco(tmp_path)
@@ -134,9 +164,11 @@ def test_annotations(tmp_path, content):
 
 
 @few
-@given(texts | broken(b"data: mixed\nvideos:\n  datasets:\n    - {name: coco, root: /data}\n")
-       | st.sampled_from([b"[" * 1200, b"a: 2024-99-99", b"? [1]\n: 2", b"&a [*a]", b"!!int 1_"])
-       )  # fmt: skip
+@given(
+    texts
+    | broken(b"data: mixed\nvideos:\n  datasets:\n    - {name: coco, root: /data}\n")
+    | st.sampled_from([b"[" * 1200, b"a: 2024-99-99", b"? [1]\n: 2", b"&a [*a]", b"!!int 1_"])
+)
 def test_settings(tmp_path, content):
     (tmp_path / "a.yaml").write_bytes(content)
     with told():

@@ -55,9 +55,14 @@ def tracks(tmp_path):
     clips = [
         Clip("a", "50%%d/%03d.png", 5, [Track("a", boxes), Track("a/2", boxes[3:], 3)], first=7),
         Clip("odd", "odd", 2, [Track("odd é", boxes[:2])], files=("1.png", "x.png")),
-        Clip("v", "v.mp4", 9, [Track("v", np.tile(BOX, (9, 1)))],
-             times=video_times(tmp_path / "v.mp4", 9)),
-    ]  # fmt: skip
+        Clip(
+            "v",
+            "v.mp4",
+            9,
+            [Track("v", np.tile(BOX, (9, 1)))],
+            times=video_times(tmp_path / "v.mp4", 9),
+        ),
+    ]
     return Tracks.pack("folder", tmp_path, clips, ["b: no boxes", "ü: broken"])
 
 

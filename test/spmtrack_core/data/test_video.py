@@ -234,9 +234,19 @@ def test_images_have_no_times(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["2024-05-01T12:30:00.mp4", "file:a.mp4", "50%d.mp4", "a%20b.mp4", "-a.mp4", "~a.mp4",
-     "concat:a|b.mp4", "a?b#c.mp4", "a b\n.mp4", "\udcff.mp4"],
-)  # fmt: skip
+    [
+        "2024-05-01T12:30:00.mp4",
+        "file:a.mp4",
+        "50%d.mp4",
+        "a%20b.mp4",
+        "-a.mp4",
+        "~a.mp4",
+        "concat:a|b.mp4",
+        "a?b#c.mp4",
+        "a b\n.mp4",
+        "\udcff.mp4",
+    ],
+)
 def test_any_name_of_a_file_is_a_path(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with VideoRecorder(name) as recorder:

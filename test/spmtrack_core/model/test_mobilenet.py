@@ -73,11 +73,13 @@ def test_frozen_features_have_gradients_of_zero(published):
     [
         (lambda tensors: tensors.pop("features.3.conv.0.1.bias"), "layer 3"),
         (lambda tensors: tensors.clear(), "is no MobileNetV2"),
-        (lambda tensors: tensors.update({"features.0.0.weight": torch.zeros(8, 3, 3, 3)}),
-         r"\(8, 3, 3, 3\)"),
+        (
+            lambda tensors: tensors.update({"features.0.0.weight": torch.zeros(8, 3, 3, 3)}),
+            r"\(8, 3, 3, 3\)",
+        ),
     ],
     ids=["a tensor is missing", "empty", "another width"],
-)  # fmt: skip
+)
 def test_files_of_other_networks_are_refused(published, tmp_path, change, match):
     tensors = dict(published[0].state_dict())
     change(tensors)
@@ -124,11 +126,22 @@ def test_sizes_that_the_stem_cannot_have(settings, match):
 
 def test_a_network_on_the_stem_starts_from_random_numbers_too():
     config = ModelConfig(
-        trunk="explicit", stem="mobilenetv2", embed_dim=32, depth=1, num_heads=2, mlp_hidden=32,
-        patch_size=16, template_hw=(32, 32), search_hw=(64, 64), rank=2, alpha=2.0, experts=2,
-    )  # fmt: skip
+        trunk="explicit",
+        stem="mobilenetv2",
+        embed_dim=32,
+        depth=1,
+        num_heads=2,
+        mlp_hidden=32,
+        patch_size=16,
+        template_hw=(32, 32),
+        search_hw=(64, 64),
+        rank=2,
+        alpha=2.0,
+        experts=2,
+    )
     model = build_spmtrack(config).eval()
     with torch.no_grad():
-        seen = model(torch.randn(1, 3, 64, 64), torch.randn(1, 3, 3, 32, 32),
-                     torch.ones(1, 3, 2, 2))  # fmt: skip
+        seen = model(
+            torch.randn(1, 3, 64, 64), torch.randn(1, 3, 3, 32, 32), torch.ones(1, 3, 2, 2)
+        )
     assert all(tensor.isfinite().all() for tensor in seen)

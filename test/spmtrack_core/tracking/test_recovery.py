@@ -61,9 +61,13 @@ def test_the_regions_grow_and_then_go_outwards_without_an_end():
 def tracker(tiny_checkpoint):
     tracker = load_tracker(tiny_checkpoint, device="cpu")
     tracker.config = replace(
-        tracker.config, recovery="scan", lost_threshold=0.5, confidence_weight=1.0,
-        recovery_threshold=0.7, found_margin=0.0,
-    )  # fmt: skip
+        tracker.config,
+        recovery="scan",
+        lost_threshold=0.5,
+        confidence_weight=1.0,
+        recovery_threshold=0.7,
+        found_margin=0.0,
+    )
     return tracker
 
 

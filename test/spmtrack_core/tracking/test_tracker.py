@@ -120,10 +120,19 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
     monkeypatch.setattr(module, "context_crop", spy_crop)
     tracker.init(FRAMES[0], xyxy_to_xywh(E2E["initial_box"]))
     target = tracker.target
-    parity.close("e2e_tracking", "background colour", target.background,
-                 E2E["init"]["template_mean"], atol=1e-3)  # fmt: skip
-    parity.equal("e2e_tracking", "cells of the first mask", seen["new_memory_mask_sum"],
-                 E2E["init"]["mask_cells"])  # fmt: skip
+    parity.close(
+        "e2e_tracking",
+        "background colour",
+        target.background,
+        E2E["init"]["template_mean"],
+        atol=1e-3,
+    )
+    parity.equal(
+        "e2e_tracking",
+        "cells of the first mask",
+        seen["new_memory_mask_sum"],
+        E2E["init"]["mask_cells"],
+    )
     for record in E2E["runs"][f"rule_{rule}"]:
         step = record["t"]
         result = tracker.update(FRAMES[step])
@@ -135,8 +144,14 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
         for name, actual in seen.items():
             quantity, tolerance = E2E_QUANTITIES[name]
             compare = parity.close if tolerance else parity.equal
-            compare("e2e_tracking", quantity, actual, record[name], **tolerance,
-                    about=f"{rule}, {place}, frame {step}")  # fmt: skip
+            compare(
+                "e2e_tracking",
+                quantity,
+                actual,
+                record[name],
+                **tolerance,
+                about=f"{rule}, {place}, frame {step}",
+            )
 
 
 def follow_e2e(tracker, moved_px=0.0):
@@ -155,8 +170,12 @@ def follow_e2e(tracker, moved_px=0.0):
 
 
 def best_cell(tracker, prediction):
-    return select_box(prediction, tracker.engine.window, tracker.config.window_weight,
-                      tracker.model_config.search_hw)[2].item()  # fmt: skip
+    return select_box(
+        prediction,
+        tracker.engine.window,
+        tracker.config.window_weight,
+        tracker.model_config.search_hw,
+    )[2].item()
 
 
 @pytest.mark.golden
@@ -200,10 +219,12 @@ def test_a_clip_left_to_half_precision_stays_finite(precision, moved_px, parity)
     assert all(torch.isfinite(prediction.state_token).all() for _, prediction in runs[1][0])
     subject = "`e2e_tracking`, tracked on its own"
     name = f"{precision}, boxes moved {moved_px} px" if moved_px else precision
-    parity.note(subject, f"best cell, {name}",
-                f"the same in {np.equal(*cells).sum()} of {len(cells[0])} frames")  # fmt: skip
-    parity.note(subject, f"boxes, px, {name}",
-                f"at most {np.abs(np.subtract(*boxes)).max():.2g}")  # fmt: skip
+    parity.note(
+        subject,
+        f"best cell, {name}",
+        f"the same in {np.equal(*cells).sum()} of {len(cells[0])} frames",
+    )
+    parity.note(subject, f"boxes, px, {name}", f"at most {np.abs(np.subtract(*boxes)).max():.2g}")
 
 
 @pytest.mark.golden
@@ -228,8 +249,9 @@ def nano_mean_iou(precision):
     tracker = load_tracker("nano", "cpu", precision=precision)
     first, *rest = itertools.islice(sequence, frames)
     tracker.init(first, sequence.boxes_xywh[0])
-    return mean_iou([tracker.update(frame).box_xywh for frame in rest],
-                    sequence.boxes_xywh[1:frames])  # fmt: skip
+    return mean_iou(
+        [tracker.update(frame).box_xywh for frame in rest], sequence.boxes_xywh[1:frames]
+    )
 
 
 @pytest.mark.golden
@@ -237,8 +259,11 @@ def nano_mean_iou(precision):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_trained_weights_track_as_well_in_half_precision(precision, parity):
     half, full = nano_mean_iou(precision), nano_mean_iou("float32")
-    parity.note("`nano`, built-in scene, 80 frames", f"mean IoU, {precision}",
-                f"{half:.3f} instead of {full:.3f}")  # fmt: skip
+    parity.note(
+        "`nano`, built-in scene, 80 frames",
+        f"mean IoU, {precision}",
+        f"{half:.3f} instead of {full:.3f}",
+    )
     assert abs(half - full) < 0.05, "trained scores have a best cell that rounding keeps"
 
 
@@ -288,9 +313,15 @@ def test_an_infinite_side_is_clamped_to_the_frame(tracker):
 
 @pytest.mark.parametrize(
     "box",
-    [(0, 0, 1, 1), (-30, -30, 40, 35), (0, 0, 160, 120), (2, 2, 150, 1), (150, 1, 3, 118),
-     (-500, -500, 2000, 2000)],
-)  # fmt: skip
+    [
+        (0, 0, 1, 1),
+        (-30, -30, 40, 35),
+        (0, 0, 160, 120),
+        (2, 2, 150, 1),
+        (150, 1, 3, 118),
+        (-500, -500, 2000, 2000),
+    ],
+)
 def test_unusual_targets_are_tracked_without_a_crash(tracker, box):
     tracker.init(FRAMES[0], box)
     for frame in FRAMES[1:6]:

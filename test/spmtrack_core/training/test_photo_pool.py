@@ -85,8 +85,9 @@ def test_several_folders_are_one(tmp_path):
     cv2.imwrite(str(tmp_path / "masks" / "b.png"), labels)
     config = SyntheticConfig(
         images=(str(tmp_path / "a"), str(tmp_path / "b")),
-        masks=(str(tmp_path / "none"), str(tmp_path / "masks")), image_side=32,
-    )  # fmt: skip
+        masks=(str(tmp_path / "none"), str(tmp_path / "masks")),
+        image_side=32,
+    )
     pool = read_photos(config, CPU)
     assert pool.images[:, 0, 0, 0].tolist() == [50, 200]
     assert pool.segments.tolist() == [[1, 0, 3]]

@@ -19,9 +19,11 @@ NOTHING = {"blur_share": 0.0, "gray_share": 0.0, "color_jitter": 0.0, "noise": 0
 def batch(b: int = 8) -> Batch:
     torch.manual_seed(0)
     return Batch(
-        torch.randn(b, 3, 3, 32, 32), torch.ones(b, 3, 2, 2), torch.randn(b, 2, 3, 64, 64),
+        torch.randn(b, 3, 3, 32, 32),
+        torch.ones(b, 3, 2, 2),
+        torch.randn(b, 2, 3, 64, 64),
         torch.zeros(b, 2, 4),
-    )  # fmt: skip
+    )
 
 
 def changed(given: Batch, seed: int = 0, **settings: float) -> Batch:
@@ -32,12 +34,18 @@ def changed(given: Batch, seed: int = 0, **settings: float) -> Batch:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"blur_share": 1.0}, {"color_jitter": 0.3}, {"color_jitter": 0.3, "flicker_share": 1.0},
-        {"switch_share": 1.0}, {"gray_share": 1.0}, {"coarse_share": 1.0}, {"jpeg_share": 1.0},
-        {"noise": 0.2}, {"noise": 0.2, "grain": 4.0},
+        {"blur_share": 1.0},
+        {"color_jitter": 0.3},
+        {"color_jitter": 0.3, "flicker_share": 1.0},
+        {"switch_share": 1.0},
+        {"gray_share": 1.0},
+        {"coarse_share": 1.0},
+        {"jpeg_share": 1.0},
+        {"noise": 0.2},
+        {"noise": 0.2, "grain": 4.0},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_change_reaches_references_and_searches_and_can_be_repeated(settings):
     plain = changed(batch())
     once, again, other = (changed(batch(), seed, **settings) for seed in (0, 0, 1))
@@ -59,10 +67,12 @@ def test_crops_stay_in_the_range_of_pixels():
 
 def test_each_crop_is_filtered_by_its_own_kernel_alike_on_every_device():
     crops, kernels = torch.rand(2, 3, 12, 15), torch.rand(2, 1, 3, 3)
-    expected = torch.stack([
-        torch.nn.functional.conv2d(crop[:, None], kernel[None], padding=1)[:, 0]
-        for crop, kernel in zip(crops, kernels, strict=True)
-    ])  # fmt: skip
+    expected = torch.stack(
+        [
+            torch.nn.functional.conv2d(crop[:, None], kernel[None], padding=1)[:, 0]
+            for crop, kernel in zip(crops, kernels, strict=True)
+        ]
+    )
     torch.testing.assert_close(filtered(crops.clone(), kernels), expected)
 
 
