@@ -260,7 +260,13 @@ class TrackerNode(LifecycleNode):
         if self.session is not None:
             self._outputs.publish_report(report, self.session.snapshot())
         age = (self.get_clock().now().nanoseconds - report.frame.stamp_ns) / 1e9
-        self._rates.add(latency=age, processing=report.seconds)
+        inside = time.monotonic() - report.frame.arrival
+        self._rates.add(
+            latency=age,
+            processing=report.seconds,
+            inference=report.inference,
+            overhead=inside - report.inference,
+        )
 
     def _on_change(self) -> None:
         if self.session is not None:
