@@ -111,27 +111,35 @@ class Robot(Node):
             self.until(lambda due=due: time.monotonic() >= due, 1 / rate)  # type: ignore[misc]
         return count
 
-    def call(self, kind: Any, name: str, **fields: Any) -> Any:
-        """Call a service of the node; raises ``RuntimeError`` without an answer."""
+    @property
+    def pid(self) -> int:
+        """The node's process."""
+        return self._child.pid
+
+    def ask(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service of the node; the future of its answer."""
         if name not in self._clients_by_name:
             self._clients_by_name[name] = self.create_client(kind, f"spmtrack/{name}")
         client = self._clients_by_name[name]
         self.until(client.service_is_ready, _ANSWER)
-        answer = client.call_async(kind.Request(**fields))
+        return client.call_async(request)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service and wait; raises ``RuntimeError`` without an answer."""
+        answer = self.ask(kind, name, request)
         if not self.until(answer.done, _ANSWER):
             raise RuntimeError(f"{name} did not answer within {_ANSWER:g} s")
         return answer.result()
 
     def restart(self, boxes: list[tuple[float, float, float, float]]) -> None:
         """Follow targets in these boxes, xywh in pixels of the present image, and no others."""
-        self.call(Trigger, "reset")
+        self.call(Trigger, "reset", Trigger.Request())
         # the first images may be lost while the connection is made
         if not self.until(lambda: self.send_and_wait(1.0), _ANSWER):
             raise RuntimeError(f"no image was processed within {_ANSWER:g} s")
         for index, box in enumerate(boxes):
-            request = InitTarget.Request(id=f"t{index}")
-            fill_bbox(request.bbox, box)
-            reply = self.call(InitTarget, "init_target", bbox=request.bbox, id=request.id)
+            name, kind, request = init_request(f"t{index}", box)
+            reply = self.call(kind, name, request)
             if not reply.success:
                 raise RuntimeError(f"target {index} was not started: {reply.message}")
 
@@ -152,6 +160,15 @@ def robot(**parameters: Any) -> Iterator[Robot]:
                 found.destroy_node()
             finally:
                 rclpy.try_shutdown()
+
+
+def init_request(
+    target_id: str, box: tuple[float, float, float, float]
+) -> tuple[str, type, InitTarget.Request]:
+    """Name, type and request of the call that starts a target in the newest image."""
+    request = InitTarget.Request(id=target_id)
+    fill_bbox(request.bbox, box)
+    return "init_target", InitTarget, request
 
 
 def grid(count: int, size_wh: tuple[int, int]) -> list[tuple[float, float, float, float]]:

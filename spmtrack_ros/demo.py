@@ -58,6 +58,11 @@ class Child:
                 command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ``RuntimeError`` with the last line of its log if it has failed."""
         if self._process.poll():
