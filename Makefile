@@ -2,6 +2,7 @@
 # make test     the tests, in parallel; ARGS="..." goes to pytest, such as ARGS="-k crop -n 0"
 # make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
 # make check    the linters and the tests
+# make bench-node  overhead, rates and recovery of the node; ARGS="-o FILE" writes them
 # make docs     the documentation site, in site/
 # make wheel    the wheel, in dist/, tried in an environment of its own
 # make picture  docs/demo.webp, the moving picture of README
@@ -58,7 +59,7 @@ VENV_DONE := .venv/.made-for-$(ROS)
 INTERFACES_DONE := .venv/.interfaces-built
 INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
 
-.PHONY: demo test parity check lint docs wheel picture setup clean
+.PHONY: demo test parity bench-node check lint docs wheel picture setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -70,6 +71,9 @@ test: setup
 # one process, for the report is put together in it
 parity: setup
 	@$(ENV) python -m pytest -m golden --parity=docs/parity.md $(ARGS)
+
+bench-node: setup
+	@$(ENV) python benchmarks/node.py $(ARGS)
 
 check: lint test
 

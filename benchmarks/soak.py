@@ -57,9 +57,9 @@ def there_and_back(images: Sequence[Image]) -> Iterator[Image]:
     return itertools.cycle([*images, *images[-2:0:-1]])
 
 
-def resident_bytes() -> int:
-    """Memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_bytes(process: int | str = "self") -> int:
+    """Memory of a process, by default of this one."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 

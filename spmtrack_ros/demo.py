@@ -58,6 +58,11 @@ class Child:
                 command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ``RuntimeError`` with the last line of its log if it has failed."""
         if self._process.poll():
@@ -113,10 +118,8 @@ def run(options: argparse.Namespace, ros_arguments: list[str], console: Console)
 
 
 def start_children(options: argparse.Namespace, output: Path, stack: ExitStack) -> list[Child]:
-    """Start node and publisher, in a ROS domain of their own unless ROS_DOMAIN_ID is set."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault(PROFILES_VARIABLE, str(config_file(PROFILE)))
+    """Start node and publisher."""
+    set_environment()
     node = {"weights": options.weights, "device": options.device}
     publisher = {
         "source": options.source,
@@ -128,6 +131,13 @@ def start_children(options: argparse.Namespace, output: Path, stack: ExitStack) 
         stack.enter_context(Child("tracker_node", output / "tracker_node.log", node)),
         stack.enter_context(Child("video_publisher", output / "video_publisher.log", publisher)),
     ]
+
+
+def set_environment() -> None:
+    """A ROS domain of their own for this process and its children, unless ROS_DOMAIN_ID is set."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault(PROFILES_VARIABLE, str(config_file(PROFILE)))
 
 
 def follow(

@@ -16,6 +16,12 @@ OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 SHARED_MEMORY = 72 * 2**20  # bytes: the segment of config/fastdds_large_images.xml and a little
 _MAX_INTERVALS, _MAX_SILENCE = 3.0, 5.0  # s for the latter; after more, a camera is silent
 _MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
+# For the share of the images that arrive. At 10 images per s, of which half are lost, one window
+# of 1 s is too short for it: the newest images count, also those of earlier windows.
+_MIN_IMAGES, _MAX_IMAGES = 10, 60
+_PAUSE = 10  # periods; a longer gap is no loss: the camera was off or its clock was set
+_MAX_UNEVENNESS = 0.2  # of the period; a camera without a steady rate says nothing about losses
+_MIN_SHARE = 0.9  # of the images that arrive; below is a warning
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,41 @@ def why_no_image(
             f"{node} publishes {topic} best effort, which a reliable subscription "
             "does not receive: set image_reliability to best_effort"
         )
-    silence = f"{node} publishes {topic} but no image arrives"
+    cause = why_lost(shared_memory, fast_dds)
+    return f"{node} publishes {topic} but no image arrives: {cause}"
+
+
+def why_lost(shared_memory: float = float("inf"), fast_dds: bool = True) -> str:
+    """Why images get lost on their way and the cure; arguments as of ``why_no_image``."""
     if not fast_dds:
-        return f"{silence}: check the camera and the network, or set image_reliability to reliable"
+        return "check the camera and the network, or set image_reliability to reliable"
     if shared_memory < SHARED_MEMORY:
         return (
-            f"{silence}: /dev/shm has {shared_memory / 1e6:.0f} MB, too little for the shared "
-            "memory of config/fastdds_large_images.xml; start a container with --shm-size 200m"
+            f"/dev/shm has {shared_memory / 1e6:.0f} MB, too little for the shared memory of "
+            f"config/{PROFILE}; start a container with --shm-size 200m"
         )
     return (
-        f"{silence}: Fast DDS loses large best-effort images unless its shared memory is "
-        f"enlarged; point {PROFILES_VARIABLE} to config/{PROFILE} in "
-        "both processes, or set image_reliability to reliable"
+        "Fast DDS loses large best-effort images unless its shared memory is enlarged; point "
+        f"{PROFILES_VARIABLE} to config/{PROFILE} in both processes, or set image_reliability "
+        "to reliable"
     )
+
+
+def share_arrived(stamps_ns: Sequence[int]) -> float | None:
+    """Part of a camera's images that arrived, 0 to 1, by the gaps between their stamps.
+
+    A gap of three periods means two lost images; the period is that of the shortest gaps. None if
+    there are too few images, or if the gaps are no multiples of one period. Pauses do not count.
+    """
+    gaps = np.diff(np.sort(np.asarray(stamps_ns)))
+    if len(gaps) < _MIN_IMAGES or not (period := np.percentile(gaps, 10)) > 0:
+        return None
+    gaps = gaps[gaps <= _PAUSE * period]
+    periods = np.maximum(np.round(gaps / period), 1)
+    period = gaps.sum() / periods.sum()
+    if np.abs(gaps / period - periods).mean() > _MAX_UNEVENNESS:
+        return None
+    return float(len(gaps) / periods.sum())
 
 
 def _other_topic(topic: str, image_topics: Collection[str]) -> str:
@@ -104,6 +132,7 @@ class RateWindow:
         self._interval = 0.0  # s between the last two images
         self._frame_ids: set[str] = set()
         self._sizes: set[str] = set()
+        self._stamps: deque[int] = deque(maxlen=_MAX_IMAGES)
         self._last = Counters()
         self._last_time = now
 
@@ -113,21 +142,29 @@ class RateWindow:
             samples = self._samples.setdefault(name, deque(maxlen=_MAX_SAMPLES))
             samples.append(max(0.0, value))  # negative after a jump of the clock
 
-    def see(self, now: float, frame_id: str, size_wh: tuple[int, int] | None = None) -> None:
-        """Note the arrival of an image in s, its frame_id, and its size if known."""
+    def see(
+        self, now: float, stamp_ns: int, frame_id: str, size_wh: tuple[int, int] | None = None
+    ) -> None:
+        """Note the arrival of an image in s, its stamp, its frame_id, and its size if known."""
         if self._last_arrival is not None:
             self._interval = now - self._last_arrival
         self._last_arrival = now
         self._frame_ids.add(frame_id)
+        self._stamps.append(stamp_ns)
         if size_wh is not None:
             self._sizes.add("{} x {}".format(*size_wh))
 
     def report(
-        self, session: Snapshot, hint: str, publishers: Sequence[Publisher] = ()
+        self,
+        session: Snapshot,
+        hint: str,
+        publishers: Sequence[Publisher] = (),
+        loss_hint: str = "",
     ) -> tuple[int, str, dict[str, str]]:
         """Level, message and values since the last report.
 
-        ``hint`` is the message if no image arrived; ``publishers`` are those of the images.
+        ``hint`` is the message if no image arrived and ``loss_hint`` the cause if some did not;
+        ``publishers`` are those of the images.
         """
         mixed = self._mixed_stream(publishers)
         samples, self._samples = self._samples, {}
@@ -149,6 +186,9 @@ class RateWindow:
             "images received per s": f"{received / elapsed:.1f}",
             "images processed per s": f"{processed / elapsed:.1f}",
         }
+        share = share_arrived(self._stamps) if received and not mixed else None
+        if share is not None:
+            values["images arrived %"] = f"{100 * share:.0f}"
         for name, seconds in samples.items():
             times = 1000 * np.array(seconds)
             values[f"{name} mean ms"] = f"{times.mean():.1f}"
@@ -181,6 +221,8 @@ class RateWindow:
             return WARN, hint, values
         if mixed:
             return WARN, mixed, values
+        if share is not None and share < _MIN_SHARE:
+            return WARN, f"{100 * share:.0f} % of the images arrive: {loss_hint}", values
         return OK, state.lower() if primary else "no target", values
 
     def _mixed_stream(self, publishers: Sequence[Publisher]) -> str:

@@ -32,6 +32,8 @@ class Frame:
     frame_id: str = ""
     size: int = 0
     """Bytes of image data."""
+    arrival: float = 0.0
+    """s of the monotonic clock."""
 
 
 class FrameBuffer:

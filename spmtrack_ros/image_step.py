@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -51,8 +52,8 @@ class ImageStep:
 
     def follow(
         self, frame: Frame, image: Image | None, targets: Sequence[Target], jumped: bool
-    ) -> tuple[Image | None, list[Target], str]:
-        """The image, the targets after it, and why it could not be processed if so.
+    ) -> tuple[Image | None, list[Target], float, str]:
+        """The image, the targets after it, the tracker's time in s, and why it failed if so.
 
         ``image`` is decoded if it is None and there are ``targets``; ``jumped`` says that it is no
         successor of the one before.
@@ -61,18 +62,22 @@ class ImageStep:
         try:
             if not targets:
                 self._check(frame.message)
-                return image, [], ""
+                return image, [], 0.0, ""
             image = self.decode(frame.message) if image is None else image
             reason = Reason.INTERNAL_ERROR
             handles = [each.handle for each in targets]
             if jumped:
                 self.tracker.forget_motion(handles)
-            found = zip(targets, self.tracker.follow(image, handles), strict=True)
-            return image, [each.found(frame, new, image.shape[:2]) for each, new in found], ""
+            begun = time.perf_counter()
+            results = self.tracker.follow(image, handles)
+            seconds = time.perf_counter() - begun
+            pairs = zip(targets, results, strict=True)
+            after = [each.found(frame, new, image.shape[:2]) for each, new in pairs]
+            return image, after, seconds, ""
         except Exception as failure:
             unreadable = reason is Reason.INVALID_IMAGE and isinstance(failure, ValueError)
             error = str(failure) if unreadable else f"{type(failure).__name__}: {failure}"
-            return image, [each.lost(frame, reason) for each in targets], error
+            return image, [each.lost(frame, reason) for each in targets], 0.0, error
 
 
 def reject_image(

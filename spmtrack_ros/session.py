@@ -93,11 +93,11 @@ class Session:
         with self._condition:
             if not self._enabled or self._closed:
                 return
-            self._last_arrival = time.monotonic()
+            self._last_arrival = now = time.monotonic()
             received = self._counters.received + 1
             self._counters = replace(self._counters, received=received)
             before = self._buffer.newest
-            frame = Frame(received, stamp_ns, message, frame_id, size)
+            frame = Frame(received, stamp_ns, message, frame_id, size, now)
             order = self._buffer.add(frame)
             if order is not Order.LATE:
                 self._waiting = frame
@@ -320,16 +320,17 @@ class Session:
         with self._condition:
             targets = [each for each in self._targets if each.frame.number < frame.number]
             jumped, self._jumped = self._jumped, False
-        image, after, error = self._step.follow(frame, image, targets, jumped)
+        image, after, inference, error = self._step.follow(frame, image, targets, jumped)
         if error:
             self._fail(f"an image could not be processed: {error}")
         with self._condition:
+            if any(each.reason is Reason.NO_IMAGE for each in self._targets):
+                self._alarm.notify_all()
             for each in after:
                 self._targets.update(each)
-            if any(each.reason is Reason.NO_IMAGE for each in targets):
-                self._alarm.notify_all()
+        inference += seconds
         seconds += time.perf_counter() - begun
-        self._publish(FrameReport(frame, image, seconds, error))
+        self._publish(FrameReport(frame, image, seconds, inference, error))
 
     def _publish(self, report: FrameReport) -> None:
         """Report an image once, also if a target is started in an earlier image later."""

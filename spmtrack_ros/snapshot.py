@@ -18,6 +18,8 @@ class FrameReport:
     """The decoded image; None if decoding was not needed."""
     seconds: float
     """Duration of decoding and inference."""
+    inference: float = 0.0
+    """Part of it that the tracker took; the start of a target counts as such."""
     error: str = ""
     """Why the image could not be processed; empty if it was."""
     targets: tuple[Target, ...] = ()

@@ -33,7 +33,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray
 import spmtrack_core
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.conversions import stamp_to_ns
-from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_no_image
+from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_lost, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
 from spmtrack_ros.image_step import ImageStep
 from spmtrack_ros.images import (
@@ -249,7 +249,7 @@ class TrackerNode(LifecycleNode):
         age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
         self._rates.add(age=age)
         size = (message.width, message.height) if hasattr(message, "width") else None
-        self._rates.see(time.monotonic(), header.frame_id, size)
+        self._rates.see(time.monotonic(), stamp_ns, header.frame_id, size)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._outputs.camera_info = message
@@ -260,7 +260,13 @@ class TrackerNode(LifecycleNode):
         if self.session is not None:
             self._outputs.publish_report(report, self.session.snapshot())
         age = (self.get_clock().now().nanoseconds - report.frame.stamp_ns) / 1e9
-        self._rates.add(latency=age, processing=report.seconds)
+        inside = time.monotonic() - report.frame.arrival
+        self._rates.add(
+            latency=age,
+            processing=report.seconds,
+            inference=report.inference,
+            overhead=inside - report.inference,
+        )
 
     def _on_change(self) -> None:
         if self.session is not None:
@@ -283,6 +289,10 @@ class TrackerNode(LifecycleNode):
             )
             for info in self.get_publishers_info_by_topic(subscription.topic_name)
         ]
+        transport = (
+            shutil.disk_usage("/dev/shm").total,
+            "fastrtps" in get_rmw_implementation_identifier(),
+        )
         hint = why_no_image(
             subscription.topic_name,
             f"sensor_msgs/msg/{subscription.msg_type.__name__}",
@@ -293,11 +303,15 @@ class TrackerNode(LifecycleNode):
                 for name, kinds in self.get_topic_names_and_types()
                 if _IMAGES & {*kinds} and not name.startswith(self.get_fully_qualified_name())
             ],
-            shutil.disk_usage("/dev/shm").total,
-            "fastrtps" in get_rmw_implementation_identifier(),
+            *transport,
         )
-        report = self._rates.report(self.session.snapshot(), hint, publishers)
-        self._publish_diagnostics(*report)
+        level, text, values = self._rates.report(
+            self.session.snapshot(), hint, publishers, why_lost(*transport)
+        )
+        if str(self._tracker.device).startswith("cuda"):
+            allocated = sys.modules["torch"].cuda.memory_allocated(self._tracker.device)
+            values["device memory MB"] = f"{allocated / 1e6:.0f}"
+        self._publish_diagnostics(level, text, values)
 
     def _publish_diagnostics(self, level: int, text: str, values: dict[str, str]) -> None:
         status = DiagnosticStatus(level=bytes([level]), message=text)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from spmtrack_ros.diagnostics import ERROR, OK, WARN, Publisher, RateWindow, why_no_image
+from spmtrack_ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Publisher,
+    RateWindow,
+    share_arrived,
+    why_no_image,
+)
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.frame_buffer import Frame
 from spmtrack_ros.snapshot import Counters, Snapshot
@@ -98,7 +107,7 @@ def test_images_of_two_cameras(publishers, frame_ids, sizes, text):
     window = RateWindow(0.0)
     for frame_id in frame_ids:
         for size in sizes:
-            window.see(0.5, frame_id, size)
+            window.see(0.5, 0, frame_id, size)
     found = [Publisher(node, IMAGE, True) for node in publishers]
     level, message, _ = window.report(snapshot(1.0, Counters(5, 5)), "", found)
     assert text in message and level == (OK if text == "no target" else WARN)
@@ -136,7 +145,7 @@ def test_the_hint_knows_the_middleware(shared_memory, fast_dds, words):
 def test_a_slow_camera_is_not_blamed():
     window = RateWindow(0.0)
     for now in (1.0, 4.0):  # every 3 s
-        window.see(now, "")
+        window.see(now, 0, "")
     window.report(snapshot(4.5, Counters(2, 2)), "hint")
     assert window.report(snapshot(5.5, Counters(2, 2)), "hint")[:2] == (OK, "no target")
     assert window.report(snapshot(14.0, Counters(2, 2)), "hint")[:2] == (WARN, "hint")
@@ -153,3 +162,45 @@ def test_limits_of_the_latency(latency, level):
     window = RateWindow(0.0)  # without limits
     window.add(latency=latency)
     assert window.report(snapshot(1.0, Counters(5, 5)), "")[0] == OK
+
+
+MS = 1_000_000
+STEADY = 33 * MS * np.arange(60)
+JITTER = np.random.default_rng(0).integers(-3 * MS, 3 * MS, 60)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "expected"),
+    [
+        (STEADY, 1.0),
+        (STEADY + JITTER, 1.0),
+        (STEADY[::3], 1.0),  # one rate: a slow camera
+        (np.delete(STEADY, np.s_[2::4]), 0.75),
+        ((STEADY + JITTER)[np.arange(60) % 5 < 2], 23 / 56),
+        (STEADY[:10], None),  # too few
+        (np.zeros(60), None),  # a camera without stamps
+        (np.random.default_rng(1).exponential(33e6, 60).cumsum(), None),  # no steady rate
+        (STEADY[::-1], 1.0),  # in any order
+        (STEADY + 10**10 * (STEADY > STEADY[30]), 1.0),  # a pause of ten seconds
+    ],
+)
+def test_share_of_the_images_that_arrive(stamps, expected):
+    assert share_arrived(stamps) == (expected and pytest.approx(expected, abs=0.01))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "level", "text", "percent"),
+    [
+        (STEADY, OK, "no target", "100"),
+        (np.delete(STEADY, [7]), OK, "no target", "98"),
+        (np.delete(STEADY, np.s_[2::4]), WARN, "75 % of the images arrive: the cure", "75"),
+        (np.zeros(60), OK, "no target", None),
+    ],
+)
+def test_partial_loss_is_a_warning(stamps, level, text, percent):
+    window = RateWindow(0.0)
+    for stamp_ns in stamps:
+        window.see(0.5, int(stamp_ns), "")
+    found = window.report(snapshot(1.0, Counters(60, 60)), "", (), "the cure")
+    assert found[:2] == (level, text) and found[2].get("images arrived %") == percent
+    assert "images arrived %" not in window.report(snapshot(2.0, Counters(60, 60)), "")[2]

@@ -774,6 +774,26 @@ def test_targets_are_lost_without_images_and_go_on_afterwards(make_bench):
         assert (seen.id, seen.state, seen.reason) == (target, State.TRACKING, Reason.NONE)
 
 
+def test_targets_are_lost_again_after_an_image_that_took_longer_than_the_timeout(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.1))
+    bench.push(1)
+    bench.start()
+    bench.keep_busy_with(2)
+    assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
+    bench.tracker.gate.set()
+    bench.wait_for(2)
+    assert bench.reports[-1].primary.state is State.TRACKING
+    assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
+
+
+def test_the_tracker_time_is_part_of_the_processing_time(bench):
+    bench.push(1)
+    bench.start()
+    for report in bench.reports[1:] + [bench.push(number) for number in (2, 3)]:
+        assert 0 < report.inference <= report.seconds
+        assert 0 < report.frame.arrival <= time.monotonic()
+
+
 def test_targets_are_not_stale_while_tracking_is_disabled(make_bench):
     bench = make_bench(limits=Limits(image_timeout=0.05))
     bench.push(1)

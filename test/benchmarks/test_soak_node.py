@@ -1,0 +1,72 @@
+"""The soak of the node: twenty seconds of it pass, and lost answers or states are errors."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
+pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
+pytest.importorskip("skimage", reason="scikit-image is absent: install the extra demo")
+
+from benchmarks import soak_node as module
+from benchmarks.soak_node import SIZE_WH, play_round, requests, soak_node
+from robot import grid
+from spmtrack_ros.msg import TrackState
+
+pytestmark = pytest.mark.ros
+
+
+class DeafRobot:
+    """A client whose node answers nothing, or never reports the given state."""
+
+    def __init__(self, answered=True, states=(TrackState.TRACKING,)):
+        self.answered, self.status = answered, SimpleNamespace(targets=[])
+        self.status.targets = [SimpleNamespace(state=state) for state in states]
+
+    def ask(self, *_):
+        return SimpleNamespace(done=lambda: self.answered)
+
+    def send_at(self, rate, done):
+        pass
+
+    def until(self, condition, seconds):
+        return condition()
+
+
+@pytest.mark.parametrize(
+    ("client", "words"),
+    [
+        (DeafRobot(answered=False), "no answer of enable"),
+        (DeafRobot(), "not LOST although no image"),
+        (DeafRobot(states=[TrackState.LOST]), "LOST although the camera is back"),
+    ],
+)
+def test_what_is_wrong_is_an_error(client, words):
+    with pytest.raises(RuntimeError, match=words):
+        play_round(client, 10.0, [("enable", None, None)])
+
+
+def test_all_targets_are_followed_at_the_end_of_a_round():
+    calls = list(requests(grid(3, SIZE_WH), random.Random(0)))
+    last = [(name, request.id) for name, _, request in calls[-3:]]
+    assert last == [("init_target", f"t{index}") for index in range(3)]
+    assert {name for name, _, _ in calls} == {
+        "init_target", "remove_target", "set_primary", "set_parameters", "enable"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_twenty_seconds(tiny_checkpoint, capsys):
+    soak_node(1 / 3, 3, 15.0, str(tiny_checkpoint), "cpu", 64.0)
+    assert "memory flat" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_growing_memory_is_an_error(tiny_checkpoint, monkeypatch):
+    sizes = iter(range(2**30, 2**40, 2**26))
+    monkeypatch.setattr(module, "resident_bytes", lambda process: next(sizes))
+    with pytest.raises(ValueError, match="memory grew by 64"):
+        soak_node(0.01, 1, 15.0, str(tiny_checkpoint), "cpu", 32.0)
