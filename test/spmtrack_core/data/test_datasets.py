@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_trees import (
+    images,
     make_coco,
     make_folder,
     make_got10k,
@@ -327,6 +328,26 @@ def test_excluded_sequences_are_left_out(tmp_path, opened, name, lines, left):
     else:
         tracks = opened(name, exclude=exclude)
         assert [tracks.track_name(i) for i in range(len(tracks))] == left
+
+
+def test_only_the_named_sequences_are_used_in_place_of_those_excluded(tmp_path):
+    """One list splits a dataset in two; neither part is taken for the other's index."""
+    for name in ("a", "b", "c"):
+        images(tmp_path / "clips" / name, [f"{index}.jpg" for index in range(3)])
+        text(tmp_path / "clips" / name / "groundtruth.txt", *["4,4,10,10"] * 3)
+    text(tmp_path / "list.txt", "b  # held out", "", "c")
+    root, names = str(tmp_path / "clips"), str(tmp_path / "list.txt")
+
+    def opened_names(**settings):
+        tracks = open_tracks(DatasetConfig("folder", root, **settings), tmp_path / "cache")
+        return [tracks.track_name(index) for index in range(len(tracks))]
+
+    assert opened_names(only=names) == ["b", "c"]
+    assert opened_names(exclude=names) == ["a"]
+    assert opened_names() == ["a", "b", "c"]
+    text(tmp_path / "list.txt", "nothing")
+    with pytest.raises(ValueError, match="names none of the sequences"):
+        opened_names(only=names)
 
 
 def test_an_exclude_file_that_is_not_there_is_named(tmp_path, opened):
