@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import spmtrack_core
-from robot import Robot, grid, robot
+from robot import Robot, after, grid, robot
 from spmtrack_core.cli import run_command
 from spmtrack_core.cli.options import Device, Weights
 from spmtrack_core.data.scene import scene
@@ -101,12 +101,12 @@ def window(client: Robot, seconds: float, drive: Callable[[Callable[[], bool]], 
 
     Raises ``RuntimeError`` if no image was processed.
     """
-    started, deadline = client.windows, time.monotonic() + 3 * seconds + _PATIENCE
+    started, late = client.windows, after(3 * seconds + _PATIENCE)
 
     def measured() -> bool:  # the first message ends a window that began before
         return client.windows >= started + 2 and "overhead p50 ms" in client.diagnostics
 
-    drive(lambda: measured() or time.monotonic() > deadline)
+    drive(lambda: late() or measured())
     if not measured():
         raise RuntimeError("the node has processed no image")
 
@@ -152,9 +152,8 @@ def seconds_to_return(client: Robot, rate: float) -> float:
     client.send_and_wait()
     if not client.until(lambda: states() == {TrackState.LOST}, _PATIENCE):
         raise RuntimeError("the target is not LOST although no image arrives")
-    begun = time.monotonic()
-    deadline = begun + _PATIENCE
-    client.send_at(rate, lambda: states() == {TrackState.TRACKING} or time.monotonic() > deadline)
+    begun, late = time.monotonic(), after(_PATIENCE)
+    client.send_at(rate, lambda: late() or states() == {TrackState.TRACKING})
     if states() != {TrackState.TRACKING}:
         raise RuntimeError("the target is not TRACKING although the camera is back")
     return time.monotonic() - begun

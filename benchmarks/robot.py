@@ -108,7 +108,7 @@ class Robot(Node):
             due = max(due + 1 / rate, time.monotonic() - 1)  # no burst after a long pause
             # spins at least once, also where publishing takes longer than it should
             rclpy.spin_once(self, timeout_sec=0)
-            self.until(lambda due=due: time.monotonic() >= due, 1 / rate)  # type: ignore[misc]
+            self.until(lambda: False, due - time.monotonic())
         return count
 
     @property
@@ -169,6 +169,12 @@ def init_request(
     request = InitTarget.Request(id=target_id)
     fill_bbox(request.bbox, box)
     return "init_target", InitTarget, request
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """A condition that holds in so many seconds."""
+    due = time.monotonic() + seconds
+    return lambda: time.monotonic() >= due
 
 
 def grid(count: int, size_wh: tuple[int, int]) -> list[tuple[float, float, float, float]]:

@@ -18,7 +18,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
-from robot import Robot, grid, init_request, robot
+from robot import Robot, after, grid, init_request, robot
 from soak import resident_bytes
 from spmtrack_core.cli import run_command
 from spmtrack_core.cli.options import Device, Weights
@@ -107,10 +107,9 @@ def play_round(client: Robot, rate: float, calls: list[tuple[str, Any, Any]]) ->
     answers = []
     for name, kind, request in calls:
         answers.append((name, client.ask(kind, name, request)))
-        until = time.monotonic() + _BETWEEN
-        client.send_at(rate, lambda until=until: time.monotonic() >= until)
-    deadline = time.monotonic() + _PATIENCE
-    client.send_at(rate, lambda: all(a.done() for _, a in answers) or time.monotonic() > deadline)
+        client.send_at(rate, after(_BETWEEN))
+    late = after(_PATIENCE)
+    client.send_at(rate, lambda: late() or all(answer.done() for _, answer in answers))
     if lost := [name for name, answer in answers if not answer.done()]:
         raise RuntimeError(f"no answer of {', '.join(lost)} within {_PATIENCE:g} s")
 
@@ -119,8 +118,8 @@ def play_round(client: Robot, rate: float, calls: list[tuple[str, Any, Any]]) ->
 
     if not client.until(lambda: states() == {TrackState.LOST}, _PATIENCE):
         raise RuntimeError("the targets are not LOST although no image arrives")
-    deadline = time.monotonic() + _PATIENCE
-    client.send_at(rate, lambda: TrackState.LOST not in states() or time.monotonic() > deadline)
+    late = after(_PATIENCE)
+    client.send_at(rate, lambda: late() or TrackState.LOST not in states())
     if TrackState.LOST in states():
         raise RuntimeError("targets are LOST although the camera is back")
     return len(answers)
