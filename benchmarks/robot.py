@@ -21,9 +21,8 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.conversions import fill_bbox, stamp_to_ns
+from spmtrack_ros.conversions import fill_bbox, fill_image, stamp_to_ns
 from spmtrack_ros.demo import Child, set_environment
-from spmtrack_ros.images import fill_image
 from spmtrack_ros.msg import TrackStateArray
 from spmtrack_ros.srv import InitTarget
 
