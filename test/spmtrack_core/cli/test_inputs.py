@@ -176,7 +176,12 @@ def test_any_signal_to_end_is_as_good_as_ctrl_c(run, monkeypatch, name, at):
     sequence = FrameSequence("camera", frames)
     monkeypatch.setattr(track_module, "open_frames", lambda *_, **__: sequence)
     make_folder("seq")
-    code, text = run("track", "seq", *BOX, "--boxes", "b.txt", "--output", "o.mp4")
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        code, text = run("track", "seq", *BOX, "--boxes", "b.txt", "--output", "o.mp4")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, "stopped; what was tracked so far is written" in text) == (0, True)
     assert read_boxes("b.txt").shape == (at, 4)
     assert sum(1 for _ in open_frames("o.mp4")) == at
