@@ -156,6 +156,7 @@ def load_checkpoint(
     if not about:
         stored = from_published(stored, model, path)
     tensors = in_precision(stored, model, dtype)
+    del stored  # closes the file, and frees what was converted, before the trunk is read
     source = None
     if not complete and frozen:
         source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
