@@ -95,6 +95,13 @@ class TrackerParameters(NodeParameters):
         bounds=(-1.0, 1.0),
         live=True,
     )
+    recovery: str = parameter(
+        "weights",
+        "Search for a lost target: none (around its last box), scan (the whole image as well, at "
+        "about twice the time an image), weights (the setting stored in the weights).",
+        choices=("weights", "none", "scan"),
+        live=True,
+    )
     label: str = parameter(
         "object", "class_id of a target that is given without a label.", live=True
     )

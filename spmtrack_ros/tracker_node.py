@@ -222,8 +222,10 @@ class TrackerNode(LifecycleNode):
 
     def _configure_tracker(self, parameters: TrackerParameters) -> None:
         names = ("lost_threshold", "found_margin", "confidence_weight")
-        given = {name: getattr(parameters, name) for name in names}
-        given = {name: value for name, value in given.items() if value >= 0}
+        numbers = {name: getattr(parameters, name) for name in names}
+        given = {name: value for name, value in numbers.items() if value >= 0}
+        if parameters.recovery != "weights":
+            given["recovery"] = parameters.recovery
         # an image in progress keeps the old values
         self._tracker.config = replace(self._weights_config, **given)
 

@@ -110,6 +110,7 @@ def test_whole_numbers_are_accepted_as_real_ones(make_node):
         ({"init_classes": [1.0, 2.0]}, "expected a list of texts"),
         ({"weights": 5}, "'weights' is 5: expected a text"),
         ({"autostart": 1}, "'autostart' is 1: expected true or false"),
+        ({"recovery": "maybe"}, "'maybe': expected weights or none or scan"),
         ({"image_transport": "theora"}, "'theora': expected raw or compressed"),
         ({"image_reliability": "RELIABLE"}, "expected best_effort or reliable"),
         ({"init_box": [1.0, 2.0]}, "expected four finite numbers"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import cv2
@@ -24,6 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import MarkerArray
 
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
@@ -32,8 +35,10 @@ from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.images import compressed_to_array
 from spmtrack_ros.init_request import Code
 from spmtrack_ros.msg import TrackState, TrackStateArray
+from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from spmtrack_ros.target import Reason, State
+from spmtrack_ros.tracker_node import TrackerNode
 from test.spmtrack_ros.peer import (
     BOX,
     LATCHED,
@@ -288,6 +293,14 @@ def test_the_lost_threshold_can_be_set_while_the_target_is_followed(peer):
         assert not result.successful and words in result.reason, result
     assert set_threshold(-1).successful  # that of the weights
     assert peer.send(picture(0), 40).detections[0].id == target
+
+
+def test_the_search_for_a_lost_target_is_that_of_the_weights_unless_it_is_set():
+    weights = TrackerConfig(recovery="scan", lost_threshold=0.4)
+    node = SimpleNamespace(_weights_config=weights, _tracker=SimpleNamespace())
+    for recovery, expected in (("weights", "scan"), ("none", "none"), ("scan", "scan")):
+        TrackerNode._configure_tracker(node, TrackerParameters(recovery=recovery))
+        assert node._tracker.config == replace(weights, recovery=expected)
 
 
 def test_init_by_detection_message(peer):
