@@ -130,7 +130,8 @@ class Tracker:
         """One pass of the network for targets whose boxes are in the scale of the frame."""
         config, frame_hw = self.config, frame.shape[:2]
         # a lost target has a second search, anywhere in the frame
-        second = {i: t.recovery for i, t in enumerate(targets) if t.recovery is not None}
+        scans = config.recovery == "scan"  # may have been switched off meanwhile
+        second = {i: t.recovery for i, t in enumerate(targets) if scans and t.recovery is not None}
         lost = [targets[index] for index in second]
         boxes = [target.box_xyxy for target in targets] + [next(each) for each in second.values()]
         crops = [
@@ -168,11 +169,11 @@ class Tracker:
                     confidence, good = 0.0, False
                 if good:
                     target.box_xyxy = box_xyxy
-                if config.recovery == "none" or target.seen:
+                if not scans or target.seen:
                     self._add_reference(target, frame_hw)
                 state = target.judge(confidence, good, config)
                 results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
-                if config.recovery == "scan":
+                if scans:
                     self._recover(target, confidence, frame_hw)
             for index, first in enumerate(second, len(targets)):
                 target, (*box_in_crop, confidence) = targets[first], found[index]

@@ -115,6 +115,18 @@ def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
     assert references < tracker.target.references.frames <= references + 60 - lost + 2
 
 
+def test_switching_the_recovery_off_ends_the_second_search(tracker, monkeypatch):
+    frame = np.zeros((*FRAME_HW, 3), np.uint8)
+    searched = answers(tracker, monkeypatch, lambda center: 0.3)
+    tracker.init(frame, (30, 30, 20, 20))
+    for _ in range(3):
+        tracker.update(frame)
+    tracker.config = replace(tracker.config, recovery="none")
+    searched.clear()
+    assert tracker.update(frame).state is TrackState.LOST
+    assert len(searched) == 1
+
+
 @pytest.mark.parametrize("recovery", ["none", "scan"])
 def test_a_target_that_does_not_return_stays_lost(tracker, monkeypatch, recovery):
     tracker.config = replace(tracker.config, recovery=recovery)
