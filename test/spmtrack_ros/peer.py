@@ -17,7 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp
@@ -140,6 +140,14 @@ class Peer:
         fill_stamp(request.header.stamp, stamp_ms * MS)
         values = {name: getattr(request, name) for name in request.get_fields_and_field_types()}
         return self.call(InitTarget, "init_target", **values)
+
+    def start_over(self):
+        """Leave the node enabled without a target, and its topics drained."""
+        self.call(SetBool, "enable", data=True)
+        self.call(Trigger, "reset")
+        self.until(lambda: False, 0.1)
+        for messages in (self.detection, self.detections, self.status):
+            messages.clear()
 
     def close(self):
         self.executor.shutdown()

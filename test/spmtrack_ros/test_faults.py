@@ -47,11 +47,7 @@ def running():
 
 @pytest.fixture
 def peer(running):
-    running.call(SetBool, "enable", data=True)
-    running.call(Trigger, "reset")
-    running.until(lambda: False, 0.1)
-    for messages in (running.detection, running.detections, running.status):
-        messages.clear()
+    running.start_over()
     return running
 
 

@@ -74,11 +74,7 @@ def running(tiny_checkpoint):
 @pytest.fixture
 def peer(running):
     """The node without a target, its topics drained."""
-    running.call(SetBool, "enable", data=True)
-    running.call(Trigger, "reset")
-    running.until(lambda: False, 0.1)
-    for messages in (running.detection, running.detections, running.status):
-        messages.clear()
+    running.start_over()
     return running
 
 

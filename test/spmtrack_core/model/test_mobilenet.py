@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import TINY
 from torch import nn
 from torchvision.models import mobilenet_v2
 
@@ -125,20 +127,7 @@ def test_sizes_that_the_stem_cannot_have(settings, match):
 
 
 def test_a_network_on_the_stem_starts_from_random_numbers_too():
-    config = ModelConfig(
-        trunk="explicit",
-        stem="mobilenetv2",
-        embed_dim=32,
-        depth=1,
-        num_heads=2,
-        mlp_hidden=32,
-        patch_size=16,
-        template_hw=(32, 32),
-        search_hw=(64, 64),
-        rank=2,
-        alpha=2.0,
-        experts=2,
-    )
+    config = replace(TINY, stem="mobilenetv2")
     model = build_spmtrack(config).eval()
     with torch.no_grad():
         seen = model(
