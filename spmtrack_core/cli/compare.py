@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.evaluate import check_output_folder, open_dataset, tell_left_out
+from spmtrack_core.cli.evaluate import check_output_folder, open_dataset, report_left_out
 from spmtrack_core.cli.options import (
     Dataset,
     Device,
@@ -64,4 +64,4 @@ def compare(
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")
-    tell_left_out(reports)
+    report_left_out(reports)

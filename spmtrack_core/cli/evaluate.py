@@ -54,7 +54,7 @@ def evaluate(
     report = run(tracker, sequences, output, label_of(path, frozen, precision), left_out)
     Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
-    tell_left_out([report])
+    report_left_out([report])
 
 
 def check_output_folder(output: Path, root: Path | None) -> None:
@@ -64,7 +64,7 @@ def check_output_folder(output: Path, root: Path | None) -> None:
     check_output(output / "results.json")
 
 
-def tell_left_out(reports: Sequence[dict[str, Any]]) -> None:
+def report_left_out(reports: Sequence[dict[str, Any]]) -> None:
     """Name what was left out of these reports at the end, with exit code 3; else do nothing."""
     keys = ("left_out", "disturbed_left_out")
     found = (fault for report in reports for key in keys for fault in report.get(key, ()))

@@ -203,7 +203,7 @@ def _truth(sequence: FrameSequence) -> Boxes:
 
 
 def _mark(sequence: FrameSequence) -> str:
-    """Tells a sequence from another of its name: by its boxes and its first frame."""
+    """Digest of the boxes and the first frame: another sequence of the same name has another."""
     first = next(iter(sequence), None)
     if first is None:
         raise ValueError("has no frame")
