@@ -69,23 +69,25 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(gradient, 1 - group["momentum"])
-                update = gradient.lerp(state["momentum"], group["momentum"])
-                by_shape.setdefault(parameter.shape, []).append((parameter, update))
-            for (rows, columns), pairs in by_shape.items():
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            momenta = [
+                self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters
+            ]
+            if not parameters:
+                continue
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+            by_shape: dict[torch.Size, list[int]] = {}
+            for index, parameter in enumerate(parameters):
+                by_shape.setdefault(parameter.shape, []).append(index)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            for (rows, columns), chosen in by_shape.items():
                 size = 0.2 * math.sqrt(max(rows, columns)) * group["lr"]
-                updates = orthogonalize(torch.stack([update for _, update in pairs]))
-                for (parameter, _), update in zip(pairs, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.sub_(update, alpha=size)
+                steps = orthogonalize(torch.stack([updates[index] for index in chosen]))
+                torch._foreach_add_(
+                    [parameters[index] for index in chosen], list(steps.unbind()), alpha=-size
+                )
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ a gray picture or strong blur. B counts tracks, R references, S searches, T = R 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spmtrack_core.geometry.image import IMAGENET_MEAN, IMAGENET_STD
@@ -88,9 +91,10 @@ class Photometric:
         """Compress some tracks in place, with one quality in a batch."""
         chosen = random.chance(len(references), self.config.jpeg_share)
         quality = int(random.uniform((), *JPEG_QUALITY))
-        for track in chosen.nonzero()[:, 0].tolist():
-            for crop in (*references[track], *searches[track]):
-                crop.copy_(as_jpeg(crop, quality))
+        if chosen.any():
+            for crops in (references, searches):
+                clean = crops[chosen].flatten(0, 1)
+                crops[chosen] = as_jpeg(clean, quality).view(-1, *crops.shape[1:])
 
     def expose(
         self,
@@ -132,9 +136,20 @@ def filtered(crops: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(flat, kernels, padding="same", groups=len(kernels)).view(crops.shape)
 
 
-def as_jpeg(crop: Tensor, quality: int) -> Tensor:
-    """A crop (3, H, W) in 0..1 after compression, which runs on the host."""
-    pixels = (crop.clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
+def as_jpeg(crops: Tensor, quality: int) -> Tensor:
+    """Crops (N, 3, H, W) in 0..1 after compression, which threads of the host run."""
+    pixels = (crops.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    decoded = torch.from_numpy(np.stack([*encoders().map(partial(recoded, quality), pixels)]))
+    return decoded.to(crops.device).permute(0, 3, 1, 2) / 255
+
+
+def recoded(quality: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) after compression."""
     _, encoded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
-    return torch.from_numpy(decoded).permute(2, 0, 1).to(crop.device) / 255
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[return-value]
+
+
+@cache
+def encoders() -> ThreadPoolExecutor:
+    """Threads that compress images; OpenCV releases Python's lock meanwhile."""
+    return ThreadPoolExecutor(max(1, torch.get_num_threads()), "jpeg")

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# What needs a GPU, in one command of a quarter of an hour: tests, speed, training.
+#
+#   benchmarks/gpu.sh OUT [tests|speed|train ...]      # all three parts, in this order
+#   DEVICE=cpu TRAIN="batch_size=4 steps=4" TRAIN_S=60 benchmarks/gpu.sh OUT   # a rehearsal
+#
+# Each part has a limit of seconds and writes into OUT while it runs: an interruption keeps what is
+# there. The next call with the same RUN continues the training. Variables and their defaults:
+#
+#   PYTHON   python3                 needs the extras train, demo and test, and pytest
+#   DEVICE   cuda
+#   TESTS_S  120    SPEED_S  180    TRAIN_S  600
+#   MODELS   nano spmtrack_b spmtrack_l spmtrack_g
+#   LINE_S   0.6                     seconds on each line of the table of speeds
+#   RECIPE   recipes/nano.yaml       its data folders must exist
+#   TRAIN                            settings of the training, key=value
+#   RUN      runs/gpu                folder of the training
+#   KEEP_S   120                     seconds between copies of the weights, kept in RUN/minutes
+set -u
+[ $# -ge 1 ] || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2; }
+out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
+shift
+cd "$(dirname "$0")/.." || exit 2
+python=${PYTHON:-python3} device=${DEVICE:-cuda} run=${RUN:-runs/gpu}
+export PYTHONPATH="$PWD:$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+failed=0
+
+# limited NAME SECONDS COMMAND...: run a part, with its output in OUT/NAME.txt as well
+limited() {
+    local name=$1 seconds=$2 began=$SECONDS
+    shift 2
+    timeout -k 10 "$seconds" "$@" 2>&1 | tee "$out/$name.txt"
+    local status=${PIPESTATUS[0]}
+    echo "$name: exit status $status after $((SECONDS - began)) s" | tee -a "$out/$name.txt"
+    [ "$status" -eq 0 ] || failed=1
+}
+
+tests() {
+    limited tests "${TESTS_S:-120}" "$python" -m pytest -q -m gpu -p no:cacheprovider --durations 10 \
+        $(grep -rl "mark.gpu" test --include="test_*.py")
+}
+
+speed() {
+    local models=()
+    for model in ${MODELS:-nano spmtrack_b spmtrack_l spmtrack_g}; do
+        models+=(--model "$model")
+    done
+    limited speed "${SPEED_S:-180}" "$python" benchmarks/layouts.py "${models[@]}" \
+        --device "$device" --batch 1 --batch 8 --seconds "${LINE_S:-0.6}" -o "$out/speed.json"
+}
+
+train() {
+    local resume=() seconds=${TRAIN_S:-600}
+    [ -e "$run/checkpoint.pt" ] && resume=(--resume)
+    mkdir -p "$run/minutes"
+    while sleep "${KEEP_S:-120}"; do
+        cp "$run/weights.safetensors" "$run/minutes/$(date +%H%M%S).safetensors" 2>/dev/null
+    done &
+    local keeper=$!
+    # the process ends itself with a checkpoint; half a minute before the limit
+    # shellcheck disable=SC2086  # TRAIN is several words
+    limited train "$seconds" "$python" -c 'from spmtrack_core.cli import main; main()' train "${RECIPE:-recipes/nano.yaml}" \
+        "${resume[@]}" --time-limit "$(awk "BEGIN {print ($seconds - 30) / 60}")" \
+        output="$run" device="$device" ${TRAIN:-}
+    kill "$keeper" 2>/dev/null
+    cp "$run"/{log.csv,weights.safetensors} "$out" 2>/dev/null
+    tar -cf - -C "$run" . | split -b 15m - "$out/run.tar." # some machines return small files only
+}
+
+for part in "${@:-tests}" $([ $# -eq 0 ] && echo speed train); do
+    case $part in
+        tests | speed | train) "$part" ;;
+        *) echo "unknown part $part; expected tests, speed or train" >&2 && exit 2 ;;
+    esac
+done
+exit $failed
