@@ -11,6 +11,7 @@
 #   DEVICE   cuda
 #   TESTS_S  120    SPEED_S  180    TRAIN_S  600
 #   MODELS   nano spmtrack_b spmtrack_l spmtrack_g
+#   PRECISION                        of the table of speeds; default: bfloat16 and float16
 #   LINE_S   0.6                     seconds on each line of the table of speeds
 #   RECIPE   recipes/nano.yaml       its data folders must exist
 #   TRAIN                            settings of the training, key=value
@@ -41,7 +42,10 @@ tests() {
 }
 
 speed() {
-    local models=()
+    local models=() precision
+    for precision in ${PRECISION:-}; do
+        models+=(--precision "$precision")
+    done
     for model in ${MODELS:-nano spmtrack_b spmtrack_l spmtrack_g}; do
         models+=(--model "$model")
     done
