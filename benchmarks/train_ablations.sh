@@ -10,8 +10,8 @@
 set -euo pipefail
 output=$1
 shift
-recipe=recipes/nano_mobilenet.yaml
-budget=(steps=1500 decay_steps=750 stem_frozen_steps=1500 validation_every=1500)
+recipe=recipes/nano.yaml
+budget=(steps=1500 batch_size=8 lr=1.5e-3 decay_steps=750 stem_frozen_steps=1500 validation_every=1500)
 
 run() {
     local name=$1
