@@ -377,7 +377,7 @@ def test_bundled_weights_adapt_to_own_clips(clips, tmp_path, spmtrack):
     sheet = tmp_path / "sheet.png"
     code, _, err = spmtrack("train", RECIPES / "own_clips.yaml", *change, "--show", sheet)
     assert code == 0, err
-    assert cv2.imread(str(sheet)).shape[0] == 12 * (224 + 4)  # what nano sees
+    assert cv2.imread(str(sheet)).shape[0] == 12 * (208 + 4)  # what nano sees
     code, _, err = spmtrack("train", RECIPES / "own_clips.yaml", *change)
     assert code == 0, err
     adapted = load_checkpoint(tmp_path / "run" / "weights.safetensors")
