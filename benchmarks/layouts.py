@@ -171,6 +171,7 @@ def whole_frames(tracker: Tracker, seconds: float) -> dict[str, float]:
     """As ``frame_times``, and the median of each stage by itself."""
     row = frame_times(tracker, seconds)
     frame = np.random.default_rng(0).integers(0, 255, (*FRAME_HW, 3)).astype(np.uint8)
+    tracker.init(frame, BOX_XYWH)
     with tracker.engine.stream():
         for name, stage in stages(tracker, frame).items():
             row[f"{name}_ms"] = timed(stage, tracker.device, seconds / 4)["median_ms"]

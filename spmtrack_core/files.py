@@ -23,6 +23,11 @@ def user_path(text: str | Path) -> Path:
     return path
 
 
+def cache_folder() -> Path:
+    """Folder for what can be made again: ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+
+
 def read_text(path: str | Path) -> str:
     """A text file of UTF-8, or of UTF-16 with its byte order mark; no mark is left in the text.
 

@@ -75,6 +75,12 @@ class TrackerParameters(NodeParameters):
         "Compute dtype of the network; the half ones need half the memory.",
         choices=("float32", "bfloat16", "float16"),
     )
+    runtime: str = parameter(
+        "torch",
+        "What computes the network: torch; openvino, faster on CPUs; auto: OpenVINO where it is "
+        "installed and the device is the CPU.",
+        choices=("torch", "openvino", "auto"),
+    )
     lost_threshold: float = parameter(
         -1.0,
         "Average confidence below which a target is lost; -1: the value stored in the weights.",

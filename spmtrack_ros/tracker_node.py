@@ -131,7 +131,10 @@ class TrackerNode(LifecycleNode):
         settings, started = self.parameters, time.perf_counter()
         # Imports PyTorch, which takes seconds: wrong parameters are reported before.
         self._tracker = spmtrack_core.load_tracker(
-            settings.weights, settings.device, precision=settings.precision
+            settings.weights,
+            settings.device,
+            precision=settings.precision,
+            runtime=settings.runtime,
         )
         # The first inference allocates memory and selects kernels: better without a target.
         self._tracker.warm_up()

@@ -38,6 +38,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
     "lightning": "train",
     "lightning_fabric": "train",
     "tensorboardX": "train",

@@ -16,6 +16,7 @@ from spmtrack_core.cli.options import (
     OutputFolder,
     Precision,
     Root,
+    Runtime,
     Split,
     Trunk,
     Weights,
@@ -40,6 +41,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "float32",
     trunk: Trunk = None,
+    runtime: Runtime = "torch",
 ) -> None:
     """Track sequences with known boxes and score the result.
 
@@ -50,7 +52,7 @@ def evaluate(
     sequences, left_out = open_dataset(dataset, root, split, exclude)
     path = find_weights(weights)
     frozen = find_weights(trunk) if trunk else None
-    tracker = load_tracker(path, device, precision=precision, trunk=frozen)
+    tracker = load_tracker(path, device, precision=precision, trunk=frozen, runtime=runtime)
     report = run(tracker, sequences, output, label_of(path, frozen, precision), left_out)
     Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")

@@ -18,6 +18,13 @@ Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str, typer.Option(help="Precision of the network: float32, bfloat16 or float16.")
 ]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="What computes the network: torch, openvino (CPU, an extra), or auto: OpenVINO where "
+        "it is installed."
+    ),
+]
 Trunk = Annotated[
     str | None, typer.Option(help="File of the DINOv2 trunk, for weights without one.")
 ]

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.options import Device, Precision, Trunk, Weights
+from spmtrack_core.cli.options import Device, Precision, Runtime, Trunk, Weights
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
@@ -47,6 +47,7 @@ def track(
     device: Device = "auto",
     precision: Precision = "float32",
     trunk: Trunk = None,
+    runtime: Runtime = "torch",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Annotated video (mp4) to write.")
     ] = None,
@@ -76,7 +77,7 @@ def track(
         if sequence.boxes_xywh is None:
             raise ValueError(f"{source} has no box of a target; give one with --box X Y W H")
         box = tuple(sequence.boxes_xywh[0].tolist())
-    tracker = load_tracker(weights, device, precision=precision, trunk=trunk)
+    tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
     tracked = track_frames(tracker, sequence, box)
     first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:

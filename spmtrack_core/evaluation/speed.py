@@ -21,20 +21,23 @@ FRAME_HW = (480, 640)
 BOX_XYWH = (300.0, 200.0, 60.0, 80.0)
 
 
-def frame_times(tracker: Tracker, seconds: float) -> dict[str, float]:
-    """Median and 95th percentile of whole frames of 640x480, from image to box, in ms.
+def frame_times(
+    tracker: Tracker, seconds: float, frame_hw: tuple[int, int] = FRAME_HW, targets: int = 1
+) -> dict[str, float]:
+    """Median and 95th percentile of whole frames, from image to the boxes of ``targets``, in ms.
 
     Keys as of ``timed``; on CUDA, the memory includes the captured graph.
     """
-    frames = np.random.default_rng(0).integers(0, 255, (8, *FRAME_HW, 3)).astype(np.uint8)
+    frames = np.random.default_rng(0).integers(0, 255, (8, *frame_hw, 3)).astype(np.uint8)
     turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(tracker.device)
     tracker.warm_up()
     # a graph allocates all its memory when it is captured
     memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
-    tracker.init(frames[0], BOX_XYWH)
-    return timed(lambda: tracker.update(next(turn)), tracker.device, seconds) | memory
+    scale = np.tile(np.divide(frame_hw[::-1], FRAME_HW[::-1]), 2)
+    followed = [tracker.start(frames[0], BOX_XYWH * scale) for _ in range(targets)]
+    return timed(lambda: tracker.follow(next(turn), followed), tracker.device, seconds) | memory
 
 
 @torch.inference_mode()
@@ -81,11 +84,12 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Rows of ``model``, ``precision``, ``median_ms`` and ``p95_ms`` for the terminal."""
+    """The rows of ``spmtrack benchmark`` for the terminal."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for title in ("weights", "precision", "ms a frame", "95 %", "frames/s"):
-        shown.add_column(title, justify="left" if title == "weights" else "right")
+    texts = ("model", "precision", "runtime", "load", "threads")
+    for title in ("weights", *texts[1:], "ms a frame", "95 %", "frames/s"):
+        shown.add_column(title, justify="left" if title in ("weights", *texts[1:4]) else "right")
     for row in rows:
         times = (row["median_ms"], row["p95_ms"], 1000 / row["median_ms"])
-        shown.add_row(row["model"], row["precision"], *(f"{each:.1f}" for each in times))
+        shown.add_row(*(str(row[name]) for name in texts), *(f"{each:.1f}" for each in times))
     return shown

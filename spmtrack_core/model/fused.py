@@ -79,10 +79,28 @@ class FusedLinear(nn.Module):
         out = F.linear(x, self.weight, self.bias)  # (M, out + T * hidden + T * E + padding)
         if not self.columns:
             return out
+        if torch.jit.is_tracing():  # other runtimes cannot write to a view
+            return self.traced(out)
         mixed = self.mix(out[:, self.out_features :])  # (M, T, inner)
         for index, (columns, experts) in enumerate(zip(self.columns, self.experts, strict=True)):
             out[:, columns].addmm_(mixed[:, index], experts.t())
         return out[:, : self.out_features]  # (M, out)
+
+    def traced(self, out: Tensor) -> Tensor:
+        """As ``forward``, from its first multiplication (M, ...), without writing to a tensor."""
+        layers, inner = len(self.columns), self.used_experts * self.rank
+        ends = [self.out_features, layers * self.hidden_features, layers * self.all_experts]
+        _, hidden, logits, _ = out.tensor_split([sum(ends[:n]) for n in (1, 2, 3)], 1)
+        hidden = hidden.unflatten(1, (layers, self.hidden_features // self.rank, self.rank))
+        weights = logits.unflatten(1, (layers, self.all_experts)).softmax(-1)  # (M, T, E)
+        mixed = (weights[..., -self.used_experts :].unsqueeze(-1) * hidden).flatten(2)
+        found, start = [], 0
+        for index, (columns, experts) in enumerate(zip(self.columns, self.experts, strict=True)):
+            found.append(out[:, start : columns.start])  # layers without experts
+            mixture = F.linear(mixed[:, index], experts[:, :inner], experts[:, inner])
+            found.append(out[:, columns] + mixture)
+            start = columns.stop
+        return torch.cat([*found, out[:, start : self.out_features]], 1)  # (M, out)
 
     def mix(self, hidden_and_logits: Tensor) -> Tensor:
         """Inputs of the experts of each of T layers, from the hidden units and routing logits.
@@ -152,7 +170,7 @@ class FusedBlock(nn.Module):
         x = F.scaled_dot_product_attention(query, *parts)  # (B, heads, read, d)
         x = x.transpose(1, 2).flatten(2)  # (B, read, C)
         tokens = tokens[:, :read]
-        tokens += self.proj(x.flatten(0, 1)).unflatten(0, (batch, read))
+        tokens = tokens + self.proj(x.flatten(0, 1)).unflatten(0, (batch, read))
         x = self.fc1(self.norm2(tokens).to(self.dtype).flatten(0, 1))  # (B * read, hidden)
         if self.gated:
             gate, x = x.chunk(2, -1)
@@ -182,9 +200,9 @@ class FusedHead(nn.Module):
         self.center = _frozen(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), torch.float32)
 
     def forward(self, search_tokens: Tensor, state_token: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``Head``; ``search_tokens`` are overwritten."""
-        batch, dtype = len(search_tokens), self.hidden.dtype
-        search_tokens *= search_tokens @ state_token.transpose(1, 2)  # (B, HW, C)
+        """As ``Head``."""
+        batch, dtype = search_tokens.shape[0], self.hidden.dtype
+        search_tokens = search_tokens * (search_tokens @ state_token.transpose(1, 2))  # (B, HW, C)
         x = activate(self.first(search_tokens.to(dtype).flatten(0, 1)))  # (B * HW, 2 * C)
         x = x.unflatten(1, (2, -1)).transpose(0, 1)  # (2, B * HW, C)
         score, box = activate(torch.baddbmm(self.hidden_bias, x, self.hidden))
@@ -273,7 +291,7 @@ class FusedSPMTrack(nn.Module):
         ``encode_reference``, ``state_token`` (B, 1, C) from the previous frame's prediction; it is
         None on the first.
         """
-        query = self.query.expand(len(search), 1, -1)  # (B, 1, C)
+        query = self.query.expand(search.shape[0], 1, -1)  # (B, 1, C)
         if state_token is not None:
             query = query + state_token
         search_tokens = self.embed_patches(search) + self.search_table  # (B, Nx, C)

@@ -32,9 +32,23 @@ def test_all_weights_and_precisions_are_rows(spmtrack, tiny_checkpoint, tmp_path
     assert report["torch"] == torch.__version__
 
 
+def test_sizes_targets_threads_and_load_are_rows(spmtrack, tiny_checkpoint, tmp_path):
+    code, _, err = spmtrack(
+        *("benchmark", "--weights", tiny_checkpoint, "--device", "cpu", "--seconds", "0.01"),
+        *("--size", 320, 200, "--targets", 3, "--threads", 1, "--threads", 2, "--busy"),
+        *("-o", tmp_path / "b.json"),
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    told = [(row["threads"], row["load"], row["batch"], row["size"]) for row in rows]
+    assert told == [(n, load, 3, [320, 200]) for n in (1, 2) for load in ("quiet", "busy")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        (["--targets", "0"], "targets and threads at least 1"),
+        (["--runtime", "tpu"], "runtime must be one of"),
         (["--precision", "int4"], "precision must be one of"),
         (["--weights", "nothing"], "no weights 'nothing'"),
         (["--device", "cuda:99"], "cuda:99 not found"),

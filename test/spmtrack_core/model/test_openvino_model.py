@@ -1,0 +1,100 @@
+"""OpenVINO computes what PyTorch computes, for every variant of the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+from golden_model import golden_config, golden_model
+
+from spmtrack_core.data.scene import scene
+from spmtrack_core.model.fused import fuse
+from spmtrack_core.model.openvino_model import OpenVinoSPMTrack
+from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.references import REFERENCES
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "spmtrack"
+
+
+def inputs_of(network, config, batch):
+    random = torch.Generator().manual_seed(batch)
+
+    def normal(*shape):
+        return torch.randn(batch, *shape, generator=random)
+
+    masks = (normal(*config.template_grid_hw) > 0).float()
+    kept = [normal(REFERENCES, *shape) for shape in network.reference_shapes]
+    search = normal(3, *config.search_hw)
+    return (normal(3, *config.template_hw), masks), (search, *kept, normal(1, config.embed_dim))
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    "variant", ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
+)
+@torch.inference_mode()
+def test_every_variant_gives_the_numbers_of_pytorch(variant):
+    name = f"model_{variant}_params"
+    config, fused = golden_config(name), fuse(golden_model(name))
+    network = OpenVinoSPMTrack(fused, config, REFERENCES, "float32")
+    for batch in (1, 3, 1):  # of other sizes than the converted examples, and one again
+        reference, located = inputs_of(fused, config, batch)
+        expected = (*fused.encode_reference(*reference), *fused(*located))
+        found = (*network.encode_reference(*reference), *network(*located))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@needs_openvino
+def test_the_bundled_tracker_gives_the_same_boxes(cache):
+    pytest.importorskip("skimage")
+    frames, rows = list(itertools.islice(scene(), 6)), []
+    for runtime in ("torch", "openvino", "auto"):
+        tracker = load_tracker("nano", "cpu", runtime=runtime)
+        box = scene().boxes_xywh[0]
+        targets = [tracker.start(frames[0], b) for b in (box, np.add(box, [40, 20, 0, 0]))]
+        found = [result for frame in frames[1:] for result in tracker.follow(frame, targets)]
+        rows.append([[*result.box_xywh, result.confidence] for result in found])
+    np.testing.assert_allclose(rows[1], rows[0], atol=0.01)
+    assert rows[2] == rows[1]  # auto takes OpenVINO, now from the cache
+    assert len(list(cache.glob("*.xml"))) == len(list(cache.glob("*.bin"))) == 2
+
+
+@needs_openvino
+def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog):
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    for path in cache.iterdir():
+        path.write_bytes(b"")
+    tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    tracker.warm_up()
+    assert "not kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "match"),
+    [
+        ("tpu", "cpu", "runtime must be one of torch, openvino, auto; got 'tpu'"),
+        ("openvino", "cuda:99", "cuda:99 not found"),
+    ],
+)
+def test_runtimes_that_cannot_be_used_are_named(tiny_checkpoint, runtime, device, match):
+    with pytest.raises(ValueError, match=match):
+        load_tracker(tiny_checkpoint, device, runtime=runtime)
+
+
+def test_without_openvino_the_cure_is_named(tiny_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RuntimeError, match=r"spmtrack_ros\[openvino\]"):
+        load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
