@@ -72,7 +72,7 @@ class Tracks:
         """All tracks of ``clips``; a row of boxes without positive area becomes NaN."""
         clips = list(clips)
         tracks = [(index, track) for index, clip in enumerate(clips) for track in clip.tracks]
-        each = [np.asarray(track.boxes_xywh, np.float32) for _, track in tracks]
+        each = [np.asarray(track.shown_xywh, np.float32) for _, track in tracks]
         boxes = np.concatenate([np.empty((0, 4), np.float32), *each])
         boxes[~visible(boxes)] = np.nan
         return cls(
