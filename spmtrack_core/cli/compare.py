@@ -19,8 +19,9 @@ from spmtrack_core.cli.options import (
     Split,
 )
 from spmtrack_core.evaluation.opencv import opencv_trackers
-from spmtrack_core.evaluation.report import comparison, plot_comparison
+from spmtrack_core.evaluation.plots import plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
+from spmtrack_core.evaluation.tables import comparison
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.result import VideoTracker
 

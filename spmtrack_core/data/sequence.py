@@ -47,10 +47,12 @@ class FrameSequence:
     boxes_xywh: Boxes | None = field(default=None, repr=False)
     """(N, 4) box of the target in every frame, NaN where it is absent; (1, 4) where only the box
     of the first frame is known; None if unknown."""
-    annotation: Track | None = field(default=None, repr=False)
-    """What a benchmark says of the target in every frame: flags, attributes, quirks."""
     open_timed: Callable[[], TimedFrames] | None = field(default=None, repr=False)
     """As ``open``, with the time of each frame in s; None where frames have no times."""
+    annotation: Track | None = field(default=None, repr=False)
+    """What a benchmark says of the target in every frame: flags, attributes, quirks."""
+    read_frame: Callable[[int], Image] | None = field(default=None, repr=False)
+    """Reads one frame by its index, where that is possible without reading those before it."""
 
     def __iter__(self) -> Iterator[Image]:
         return self.open()
@@ -119,7 +121,7 @@ def boxes_of(folder: Path) -> Path | None:
 
 
 _LAYOUTS = {
-    "LaSOT or LaSOT_ext": ("full_occlusion.txt", "*/full_occlusion.txt", "*/*/full_occlusion.txt"),
+    "LaSOT": ("full_occlusion.txt", "*/full_occlusion.txt", "*/*/full_occlusion.txt"),
     "TNL2K": ("*/language.txt", "*/*/language.txt"),
     "NfS": ("*/30/*.txt", "anno/nfs_*.txt"),
     "GOT-10k": ("train/GOT-10k_*", "val/GOT-10k_*", "test/GOT-10k_*", "GOT-10k_*"),

@@ -50,7 +50,7 @@ def _track(folder: Path) -> Track:
     if path is None:
         return Track(folder.name, boxes)
     flags = read_flags(path)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(flags) > len(boxes):  # advSamp_monitor_bikeyellow: 930 flags, 929 boxes
         notes = (f"{len(flags)} flags for {len(boxes)} boxes: the boxes decide",)
     elif len(flags) < len(boxes):

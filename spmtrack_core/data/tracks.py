@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
+from functools import partial
 from pathlib import Path
 
 import av
@@ -141,7 +142,8 @@ class Tracks:
                     levels = levels or image_levels(pixels)
                     yield to_image(pixels, levels)
 
-        return FrameSequence(self.track_name(i), frames, len(boxes), None, boxes)
+        name, read = self.track_name(i), partial(self.read, i)
+        return FrameSequence(name, frames, len(boxes), None, boxes, read_frame=read)
 
     def _image(self, i: int, frame: int) -> Path:
         """The file of a frame in a clip of images."""

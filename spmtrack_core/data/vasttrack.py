@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, folders_in, listed_clip
+from spmtrack_core.data.clips import Clip, Entry, Track, folders_in, listed_clip, visible
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 
 
@@ -40,7 +40,7 @@ def _track(folder: Path) -> Track:
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     boxes = read_boxes(path)  # 0,0,0,0 for a target that is hidden or out of view
     boxes[:, :2] -= 1  # VastTrack counts pixels from 1
-    absent = (boxes[:, 2:] <= 0).any(1)
+    absent = ~visible(boxes)
     return Track(folder.name, boxes, absent=absent, origin=1)
 
 

@@ -150,7 +150,7 @@ def test_boxes_that_are_not_wanted_are_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("files", "name"),
     [
-        (["cat/cat-1/full_occlusion.txt", "cat/cat-1/img/1.jpg"], "LaSOT or LaSOT_ext"),
+        (["cat/cat-1/full_occlusion.txt", "cat/cat-1/img/1.jpg"], "LaSOT"),
         (["train/GOT-10k_Train_000001/1.jpg"], "GOT-10k"),
         (["TRAIN_3/anno/a.txt", "TRAIN_3/frames/a/0.jpg"], "TrackingNet"),
         (["annotations/instances_val2017.json", "val2017/1.jpg"], "COCO"),

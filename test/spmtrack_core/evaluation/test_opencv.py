@@ -91,4 +91,4 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     assert [len(report["sequences"]) for report in reports] == [1, 1]
     assert [list(report["disturbed"]) for report in reports] == [["loose box"]] * 2
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
-    assert (tmp_path / "out" / "KCF" / "loose box" / "a.txt").is_file()
+    assert (tmp_path / "out" / "KCF" / "loose box" / "boxes" / "a.txt").is_file()
