@@ -53,7 +53,8 @@ def write_report(
 
     Files: ``results.json``; with scores also ``table.md``, ``results.csv``, ``table.tex``,
     ``frames.npz``, ``success.png``; with ``facts`` ``precision.png`` and ``normalized.png``; and
-    ``attributes.png`` where the sequences have attributes. ``unscored`` are sequences whose truth a server has.
+    ``attributes.png`` where the sequences have attributes. ``unscored`` are sequences whose truth
+    a server has.
     """
     report = make_report(label, scores, unscored, left_out, fingerprint, facts or Facts())
     if scores:

@@ -50,7 +50,7 @@ def caption(report: Mapping[str, Any]) -> str:
     if max(report.get("spread", {}).values(), default=0) > NOTEWORTHY:
         lines += ["who scores (AUC, P, Pnorm in percent):", *convention_lines(report)]
     if "ao" in report.get("got10k", {}) and report["dataset"]["name"] == "got10k":
-        scores = ", ".join(_percent(report["got10k"][key]) for key in ("ao", "sr50", "sr75"))
+        scores = ", ".join(percent(report["got10k"][key]) for key in ("ao", "sr50", "sr75"))
         lines.append(f"GOT-10k AO, SR50, SR75: {scores}")
     if report["dataset"]["name"] == "trackingnet":
         lines.append(f"TrackingNet: {', '.join(_of(report['trackingnet']))}")
@@ -108,7 +108,7 @@ def markdown_text(report: Mapping[str, Any]) -> str:
         f"{dataset['sequences']} sequences, {dataset['frames']} frames. {report['protocol']}. All "
         "scores are in percent.",
         "",
-        *_pipe(
+        *pipe(
             ["convention", *TITLES.values(), "rules"],
             [
                 [name, *(_of(found) if "error" not in found else ["-"] * 3), _rules(found)]
@@ -119,11 +119,11 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     ]
     got10k = report["got10k"]
     if "error" not in got10k:
-        scores = [_percent(got10k[key]) for key in ("ao", "sr50", "sr75")]
-        lines += [*_pipe(["AO", "SR50", "SR75", "rules"], [[*scores, got10k["rules"]]]), ""]
+        scores = [percent(got10k[key]) for key in ("ao", "sr50", "sr75")]
+        lines += [*pipe(["AO", "SR50", "SR75", "rules"], [[*scores, got10k["rules"]]]), ""]
     trackingnet = report["trackingnet"]
     row = [*_of(trackingnet), trackingnet["rules"]]
-    lines += [*_pipe([*TITLES.values(), "rules"], [row]), ""]
+    lines += [*pipe([*TITLES.values(), "rules"], [row]), ""]
     settings = report["run"].get("settings")
     if settings:
         lines += ["Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items())]
@@ -137,16 +137,16 @@ def markdown_text(report: Mapping[str, Any]) -> str:
             [name, f"{found['sequences']:.0f}", *_of(found)]
             for name, found in report["attributes"].items()
         ]
-        lines += [*_pipe(["attribute", "sequences", *TITLES.values()], rows), ""]
+        lines += [*pipe(["attribute", "sequences", *TITLES.values()], rows), ""]
     rows = [
         [
             row["sequence"],
             str(row["frames"]),
-            *(_percent(row[k]) for k in ("success_auc", "precision", "normalized_precision")),
+            *(percent(row[k]) for k in ("success_auc", "precision", "normalized_precision")),
         ]
         for row in report["sequences"]
     ]
-    lines += _pipe(["sequence", "frames", *TITLES.values()], rows)
+    lines += pipe(["sequence", "frames", *TITLES.values()], rows)
     lines += ["", *(f"Left out: {fault}" for fault in report["left_out"])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -172,12 +172,12 @@ def latex_text(reports: Sequence[Mapping[str, Any]]) -> str:
         mean = report["mean"]
         keys = ("success_auc", "precision", "normalized_precision")
         names = [report["tracker"], f"{report['dataset']['name']} {report['dataset']['split']}"]
-        cells = [_escaped(name) for name in names] + [_percent(mean[key]) for key in keys]
+        cells = [_escaped(name) for name in names] + [percent(mean[key]) for key in keys]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
-def _pipe(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def pipe(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table of Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
@@ -189,14 +189,15 @@ def _rules(found: Mapping[str, Any]) -> str:
 
 def _of(found: Mapping[str, Any]) -> list[str]:
     """AUC, P and Pnorm in percent."""
-    return [_percent(found[key]) for key in TITLES]
+    return [percent(found[key]) for key in TITLES]
 
 
 def _escaped(text: str) -> str:
     return text.strip().replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """0..1 as a percentage with two digits; ``-`` for None."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
