@@ -38,6 +38,8 @@ PAPER: dict[str, dict[str, tuple[float, ...]]] = {
 """Figures of the paper in percent: AUC, P, Pnorm; for GOT-10k AO, SR50, SR75."""
 COLUMNS = ("AUC", "P", "Pnorm")
 RESAMPLES = 10_000
+FEWEST = 5
+"""Sequences below which no tracker is called the better one."""
 Report = Mapping[str, Any]
 
 
@@ -109,8 +111,8 @@ def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
             table.add_row(f"{name} (paper)", *cells, "")
         tables.append(table)
     if lines := comparisons(reports, convention):
-        table = Table(title="success AUC: difference, 95 % interval (paired bootstrap)")
-        for title in ("dataset", "", "difference", "interval", "sequences"):
+        table = Table(title="success AUC in percent, paired bootstrap over sequences")
+        for title in ("dataset", "", "difference", "95 % interval", "sequences"):
             table.add_column(title)
         for line in lines:
             table.add_row(*line)
@@ -128,6 +130,7 @@ def comparisons(reports: Sequence[Report], convention: str = DEFAULT) -> list[tu
                 continue
             mean, low, high, count = paired_interval(first, second)
             verdict = "better than" if low > 0 else "worse than" if high < 0 else "not told from"
+            verdict = verdict if count >= FEWEST else "and"  # an interval of few says nothing
             who = f"{a['tracker']} {verdict} {b['tracker']}"
             interval = f"{100 * low:+.2f} to {100 * high:+.2f}"
             lines.append((dataset, who, f"{100 * mean:+.2f}", interval, str(count)))

@@ -47,7 +47,8 @@ def caption(report: Mapping[str, Any]) -> str:
             f"{_score(long_term['threshold'])} (precision {_score(long_term['precision'])}, "
             f"recall {_score(long_term['recall'])})"
         )
-    if max(report.get("spread", {}).values(), default=0) > NOTEWORTHY:
+    failed = any("error" in found for found in report["conventions"].values())
+    if failed or max(report.get("spread", {}).values(), default=0) > NOTEWORTHY:
         lines += ["who scores (AUC, P, Pnorm in percent):", *convention_lines(report)]
     if "ao" in report.get("got10k", {}) and report["dataset"]["name"] == "got10k":
         scores = ", ".join(percent(report["got10k"][key]) for key in ("ao", "sr50", "sr75"))

@@ -168,7 +168,9 @@ def test_the_official_toolkit_runs_the_tracker(tmp_path, spmtrack, tiny_checkpoi
         )
         (folder / "anchor.value").write_text("1\n" + "0\n" * 6 + "-1\n")
     (tmp_path / "sequences" / "list.txt").write_text("left\nright\n")
-    (tmp_path / "config.yaml").write_text("registry:\n- ./trackers.ini\nstack: vot2022/shorttermbox\n")
+    (tmp_path / "config.yaml").write_text(
+        "registry:\n- ./trackers.ini\nstack: vot2022/shorttermbox\n"
+    )
     code, _, err = spmtrack(
         "eval", "vot", "--workspace", tmp_path, "--weights", tiny_checkpoint, "--device", "cpu"
     )
