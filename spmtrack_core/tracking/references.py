@@ -57,8 +57,8 @@ def last_uses(frames: int, rule: str) -> NDArray[np.int64]:
 class ExactReferences:
     """As ``ReferenceBuffer``, but exactly what a rule chooses in a video of known length.
 
-    A frame is kept until it is chosen for the last time: at most a quarter of the video's frames
-    at once for ``half_segments``, a third for ``thirds``.
+    A frame is kept, as float32, until it is chosen for the last time: at most a third of the
+    video's frames at once for ``thirds``, 23 % for ``half_segments``.
     """
 
     def __init__(self, frames: int, rule: str) -> None:
@@ -81,7 +81,7 @@ class ExactReferences:
 
     def append(self, *frame: Tensor) -> None:
         """Add the next frame."""
-        self.kept[self.frames] = frame
+        self.kept[self.frames] = tuple(part.float() for part in frame)
         self.frames += 1
 
     def template(self) -> tuple[Tensor, ...]:

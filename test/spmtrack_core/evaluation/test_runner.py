@@ -16,6 +16,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.results import ResultFolder
 from spmtrack_core.evaluation.runner import Passes, run, run_all
 from spmtrack_core.evaluation.tables import comparison, table
+from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackResult, TrackState
 
 FRAME = np.zeros((40, 60, 3), np.uint8)
@@ -178,3 +179,18 @@ def test_a_comparison_names_what_one_tracker_could_not_do(tmp_path):
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(comparison(reports))
     assert re.search(r"far\s+│\s+1\.000\s+│\s+-", console.export_text())
+
+
+def test_exact_references_are_the_buffer_that_is_never_full(tmp_path, tiny_checkpoint):
+    tracker = load_tracker(tiny_checkpoint, "cpu")
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (24, 60, 80, 3)).astype(np.uint8)
+    boxes = np.tile([20.0, 20, 24, 20], (24, 1))
+    clip = FrameSequence("clip", lambda: iter(frames), 24, None, boxes)
+    found = {}
+    for name, exact, capacity in (("exact", True, 8), ("large", False, 64), ("small", False, 8)):
+        tracker.config = replace(tracker.config, buffer_frames=capacity)
+        run(tracker, [clip], tmp_path / name, name, passes=Passes(exact_references=exact))
+        found[name] = (tmp_path / name / "confidence" / "clip.txt").read_text()
+    assert found["exact"] == found["large"] != found["small"]
+    assert tracker.config.exact_frames == 0
