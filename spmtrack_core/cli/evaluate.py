@@ -130,7 +130,7 @@ def evaluate(
     since = time.time()
     job = Job(opening, path, frozen, device, protocol.config, output, passes, since)
     folder = ResultFolder(output)
-    with progress() as bar:
+    with progress(rank.index == 0) as bar:
         total = passes.repetitions * sum(each.length or 0 for each in sequences)
         task = bar.add_task("", total=total)
 

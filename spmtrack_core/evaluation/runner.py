@@ -88,7 +88,7 @@ def run(
     return collect(sequences, folder, label, passes, since, left_out, facts)
 
 
-def progress() -> Progress:
+def progress(shown: bool = True) -> Progress:
     """A bar on stderr with the time that remains."""
     columns = (
         TextColumn("{task.description}"),
@@ -96,7 +96,8 @@ def progress() -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True, soft_wrap=True))
+    console = Console(stderr=True, soft_wrap=True)
+    return Progress(*columns, console=console, disable=not shown)
 
 
 def track_all(

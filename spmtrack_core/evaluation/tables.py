@@ -19,7 +19,11 @@ TITLES = {"auc": "AUC", "precision": "P", "normalized_precision": "Pnorm"}
 
 def table(report: dict[str, Any]) -> Table:
     """A report of ``runner.run`` as a table."""
-    shown = Table(title=f"{report['tracker']}: {report['protocol']}", caption=caption(report))
+    shown = Table(
+        title=f"{report['tracker']}: {report['protocol']}",
+        caption=caption(report),
+        caption_justify="left",
+    )
     for title in ("sequence", "frames", "mean IoU", "success AUC", "P", "Pnorm", "ms (median)"):
         shown.add_column(title, justify="left" if title == "sequence" else "right")
     rows = report["sequences"] if len(report["sequences"]) < LONG else []
