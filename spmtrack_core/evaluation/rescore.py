@@ -76,8 +76,11 @@ def rescore(
     digest = hashlib.sha256()
     for track in sorted(tracks, key=lambda each: each.name):
         digest.update(track.name.encode() + np.asarray(track.boxes_xywh).tobytes())
-    facts = Facts(config.name, config.split, {"rescored": str(results)}, notes)
-    return write_report(output, results.stem, scores, [], faults, digest.hexdigest(), facts)
+    split = "" if config.name == "folder" else config.split
+    facts = Facts(config.name, split, {"rescored": str(results)}, notes)
+    place = results.resolve()
+    label = place.parent.name if place.stem in ("results", "boxes") else place.stem
+    return write_report(output, label, scores, [], faults, digest.hexdigest(), facts)
 
 
 def check_dataset(config: DatasetConfig) -> tuple[list[str], list[str]]:
