@@ -140,19 +140,27 @@ def wait_for_others(
     """Return when every sequence is done by some process; takes over those of a dead one."""
     folder = ResultFolder(job.output)
     missing = list(sequences)
+    keys = {each.name: _key(each, job) for each in sequences}
     while missing:
-        missing = [each for each in missing if not _is_done(each, folder, job)]
+        missing = [each for each in missing if not _is_done(each, keys[each.name], folder, job)]
         if missing:
             track_all(tracker, longest_first(missing), folder, job.passes, notify, job.since)
             time.sleep(POLL)
 
 
-def _is_done(sequence: FrameSequence, folder: ResultFolder, job: Job) -> bool:
+def _key(sequence: FrameSequence, job: Job) -> tuple[str, int] | None:
+    """The key of a sequence and its number of frames; None for one that cannot be tracked."""
     try:
-        frames, key = sequence.length or len(truth_of(sequence)), key_of(sequence, job.passes)
+        return key_of(sequence, job.passes), sequence.length or len(truth_of(sequence))
     except (OSError, ValueError):
-        return True
-    return all(
-        folder.read(name, key, frames) is not None or folder.failure(name, job.since) is not None
-        for name in (run_name(sequence.name, n + 1) for n in range(job.passes.repetitions))
+        return None
+
+
+def _is_done(
+    sequence: FrameSequence, key: tuple[str, int] | None, folder: ResultFolder, job: Job
+) -> bool:
+    names = (run_name(sequence.name, each + 1) for each in range(job.passes.repetitions))
+    return key is None or all(
+        folder.read(name, *key) is not None or folder.failure(name, job.since) is not None
+        for name in names
     )
