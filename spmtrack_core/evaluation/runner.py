@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import spmtrack_core
 from spmtrack_core.data.clips import Track
+from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
 from spmtrack_core.evaluation.report import Facts, write_report
@@ -146,7 +147,11 @@ def collect(
     left_out: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """Score what is in ``folder`` and write the report; see ``run``."""
+    """Score what is in ``folder`` and write the report; see ``run``.
+
+    Where the files of the dataset count pixels from 1, ``toolkit/`` gets the boxes as its own
+    toolkit expects them.
+    """
     scores: list[SequenceScore] = []
     unscored: list[str] = []
     faults = list(left_out)
@@ -172,6 +177,11 @@ def collect(
         else:
             done = [each for each in runs if each is not None]
             scores.append(score_sequence(dataset, annotation, done))
+            if annotation.origin:
+                shift = np.array([annotation.origin, annotation.origin, 0, 0])
+                for name, each in zip(names, done, strict=True):
+                    path = folder.root / "toolkit" / f"{name}.txt"
+                    write_boxes(path, each.boxes_xywh + shift)
     if not scores and not unscored:
         raise ValueError(
             f"none of the {len(faults)} sequences can be evaluated, first {faults[0]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ def spread(job: Job, processes: int, notify: Notify) -> None:
 
 
 def _child(job: Job, index: int, threads: int, told: Queue) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
     torch.set_num_threads(threads)
     try:
         sequences, _ = job.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 
 import numpy as np
@@ -126,3 +127,25 @@ def test_a_sequence_is_claimed_by_one_process(tmp_path):
         assert (mine, again) == (True, False)
     with folder.claim("a") as mine:
         assert mine
+
+
+def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_checkpoint):
+    make_lasot(tmp_path / "data")
+    common = "eval", "lasot", "--root", tmp_path / "data"
+    weights = "--weights", tiny_checkpoint, "--device", "cpu"
+    code, _, err = spmtrack(*common, *weights, "--output", tmp_path / "out")
+    assert code == 0, err
+    boxes, toolkit = (
+        np.loadtxt(tmp_path / "out" / kind / "cat-2.txt", delimiter=",")
+        for kind in ("boxes", "toolkit")
+    )
+    np.testing.assert_allclose(toolkit - boxes, [[1, 1, 0, 0]] * 3)
+    scores = [json.loads((tmp_path / "out" / "results.json").read_text())["mean"]["success_auc"]]
+    for kind in ("boxes", "toolkit"):
+        code, _, err = spmtrack(
+            *common, "--rescore", tmp_path / "out" / kind, "--output", tmp_path / kind
+        )
+        assert code == 0, err
+        report = json.loads((tmp_path / kind / "results.json").read_text())
+        scores.append(report["mean"]["success_auc"])
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
