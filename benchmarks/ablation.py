@@ -19,13 +19,15 @@ from torch import nn
 from spmtrack_core.cli import run_command
 from spmtrack_core.cli.evaluate import open_dataset
 from spmtrack_core.cli.options import Dataset, Device, Exclude, OutputFolder, Root, Split, Weights
-from spmtrack_core.evaluation.report import comparison, plot_comparison
+from spmtrack_core.evaluation.plots import plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
+from spmtrack_core.evaluation.tables import comparison
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.tracking.loading import choose_device, find_weights
+from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, VideoTracker
 from spmtrack_core.tracking.target import Target
 from spmtrack_core.tracking.tracker import Tracker
@@ -92,6 +94,7 @@ def ablations(path: Path, device: str) -> dict[str, VideoTracker]:
 
 def keep_the_template(target: Target) -> None:
     """Forget all later frames: the template is all three reference frames."""
+    assert isinstance(target.references, ReferenceBuffer)
     target.references.frames = target.references.entries = 1
 
 

@@ -124,6 +124,9 @@ class TrackerConfig(Settings):
     every second frame the encoding. Published: 1."""
     buffer_frames: int = setting(128, minimum=8)
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
+    exact_frames: int = setting(0, minimum=0)
+    """Length of the video in frames, for a buffer with exactly the frames that the rule chooses,
+    as the published evaluation has it; 0: a buffer of ``buffer_frames``, for any length."""
     lost_threshold: float = setting(0.2, minimum=0, maximum=1)
     """Average confidence below which a target counts as lost."""
     found_margin: float = setting(0.2, minimum=0, maximum=1)

@@ -43,6 +43,62 @@ def make_lasot(root):
     text(root / "testing_set.txt", "cat-2")
 
 
+def make_lasot_ext(root):
+    for name, boxes in (("atv-1", 3), ("paddle-1", 2)):  # one image more than boxes
+        folder = root / name.partition("-")[0] / name
+        images(folder / "img", [f"{n:08d}.jpg" for n in (1, 2, 3)])
+        text(folder / "groundtruth.txt", *["2,3,5,6"] * boxes)
+        text(folder / "full_occlusion.txt", ",".join("0" * boxes))
+        text(folder / "out_of_view.txt", ",".join("0" * (boxes - 1) + "1"))
+
+
+def make_tnl2k(root):
+    images(root / "monitor" / "imgs", ["2.png", "10.png"])  # 10 comes first: sorted as text
+    text(root / "monitor" / "groundtruth.txt", "2,3,5,6", "3,3,5,6")
+    text(root / "monitor" / "language.txt", "the left one")
+    text(root / "absent" / "monitor.txt", 0, 1, 0)
+
+
+def vatic(*rows):
+    return [f'0 {x} {y} {x + 5} {y + 6} {frame} 0 0 0 "a"' for x, y, frame in rows]
+
+
+def make_nfs(root):
+    images(root / "bee" / "30" / "bee", ["00001.jpg", "00002.jpg"])
+    rows = [(2 + frame, 3, frame) for frame in range(1, 10)]
+    text(root / "bee" / "30" / "bee.txt", *vatic(*rows))
+    images(root / "pingpong_2" / "30" / "pingpong_2", [f"{n:05d}.jpg" for n in range(1, 36)])
+    rows = [(2, 3, frame) for frame in range(1, 281, 8)]
+    text(root / "pingpong_2" / "30" / "pingpong_2.txt", *vatic(*rows))
+    text(root / "anno" / "nfs_bee.txt", "1\t2\t5\t6", "2\t2\t5\t6", "3\t2\t5\t6")
+
+
+def make_uav123(root):
+    images(root / "data_seq" / "UAV123" / "car1", [f"{n:06d}.jpg" for n in range(1, 6)])
+    images(root / "data_seq" / "UAV123" / "car1_s", [f"{n:06d}.jpg" for n in (1, 2)])
+    anno = root / "anno" / "UAV123"
+    text(anno / "car1_1.txt", "2,3,5,6", "3,3,5,6", "NaN,NaN,NaN,NaN")
+    text(anno / "car1_2.txt", "4,3,5,6", "5,3,5,6", "6,3,5,6")  # from the last image of the first
+    text(anno / "car1_s.txt", "2,3,5,6", "2,3,5,6")
+    text(anno / "att" / "car1_1.txt", "1,0,0,0,0,0,0,0,0,0,0,1")
+
+
+def make_uav20l(root):
+    make_uav123(root)
+    text(root / "anno" / "UAV20L" / "car1.txt", *["2,3,5,6"] * 5)
+
+
+def make_otb2015(root):
+    for name in ("Walking", "Jogging", "Human4"):
+        images(root / name / "img", ["0001.jpg", "0002.jpg"])
+    text(root / "Walking" / "groundtruth_rect.txt", "2\t3\t5\t6", "2,3,5,6")
+    for number in (1, 2):
+        text(root / "Jogging" / f"groundtruth_rect.{number}.txt", *[f"{number},3,5,6"] * 2)
+        text(root / "Human4" / f"groundtruth_rect.{number}.txt", *[f"{number},3,5,6"] * 2)
+    images(root / "David" / "img", ["0299.jpg", "0300.jpg", "0301.jpg", "0302.jpg"])
+    text(root / "David" / "groundtruth_rect.txt", "2 3 5 6", "3 3 5 6")
+
+
 def make_got10k(root):
     for name in ("train/GOT-10k_Train_000004", "train/GOT-10k_Train_000005"):
         images(root / name, [f"{n:08d}.jpg" for n in (1, 2, 3)])
@@ -50,13 +106,20 @@ def make_got10k(root):
         text(root / name / "absence.label", 0, 1, 0)
         text(root / name / "cover.label", 8, 8, 0)
     text(root / "train" / "list.txt", "GOT-10k_Train_000004", "GOT-10k_Train_000005")
+    for split in ("val", "test"):
+        name = root / split / f"GOT-10k_{split.capitalize()}_000001"
+        images(name, [f"{n:08d}.jpg" for n in (1, 2, 3)])
+        text(name / "groundtruth.txt", *["1.5,2.5,5,6"] * (1 if split == "test" else 3))
+        text(name / "meta_info.ini", "[METAINFO]", "resolution: (24, 16)")
+    text(name.parents[1] / "val/GOT-10k_Val_000001/absence.label", 0, 0, 1)
+    text(name.parents[1] / "val/GOT-10k_Val_000001/cover.label", 8, 0, 8)
 
 
 def make_trackingnet(root):
     for part, name in ((0, "a_0"), (2, "-b_1"), (2, "c_0")):
         images(root / f"TRAIN_{part}" / "frames" / name, [f"{n}.jpg" for n in range(12)])
         text(root / f"TRAIN_{part}" / "anno" / f"{name}.txt", *["1.5,2.5,5,6"] * 12)
-    images(root / "TEST" / "frames" / "t_0", ["0.jpg"])
+    images(root / "TEST" / "frames" / "t_0", ["0.jpg", "1.jpg", "2.jpg"])
     text(root / "TEST" / "anno" / "t_0.txt", "1,2,3,4")
 
 
@@ -124,3 +187,21 @@ def make_folder(root):
     text(root / "c" / "groundtruth.txt", *["5,6,7,8"] * 2)
     text(root / "notes.txt", "nothing to track")
     images(root / ".hidden", ["1.png"])
+
+
+MAKE = {
+    "lasot": make_lasot,
+    "got10k": make_got10k,
+    "trackingnet": make_trackingnet,
+    "coco": make_coco,
+    "vasttrack": make_vasttrack,
+    "lasot_ext": make_lasot_ext,
+    "tnl2k": make_tnl2k,
+    "nfs": make_nfs,
+    "uav123": make_uav123,
+    "uav20l": make_uav20l,
+    "otb2015": make_otb2015,
+    "mot": make_mot,
+    "folder": make_folder,
+}
+"""What makes a tiny copy of each dataset below a folder."""

@@ -24,6 +24,8 @@ import spmtrack_core
 COMMANDS = {
     "track": "track",
     "eval": "evaluate",
+    "eval table": "standings",
+    "eval vot": "vot",
     "compare": "compare",
     "benchmark": "benchmark",
     "train": "train",
@@ -31,7 +33,8 @@ COMMANDS = {
     "convert": "convert",
     "export": "export",
 }
-"""Sub-commands, each with its function, which is in the module of the same name."""
+"""Sub-commands, each with its function, which is in the module of the same name; two words are
+a sub-command of a sub-command."""
 EXTRAS = {
     "matplotlib": "eval",
     "skimage": "demo",
@@ -50,6 +53,8 @@ class _LazyGroup(typer.core.TyperGroup):
     """Imports a sub-command when it is called, not when it is listed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if (two := " ".join(args[:2])) in COMMANDS:
+            return two, load_command(two), args[2:]
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(str(name)), rest
 

@@ -1,4 +1,4 @@
-"""``spmtrack compare``: weights and the trackers of OpenCV, side by side."""
+"""``spmtrack compare``: weights, the trackers of OpenCV and others, side by side."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from spmtrack_core.cli.options import (
     SeveralWeights,
     Split,
 )
-from spmtrack_core.evaluation.opencv import opencv_trackers
-from spmtrack_core.evaluation.report import comparison, plot_comparison
+from spmtrack_core.evaluation.opencv import OpenCVTracker, opencv_trackers
+from spmtrack_core.evaluation.plots import plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
+from spmtrack_core.evaluation.tables import comparison
+from spmtrack_core.evaluation.trax import TraxTracker
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.result import VideoTracker
 
@@ -35,9 +37,15 @@ def compare(
     device: Device = "auto",
     nano: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="BACKBONE HEAD", help="ONNX files of OpenCV's NanoTrack."),
+        typer.Option(metavar="BACKBONE HEAD", help="ONNX files of NanoTrack, version 2 or 3."),
     ] = None,
     vit: Annotated[Path | None, typer.Option(help="ONNX file of OpenCV's VitTrack.")] = None,
+    trax: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COMMAND", help="A tracker that speaks TraX, by its command; repeatable."
+        ),
+    ] = None,
     disturb: Annotated[
         bool,
         typer.Option(
@@ -45,7 +53,7 @@ def compare(
         ),
     ] = False,
 ) -> None:
-    """Evaluate weights and OpenCV's trackers side by side.
+    """Evaluate weights, OpenCV's trackers and others side by side.
 
     Every tracker passes once over every sequence, from the box of the first frame.
     """
@@ -59,7 +67,13 @@ def compare(
         path = find_weights(name)
         trackers[path.stem] = label_of(path), load_tracker(path, device)
     for name, other in others.items():
-        trackers[name] = f"OpenCV {name}", other
+        shown = f"OpenCV {name}" if isinstance(other, OpenCVTracker) else f"{name} v3"
+        trackers[name] = shown, other
+    for each in trax or ():
+        name, equals, command = each.partition("=")
+        if not (name and equals and command) or name in trackers:
+            raise ValueError(f"--trax must be NAME=COMMAND with a name of its own; got {each!r}")
+        trackers[name] = name, TraxTracker(command)
     reports = run_all(trackers, sequences, output, disturb, left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))

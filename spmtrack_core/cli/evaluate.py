@@ -2,59 +2,177 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.options import (
-    Dataset,
-    Device,
-    Exclude,
-    OutputFolder,
-    Precision,
-    Root,
-    Runtime,
-    Split,
-    Trunk,
-    Weights,
-)
+from spmtrack_core.cli.options import Dataset, Device, Exclude, Root, Split, Trunk, Weights
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import READERS, open_sequences
 from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.report import table
-from spmtrack_core.evaluation.runner import label_of, run
+from spmtrack_core.evaluation.facts import run_facts
+from spmtrack_core.evaluation.protocol import Protocol, make_protocol
+from spmtrack_core.evaluation.report import Facts
+from spmtrack_core.evaluation.rescore import check_dataset, rescore, with_attributes
+from spmtrack_core.evaluation.results import ResultFolder
+from spmtrack_core.evaluation.runner import Passes, collect, label_of, progress, track_all
+from spmtrack_core.evaluation.submission import SERVERS
+from spmtrack_core.evaluation.tables import table
+from spmtrack_core.evaluation.upload import submission
+from spmtrack_core.evaluation.workers import (
+    Job,
+    Rank,
+    device_for,
+    longest_first,
+    spread,
+    wait_for_others,
+)
 from spmtrack_core.files import check_output
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 
 
 def evaluate(
     dataset: Dataset,
-    output: OutputFolder,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings of the run, such as repetitions=3 or tracker.window_weight=0.4.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the results.")
+    ] = None,
     root: Root = None,
     split: Split = "test",
     exclude: Exclude = None,
     weights: Weights = "nano",
     device: Device = "auto",
-    precision: Precision = "float32",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the network: float32, bfloat16 or float16.", show_default="float32"
+        ),
+    ] = None,
     trunk: Trunk = None,
-    runtime: Runtime = "torch",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--as", help="Protocol: paper, or a YAML file of your own."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--rescore", help="Score the result files of any tracker (folder or zip) instead."
+        ),
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the attributes of each sequence, from the toolkit."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify layout, counts and lengths; track nothing.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that share the sequences.")
+    ] = 1,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Track again what the same run has tracked before.")
+    ] = False,
 ) -> None:
     """Track sequences with known boxes and score the result.
 
     One pass over every sequence: the tracker gets the box of the first frame, and no help later.
     Sequences that are broken are left out and named at the end; the exit code is then 3.
     """
+    if check:
+        if root is None:
+            raise ValueError("--check needs --root, the folder of the dataset")
+        lines, faults = check_dataset(DatasetConfig(dataset, str(root), split, exclude))
+        typer.echo("\n".join(lines))
+        if faults:
+            raise typer.Exit(3)
+        return
+    if output is None:
+        raise ValueError("--output is missing: the folder of the results")
     check_output_folder(output, root)
-    sequences, left_out = open_dataset(dataset, root, split, exclude)
-    path = find_weights(weights)
-    frozen = find_weights(trunk) if trunk else None
-    tracker = load_tracker(path, device, precision=precision, trunk=frozen, runtime=runtime)
-    report = run(tracker, sequences, output, label_of(path, frozen, precision), left_out)
-    Console().print(table(report))
+    overrides = [*(settings or ()), *([f"precision={precision}"] if precision else [])]
+    if results is not None:
+        if overrides or recipe:
+            raise ValueError("--rescore tracks nothing: leave out --as and settings")
+        if root is None:
+            raise ValueError("--rescore needs --root, the folder with the annotations")
+        report = rescore(
+            DatasetConfig(dataset, str(root), split, exclude), results, output, attributes
+        )
+        _show(report, output)
+        return
+    opening = partial(open_dataset, dataset, root, split, exclude, attributes)
+    sequences, left_out = opening()
+    path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
+    rank = Rank.of_environment()
+    if rank.count > 1 and processes > 1:
+        raise ValueError("--processes is for one machine without torchrun; leave it out")
+    make = partial(make_protocol, recipe, overrides, dataset, split)
+    chosen = device_for(device, rank.local) if rank.count > 1 else device
+    tracker = load_tracker(path, chosen, precision=make().config.precision, trunk=frozen)
+    protocol = make(tracker.config, tracker.model_config)
+    tracker.config = protocol.config.tracker
+    label = label_of(path, frozen, protocol.config.precision)
+    passes = passes_of(protocol, label, fresh)
+    since = time.time()
+    job = Job(opening, path, frozen, device, protocol.config, output, passes, since)
+    folder = ResultFolder(output)
+    with progress(rank.index == 0) as bar:
+        total = passes.repetitions * sum(each.length or 0 for each in sequences)
+        task = bar.add_task("", total=total)
+
+        def notify(name: str, frames: int, error: str | None) -> None:
+            bar.update(task, advance=frames, description=f"{label}: {name}")
+            if error:
+                bar.console.print(f"left out {name}: {error}", highlight=False)
+
+        try:
+            if processes > 1:
+                spread(job, processes, notify)
+            else:
+                order = longest_first(sequences) if rank.count > 1 else sequences
+                track_all(tracker, order, folder, passes, notify, since)
+            if rank.index:
+                return  # the first process reports
+            if rank.count > 1:
+                wait_for_others(tracker, sequences, job, notify)
+        except KeyboardInterrupt:
+            bar.console.print("stopped; the same command goes on from here")
+            raise
+    about = run_facts(path, frozen, tracker, protocol, sys.argv)
+    facts = Facts(dataset, "" if dataset in ("synthetic", "folder") else split, about)
+    report = collect(sequences, folder, label, passes, since, left_out, facts)
+    if dataset in SERVERS and report["unscored"]:
+        typer.echo(submission(dataset, sequences, folder, passes.repetitions))
+    _show(report, output)
+
+
+def passes_of(protocol: Protocol, label: str, fresh: bool) -> Passes:
+    """How the sequences are tracked by a protocol."""
+    config = protocol.config
+    identity = f"{label} {config.precision} {config.tracker}"
+    return Passes(
+        identity, config.repetitions, config.integer_boxes, config.exact_references, fresh
+    )
+
+
+def _show(report: dict[str, Any], output: Path) -> None:
+    """Print a report and what was written."""
+    if report["sequences"]:
+        Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
     report_left_out([report])
 
@@ -72,8 +190,11 @@ def report_left_out(reports: Sequence[dict[str, Any]]) -> None:
     found = (fault for report in reports for key in keys for fault in report.get(key, ()))
     faults = list(dict.fromkeys(found))
     if faults:
-        done = min(len(report["sequences"]) for report in reports)
-        total = max(len(report["sequences"]) + len(report["left_out"]) for report in reports)
+        counts = [len(report["sequences"]) + len(report["unscored"]) for report in reports]
+        totals = (
+            count + len(report["left_out"]) for count, report in zip(counts, reports, strict=True)
+        )
+        done, total = min(counts), max(totals)
         typer.echo(f"spmtrack: {done} of {total} sequences evaluated; left out:", err=True)
         for fault in faults:
             typer.echo(f"  {fault}", err=True)
@@ -81,7 +202,11 @@ def report_left_out(reports: Sequence[dict[str, Any]]) -> None:
 
 
 def open_dataset(
-    name: str, root: Path | None, split: str, exclude: str | None
+    name: str,
+    root: Path | None,
+    split: str,
+    exclude: str | None,
+    attributes: Path | None = None,
 ) -> tuple[list[FrameSequence], list[str]]:
     """The sequences of a dataset of the catalogue, or the built-in scene (``synthetic``), and
     ``name: reason`` of those that cannot be used.
@@ -92,4 +217,5 @@ def open_dataset(
         return [scene()], []
     if name in READERS and root is None:
         raise ValueError(f"dataset {name} needs --root, the folder of its sequences")
-    return open_sequences(DatasetConfig(name, str(root), split, exclude))
+    sequences, faults = open_sequences(DatasetConfig(name, str(root), split, exclude))
+    return with_attributes(name, sequences, attributes), faults

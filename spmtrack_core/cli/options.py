@@ -31,8 +31,8 @@ Trunk = Annotated[
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="Dataset: folder (your own), lasot, got10k, trackingnet, vasttrack, mot, "
-        "or synthetic (the built-in scene)."
+        help="Dataset: folder (your own), lasot, lasot_ext, got10k, trackingnet, tnl2k, nfs, "
+        "uav123, uav20l, otb2015, vasttrack, mot, or synthetic (the built-in scene)."
     ),
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the dataset.")]

@@ -18,8 +18,20 @@ from pathlib import Path
 import numpy as np
 
 from spmtrack_core.config import DatasetConfig
-from spmtrack_core.data import coco, folder, got10k, lasot, mot, trackingnet, vasttrack
-from spmtrack_core.data.clips import Clip, Entry, visible
+from spmtrack_core.data import (
+    coco,
+    folder,
+    got10k,
+    lasot,
+    mot,
+    nfs,
+    otb2015,
+    tnl2k,
+    trackingnet,
+    uav123,
+    vasttrack,
+)
+from spmtrack_core.data.clips import Clip, Entry, Track, visible
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
 from spmtrack_core.files import read_text, write_beside
@@ -31,11 +43,17 @@ READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
     "got10k": got10k.find,
     "coco": coco.find,
     "vasttrack": vasttrack.find,
+    "lasot_ext": lasot.find_ext,
+    "tnl2k": tnl2k.find,
+    "nfs": nfs.find,
+    "uav123": uav123.find,
+    "uav20l": uav123.find_20l,
+    "otb2015": otb2015.find,
     "mot": mot.find,
     "folder": folder.find,
 }
 """The datasets by name. A reader lists the parts of a split below a root, and reads them later."""
-VERSION = 2
+VERSION = 3
 """Version of the index; raise it whenever a reader finds something else in the same files."""
 
 
@@ -83,6 +101,11 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
         tracks = _cached(file, key)
         if tracks is None:
             clips, skipped = _read_clips(config, root, entries, excluded)
+            if any(track.first_only for clip in clips for track in clip.tracks):
+                raise ValueError(
+                    f"split {config.split} of {config.name} has one box a sequence: it can be "
+                    "evaluated, but not trained on"
+                )
             tracks = Tracks.pack(config.name, root, clips, skipped)
             write_beside(file, lambda path: save_tracks(path, tracks, key))
     return tracks
@@ -97,18 +120,44 @@ def open_sequences(config: DatasetConfig) -> tuple[list[FrameSequence], list[str
     """
     root, entries = _find(config)
     clips, skipped = _read_clips(config, root, entries, _names(config, "exclude"))
-    boxes = [track.boxes_xywh for clip in clips for track in clip.tracks]
+    annotations = [track for clip in clips for track in clip.tracks]
     tracks = Tracks.pack(config.name, root, clips, [])
-    if all(len(each) == 1 for each in boxes):
+    if all(len(track.boxes_xywh) == 1 for track in annotations):
         raise ValueError(f"{config.name} in {root} holds still images; evaluation needs videos")
     sequences = []
-    for index, each in enumerate(boxes):
-        if visible(each[:1]).all():
+    for index, track in enumerate(annotations):
+        boxes = track.shown_xywh
+        if visible(boxes[:1]).all():
             # the boxes as they were read: Tracks stores them in float32
-            sequences.append(replace(tracks.sequence(index), boxes_xywh=each))
+            boxes = boxes[:1] if track.first_only else boxes
+            sequence = replace(tracks.sequence(index), boxes_xywh=boxes, annotation=track)
+            sequences.append(sequence)
         else:
             skipped.append(f"{tracks.track_name(index)}: its first frame does not show its target")
     return sequences, skipped
+
+
+def open_annotations(config: DatasetConfig) -> tuple[list[Track], list[str]]:
+    """The annotation of every sequence, without its images: to score boxes that exist already.
+
+    The texts are ``name: reason`` of each sequence whose annotation cannot be read. Raises as
+    ``open_tracks`` does, and ``ValueError`` for a dataset with several targets a clip.
+    """
+    root, entries = _find(config)
+    excluded, tracks, faults = _names(config, "exclude"), [], []
+    for entry in entries:
+        if entry.annotation is None:
+            raise ValueError(f"results on {config.name} cannot be scored without its images")
+        if entry.name in excluded:
+            continue
+        try:
+            tracks.append(entry.annotation())
+        except (ValueError, OSError) as error:
+            faults.append(_one_line(entry.name, error))
+    if not tracks:
+        first = f", first {faults[0]}" if faults else ""
+        raise ValueError(f"{root} holds no {config.name} annotation that can be used{first}")
+    return tracks, faults
 
 
 def _find(config: DatasetConfig) -> tuple[Path, list[Entry]]:
@@ -206,13 +255,13 @@ def _one_line(name: str, error: Exception) -> str:
 
 def _checked(root: Path, clip: Clip) -> Clip:
     """The clip with those of its tracks that show a target; an error if it cannot be used."""
-    tracks = [track for track in clip.tracks if visible(track.boxes_xywh).any()]
+    tracks = [track for track in clip.tracks if visible(track.shown_xywh).any()]
     if not tracks:
         raise ValueError("no frame shows a target")
     clip = replace(clip, tracks=tracks)
     if clip.length > 1 or not clip.files:
         first = Tracks.pack("", root, [clip], []).read(0, 0)
-        tracks = [track for track in tracks if _fits(track.boxes_xywh, first.shape[:2])]
+        tracks = [track for track in tracks if _fits(track.shown_xywh, first.shape[:2])]
         if not tracks:
             raise ValueError(
                 f"its boxes lie outside of its {first.shape[1]} x {first.shape[0]} px, or have "

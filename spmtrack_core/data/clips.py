@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -24,12 +24,31 @@ from spmtrack_core.geometry.boxes import Boxes
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One target in a clip: its boxes from frame ``start`` on."""
+    """One target in a clip: its annotation from frame ``start`` on."""
 
     name: str
     boxes_xywh: Boxes
     """(N, 4) in px; the target is absent where a row is not finite or has no area."""
     start: int = 0
+    absent: NDArray[np.bool_] | None = None
+    """(N,) frames that the dataset flags as absent, whatever their boxes are; None: no flags."""
+    origin: float = 0.0
+    """Number of the first pixel in the files of the dataset; ``boxes_xywh`` count from 0."""
+    image_wh: tuple[float, float] | None = None
+    """Size of the frames, where the annotation tells it."""
+    attributes: tuple[str, ...] = ()
+    """Challenges that the dataset names for this sequence, such as ``FM``."""
+    first_only: bool = False
+    """Only the first box is known, the others are NaN: a server has the truth."""
+    notes: tuple[str, ...] = ()
+    """Quirks of the annotation, for the report."""
+
+    @property
+    def shown_xywh(self) -> Boxes:
+        """``boxes_xywh``, NaN in frames that the dataset flags as absent."""
+        if self.absent is None:
+            return self.boxes_xywh
+        return np.where(self.absent[:, None], np.nan, self.boxes_xywh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +82,9 @@ class Entry:
     """Its clips, and a text for each piece of it that is left out, with the reason.
 
     Raises ``ValueError`` or ``OSError`` saying what is wrong with all of it."""
+    annotation: Callable[[], Track] | None = None
+    """Its only track without its images, to score boxes that are there already; raises as above.
+    None for datasets with several targets a clip."""
 
 
 def visible(boxes_xywh: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -71,44 +93,79 @@ def visible(boxes_xywh: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def numbered_clip(
-    name: str, root: Path, folder: Path, file: str, first: int, boxes_xywh: Boxes
+    root: Path, folder: Path, file: str, first: int, track: Track, spare: bool = False
 ) -> Clip:
     """One target in a folder of images named like ``file``, such as ``%08d.jpg``, from ``first``.
 
-    The images are counted, not listed. Raises ``ValueError`` if there are not as
-    many as boxes (N, 4), or numbers are left out; ``FileNotFoundError`` without the folder.
+    The images are counted, not listed. ``spare`` allows more images than boxes: benchmarks have
+    such sequences, and their boxes decide. Raises ``ValueError`` if there are not as many as
+    boxes, or numbers are left out; ``FileNotFoundError`` without the folder.
     """
     suffix = Path(file).suffix
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of images at {folder}")
     images = sum(e.name.endswith(suffix) and e.name[0] != "." for e in os.scandir(folder))
-    if images != len(boxes_xywh):
-        raise ValueError(f"{folder} has {images} images for {len(boxes_xywh)} boxes")
-    last = file % (first + images - 1)
+    track = _fitted(folder, track, images, spare)
+    length = len(track.boxes_xywh)
+    last = file % (first + length - 1)
     if not (folder / last).is_file():
         raise ValueError(f"{folder} has {images} images but no {last}: numbers are left out")
     path = folder.relative_to(root).as_posix().replace("%", "%%")
-    return Clip(name, f"{path}/{file}", images, [Track(name, boxes_xywh)], first)
+    return Clip(track.name, f"{path}/{file}", length, [track], first)
 
 
-def listed_clip(name: str, root: Path, folder: Path, boxes_xywh: Boxes) -> Clip:
-    """One target in a folder of images of any names, in natural order; errors as above."""
-    files = tuple(path.name for path in image_paths(folder))
-    if len(files) != len(boxes_xywh):
-        raise ValueError(f"{folder} has {len(files)} images for {len(boxes_xywh)} boxes")
+def listed_clip(
+    root: Path, folder: Path, track: Track, files: Sequence[str] | None = None, spare: bool = False
+) -> Clip:
+    """One target in a folder of images of any names; errors and ``spare`` as above.
+
+    ``files`` are the names in order; None: all images in natural order.
+    """
+    if files is None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder of images at {folder}")
+        files = [path.name for path in image_paths(folder)]
+    track = _fitted(folder, track, len(files), spare)
     path = folder.relative_to(root).as_posix()
-    return Clip(name, path, len(files), [Track(name, boxes_xywh)], files=files)
+    length = len(track.boxes_xywh)
+    return Clip(track.name, path, length, [track], files=tuple(files[:length]))
 
 
-def read_flags(path: Path, length: int) -> NDArray[np.int64]:
+def _fitted(folder: Path, track: Track, images: int, spare: bool) -> Track:
+    """The track for a folder with this number of images, with a note where they differ."""
+    boxes = len(track.boxes_xywh)
+    if track.first_only and images:
+        rows = np.full((images, 4), np.nan)
+        rows[0] = track.boxes_xywh[0]
+        return replace(track, boxes_xywh=rows)
+    if images == boxes:
+        return track
+    if not spare or images < boxes:
+        raise ValueError(f"{folder} has {images} images for {boxes} boxes")
+    return replace(
+        track, notes=(*track.notes, f"{images} images for {boxes} boxes: the boxes decide")
+    )
+
+
+def cut_track(track: Track, length: int, note: str) -> Track:
+    """The first ``length`` frames of a track, with a note that says why."""
+    absent = None if track.absent is None else track.absent[:length]
+    boxes, notes = track.boxes_xywh[:length], (*track.notes, note)
+    return replace(track, boxes_xywh=boxes, absent=absent, notes=notes)
+
+
+def read_flags(path: Path, length: int | None = None) -> NDArray[np.int64]:
     """(length,) whole numbers of a text file, split by commas, blanks or lines.
 
-    Raises ``ValueError`` naming the file for anything else or another number of them.
+    Raises ``ValueError`` naming the file for anything else or, where a length is given, for
+    another number of them.
     """
     words = re.split(r"[,\s]+", read_text(path).strip())
     try:
         flags = np.array([int(word) for word in words], np.int64)
     except ValueError:
         raise ValueError(f"{path} must hold whole numbers") from None
-    if len(flags) != length:
+    if length is not None and len(flags) != length:
         raise ValueError(f"{path} holds {len(flags)} numbers for {length} boxes")
     return flags
 
@@ -119,6 +176,17 @@ def folders_in(folder: Path) -> list[Path]:
         return []
     with os.scandir(folder) as entries:  # tells folders from files without a call for each
         return sorted(Path(e.path) for e in entries if e.is_dir() and e.name[0] != ".")
+
+
+def base_of(root: Path, *patterns: str) -> Path:
+    """The folder that a dataset was unpacked into: ``root``, or its only fitting sub-folder.
+
+    It fits where something matches one of the glob ``patterns``; ``root`` itself if nothing does.
+    """
+    for folder in (root, *folders_in(root)):
+        if any(next(folder.glob(pattern), None) for pattern in patterns):
+            return folder
+    return root
 
 
 def video_times(path: Path, frames: int) -> tuple[int, ...]:

@@ -32,7 +32,8 @@ def find(root: Path, split: str = "") -> list[Entry]:
     for name, path in _named(root):
         boxes = _boxes_file(path)
         watched = (boxes, images_of(path) if path.is_dir() else path)
-        entries.append(Entry(name, watched, partial(_read, root, path, boxes, name)))
+        read = partial(_read, root, path, boxes, name)
+        entries.append(Entry(name, watched, read, partial(_track, boxes, name)))
     return entries
 
 
@@ -96,10 +97,14 @@ def _video_of(path: Path) -> Path | None:
 def _read(root: Path, path: Path, boxes: Path, name: str) -> list[Clip]:
     if not boxes.is_file():
         raise FileNotFoundError(f"no boxes at {boxes}")
-    boxes_xywh = read_boxes(boxes)
+    track = _track(boxes, name)
     video = _video_of(path)
     if video is None:
-        return [listed_clip(name, root, images_of(path), boxes_xywh)]
-    times = video_times(video, len(boxes_xywh))
+        return [listed_clip(root, images_of(path), track)]
+    times = video_times(video, len(track.boxes_xywh))
     relative = video.relative_to(root).as_posix()
-    return [Clip(name, relative, len(times), [Track(name, boxes_xywh)], times=times)]
+    return [Clip(name, relative, len(times), [track], times=times)]
+
+
+def _track(boxes: Path, name: str) -> Track:
+    return Track(name, read_boxes(boxes))

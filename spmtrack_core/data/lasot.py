@@ -1,4 +1,4 @@
-"""LaSOT: 1,400 long videos of 70 classes, 1,120 of them for training."""
+"""LaSOT: 1,400 long videos of 70 classes, 280 to test on; LaSOT_ext: 150 more of 15 classes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from spmtrack_core.data.clips import Clip, Entry, numbered_clip, read_flags
-from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes
+from spmtrack_core.data.clips import (
+    Clip,
+    Entry,
+    Track,
+    base_of,
+    folders_in,
+    numbered_clip,
+    read_flags,
+)
+from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes, wrong_root
 from spmtrack_core.files import read_text
 
 LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
 FLAGS = ("full_occlusion.txt", "out_of_view.txt")  # 1: the target cannot be seen
+NESTED = f"*/*/{GROUNDTRUTH}"
 
 
 def find(root: Path, split: str) -> list[Entry]:
@@ -23,7 +32,8 @@ def find(root: Path, split: str) -> list[Entry]:
     """
     if split not in LISTS:
         raise ValueError(f"split of lasot must be one of {tuple(LISTS)}, got {split!r}")
-    names_file = root / LISTS[split]
+    base = base_of(root, LISTS[split])
+    names_file = base / LISTS[split]
     if not names_file.is_file():
         raise FileNotFoundError(
             f"no {names_file}, which names the sequences of this split, one a line; it comes with "
@@ -32,27 +42,53 @@ def find(root: Path, split: str) -> list[Entry]:
     names = read_text(names_file).split()
     # <class>/<class>-<n>, or all sequences in one folder
     folders = [
-        nested if (nested := root / name.rpartition("-")[0] / name).is_dir() else root / name
+        nested if (nested := base / name.rpartition("-")[0] / name).is_dir() else base / name
         for name in names
     ]
     if not any(folder.is_dir() for folder in folders):
-        raise ValueError(
-            f"{root} is no LaSOT: expected <class>/<class>-<n>/{GROUNDTRUTH} for the "
-            f"{len(names)} sequences that {names_file.name} names"
-        )
-    return [
-        Entry(
-            name,
-            (folder / GROUNDTRUTH, folder / FLAGS[0], folder / FLAGS[1], folder / "img"),
-            partial(_read, root, folder),
-        )
-        for name, folder in zip(names, folders, strict=True)
-    ]
+        expected = f"<class>/<class>-<n>/{GROUNDTRUTH} for the {len(names)} sequences"
+        raise wrong_root(base, "LaSOT", f"{expected} that {names_file.name} names")
+    return [_entry(root, folder, 1, split == "test") for folder in folders]
 
 
-def _read(root: Path, folder: Path) -> list[Clip]:
+def find_ext(root: Path, split: str) -> list[Entry]:
+    """All sequences of LaSOT_ext, which has no list and one split, ``test``.
+
+    Raises ``ValueError`` for another split and a root without sequences.
+    """
+    if split != "test":
+        raise ValueError(f"split of lasot_ext must be test, got {split!r}")
+    base = base_of(root, NESTED)
+    folders = [
+        folder
+        for group in folders_in(base)
+        for folder in folders_in(group)
+        if folder.name.startswith(f"{group.name}-")
+    ] or [folder for folder in folders_in(base) if (folder / FLAGS[0]).is_file()]
+    if not folders:
+        raise wrong_root(base, "LaSOT_ext", f"<class>/<class>-<n>/{GROUNDTRUTH}")
+    # the authors' code does not shift the boxes of LaSOT_ext
+    return [_entry(root, folder, 0, True) for folder in folders]
+
+
+def _entry(root: Path, folder: Path, origin: float, spare: bool) -> Entry:
+    return Entry(
+        folder.name,
+        (folder / GROUNDTRUTH, folder / FLAGS[0], folder / FLAGS[1], folder / "img"),
+        partial(_read, root, folder, origin, spare),
+        partial(_track, folder, origin),
+    )
+
+
+def _track(folder: Path, origin: float) -> Track:
     boxes = read_boxes(folder / GROUNDTRUTH)
-    boxes[:, :2] -= 1  # LaSOT counts pixels from 1
+    boxes[:, :2] -= origin
+    absent = np.zeros(len(boxes), bool)
     for flag in FLAGS:
-        boxes[read_flags(folder / flag, len(boxes)) != 0] = np.nan
-    return [numbered_clip(folder.name, root, folder / "img", "%08d.jpg", 1, boxes)]
+        absent |= read_flags(folder / flag, len(boxes)) != 0
+    return Track(folder.name, boxes, absent=absent, origin=origin)
+
+
+def _read(root: Path, folder: Path, origin: float, spare: bool) -> list[Clip]:
+    track = _track(folder, origin)
+    return [numbered_clip(root, folder / "img", "%08d.jpg", 1, track, spare)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spmtrack_core.data.clips import Track
 from spmtrack_core.data.images import (
     IMAGE_SUFFIXES,
     has_images,
@@ -48,6 +49,10 @@ class FrameSequence:
     of the first frame is known; None if unknown."""
     open_timed: Callable[[], TimedFrames] | None = field(default=None, repr=False)
     """As ``open``, with the time of each frame in s; None where frames have no times."""
+    annotation: Track | None = field(default=None, repr=False)
+    """What a benchmark says of the target in every frame: flags, attributes, quirks."""
+    read_frame: Callable[[int], Image] | None = field(default=None, repr=False)
+    """Reads one frame by its index, where that is possible without reading those before it."""
 
     def __iter__(self) -> Iterator[Image]:
         return self.open()
@@ -117,6 +122,8 @@ def boxes_of(folder: Path) -> Path | None:
 
 _LAYOUTS = {
     "LaSOT": ("full_occlusion.txt", "*/full_occlusion.txt", "*/*/full_occlusion.txt"),
+    "TNL2K": ("*/language.txt", "*/*/language.txt"),
+    "NfS": ("*/30/*.txt", "anno/nfs_*.txt"),
     "GOT-10k": ("train/GOT-10k_*", "val/GOT-10k_*", "test/GOT-10k_*", "GOT-10k_*"),
     "TrackingNet": ("TRAIN_*/anno", "TEST/anno"),
     "VastTrack": ("*/*/Groundtruth.txt", "*/*/*/Groundtruth.txt"),
@@ -134,6 +141,13 @@ def looks_like(root: Path) -> str | None:
         if any(next(root.glob(pattern), None) for pattern in patterns):
             return name
     return None
+
+
+def wrong_root(root: Path, dataset: str, expected: str) -> ValueError:
+    """The error for a folder without a dataset: what was expected, and what it looks like."""
+    known = looks_like(root)
+    cure = f"; this looks like {known}" if known else ""
+    return ValueError(f"{root} is no {dataset}: expected {expected}{cure}")
 
 
 def read_boxes(path: str | Path) -> Boxes:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
+from functools import partial
 from pathlib import Path
 
 import av
@@ -72,7 +73,7 @@ class Tracks:
         """All tracks of ``clips``; a row of boxes without positive area becomes NaN."""
         clips = list(clips)
         tracks = [(index, track) for index, clip in enumerate(clips) for track in clip.tracks]
-        each = [np.asarray(track.boxes_xywh, np.float32) for _, track in tracks]
+        each = [np.asarray(track.shown_xywh, np.float32) for _, track in tracks]
         boxes = np.concatenate([np.empty((0, 4), np.float32), *each])
         boxes[~visible(boxes)] = np.nan
         return cls(
@@ -141,7 +142,8 @@ class Tracks:
                     levels = levels or image_levels(pixels)
                     yield to_image(pixels, levels)
 
-        return FrameSequence(self.track_name(i), frames, len(boxes), None, boxes)
+        name, read = self.track_name(i), partial(self.read, i)
+        return FrameSequence(name, frames, len(boxes), None, boxes, read_frame=read)
 
     def _image(self, i: int, frame: int) -> Path:
         """The file of a frame in a clip of images."""

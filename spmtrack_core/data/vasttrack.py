@@ -1,12 +1,12 @@
-"""VastTrack: 47,110 short videos for training, of 2,115 classes."""
+"""VastTrack: 47,110 short videos for training, of 2,115 classes; 3,500 to test on."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, folders_in, listed_clip
-from spmtrack_core.data.sequence import read_boxes
+from spmtrack_core.data.clips import Clip, Entry, Track, folders_in, listed_clip, visible
+from spmtrack_core.data.sequence import read_boxes, wrong_root
 
 
 def find(root: Path, split: str) -> list[Entry]:
@@ -22,22 +22,28 @@ def find(root: Path, split: str) -> list[Entry]:
         if sequence.name.startswith(f"{group.name}-")
     ]
     if not folders:
-        raise ValueError(f"{base} is no VastTrack: expected <class>/<class>-<n>/Groundtruth.txt")
+        raise wrong_root(base, "VastTrack", "<class>/<class>-<n>/Groundtruth.txt")
     return [
         Entry(
             folder.name,
             (folder / "Groundtruth.txt", folder / "imgs", folder),
-            partial(_read, root, folder),
+            partial(_read, root, folder, split == "test"),
+            partial(_track, folder),
         )
         for folder in folders
     ]
 
 
-def _read(root: Path, folder: Path) -> list[Clip]:
+def _track(folder: Path) -> Track:
     # both spellings of either name are in use
     names = ("Groundtruth.txt", "groundtruth.txt")
     path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     boxes = read_boxes(path)  # 0,0,0,0 for a target that is hidden or out of view
     boxes[:, :2] -= 1  # VastTrack counts pixels from 1
+    absent = ~visible(boxes)
+    return Track(folder.name, boxes, absent=absent, origin=1)
+
+
+def _read(root: Path, folder: Path, spare: bool) -> list[Clip]:
     images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "img"
-    return [listed_clip(folder.name, root, images, boxes)]
+    return [listed_clip(root, images, _track(folder), spare=spare)]

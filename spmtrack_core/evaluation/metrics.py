@@ -1,80 +1,43 @@
-"""Metrics of one-pass evaluation for LaSOT, UAV123, NfS and OTB, by the rules of pytracking.
+"""Metrics of boxes and of the confidence that no benchmark's rules touch.
 
-Boxes are xywh, (N, 4). ``overlaps`` counts whole pixels (+1 convention). A frame is valid if width
-and height of the true box are positive; every frame counts in the denominator.
+Boxes are xywh, (N, 4); IoU has no +1. The target is visible where the true box is finite and has
+an area. ``conventions.py`` has the scores of the benchmarks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 
-SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
-
 
 def mean_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
-    """Mean IoU (no +1) over the frames with a visible target, the first included; NaN if none.
+    """Mean IoU over the frames with a visible target, the first included; NaN if none.
 
     >>> mean_iou([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]])
     0.6666666666666666
     """
+    iou = frame_iou(predicted_xywh, truth_xywh)
+    seen = iou[~np.isnan(iou)]
+    return float(seen.mean()) if len(seen) else float("nan")
+
+
+def frame_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.float64]:
+    """(N,) IoU; 0 where a prediction is no box, NaN in frames without a visible target."""
     predicted, truth = _pair(predicted_xywh, truth_xywh)
     visible = _valid(truth)
-    if not visible.any():
-        return float("nan")
+    iou = np.full(len(truth), np.nan)
     seen = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible]))
-    return float(seen.mean())
-
-
-def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.float64]:
-    """(N,) IoU with the +1 convention; 1 in the first frame, -1 in frames that are not valid.
-
-    A prediction without width or height is replaced by the one before it. Raises ``ValueError``
-    for different numbers of boxes, and for predictions that are not finite or of negative size.
-
-    >>> overlaps([[0, 0, 1, 1], [0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]]).tolist()
-    [1.0, 1.0]
-    """
-    predicted, truth = _pair(predicted_xywh, truth_xywh)
-    if not np.isfinite(predicted).all() or (predicted[:, 2:] < 0).any():
-        raise ValueError("a predicted box is not finite or has a negative size")
-    predicted[0] = truth[0]
-    for frame in range(1, len(predicted)):
-        if (predicted[frame, 2:] == 0).any():
-            predicted[frame] = predicted[frame - 1]
-    valid = _valid(truth)
-    sides = np.minimum(
-        predicted[:, :2] + predicted[:, 2:] - 1, truth[:, :2] + truth[:, 2:] - 1
-    ) - np.maximum(predicted[:, :2], truth[:, :2])
-    intersection = np.clip(sides + 1, 0, None).prod(1)
-    union = predicted[:, 2:].prod(1) + truth[:, 2:].prod(1) - intersection
-    # rounding must not lift a perfect overlap above the last threshold
-    return np.where(valid, np.minimum(intersection / np.where(valid, union, 1), 1.0), -1.0)
-
-
-def success_curve(overlaps_: ArrayLike) -> NDArray[np.float64]:
-    """(21,) share of frames with an overlap strictly above 0, 0.05, ... 1.
-
-    >>> float(success_curve([1.0, 0.5, -1.0, 0.0])[0])
-    0.5
-    """
-    return (np.asarray(overlaps_)[:, None] > SUCCESS_THRESHOLDS).mean(0)
-
-
-def success_auc(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> float:
-    """Area under the success curve, 0..1: the mean of its 21 values, so at most 20 / 21."""
-    return float(success_curve(overlaps(predicted_xywh, truth_xywh)).mean())
+    iou[visible] = np.nan_to_num(seen)
+    return iou
 
 
 def good_boxes(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.bool_]:
-    """(N,) whether the target is visible and the IoU (no +1) is above 0.5."""
-    predicted, truth = _pair(predicted_xywh, truth_xywh)
-    visible = _valid(truth)
-    good = np.zeros(len(truth), bool)
-    good[visible] = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible])) > 0.5
-    return good
+    """(N,) whether the target is visible and the IoU is above 0.5."""
+    return np.nan_to_num(frame_iou(predicted_xywh, truth_xywh)) > 0.5
 
 
 def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
@@ -97,11 +60,72 @@ def confidence_auc(confidence: ArrayLike, good: ArrayLike) -> float:
     return float((below + up_to).mean() / (2 * len(ordered)))
 
 
+def long_term(
+    ious: Sequence[NDArray[np.float64]], confidences: Sequence[NDArray[np.float64]]
+) -> dict[str, float] | None:
+    """F-score of VOT-LT with its precision, recall and ``threshold`` of the confidence.
+
+    One array (N,) a sequence: ``frame_iou``, NaN where the target is absent, and the confidence.
+    At a threshold, precision is the mean IoU of the frames with at least this confidence (0 where
+    the target is absent), recall the sum of the same over the number of frames that show the
+    target; both are means over the sequences. The threshold is that of the highest F-score. None
+    without a confidence (Lukezic et al., "Now you see me", 2018).
+
+    >>> long_term([np.array([1, np.nan, 0.5])], [np.array([0.9, 0.1, 0.6])])["f_score"]
+    0.75
+    """
+    everything = np.concatenate([np.asarray(each) for each in confidences] or [np.empty(0)])
+    if np.isnan(everything).any() or not len(everything):
+        return None
+    thresholds = np.unique(np.quantile(everything, np.linspace(0, 1, 101), method="lower"))
+    precision, recall = np.zeros(len(thresholds)), np.zeros(len(thresholds))
+    shown = 0
+    for iou, confidence in zip(ious, confidences, strict=True):
+        claimed = confidence >= thresholds[:, None]  # (T, N)
+        overlap = (claimed * np.nan_to_num(iou)).sum(1)
+        count = claimed.sum(1)
+        precision += np.divide(overlap, count, out=np.ones(len(count)), where=count > 0)
+        visible = int((~np.isnan(iou)).sum())
+        shown += visible > 0
+        recall += overlap / max(visible, 1)
+    precision, recall = precision / len(ious), recall / max(shown, 1)
+    both = precision + recall
+    f_score = np.divide(2 * precision * recall, both, out=np.zeros(len(both)), where=both > 0)
+    best = int(f_score.argmax())
+    chosen = f_score[best], precision[best], recall[best], thresholds[best]
+    names = ("f_score", "precision", "recall", "threshold")
+    return {name: float(value) for name, value in zip(names, chosen, strict=True)}
+
+
+def lost_scores(lost: ArrayLike, absent: ArrayLike) -> dict[str, float] | None:
+    """How well LOST tells that a target is absent: ``precision``, ``recall``, ``f_score``.
+
+    Both are (N,) of all frames together. None where the target is never absent.
+
+    >>> lost_scores([True, True, False, False], [True, False, True, False])["precision"]
+    0.5
+    """
+    said, gone = np.asarray(lost, bool), np.asarray(absent, bool)
+    if not gone.any():
+        return None
+    right = float((said & gone).sum())
+    precision = right / said.sum() if said.any() else 1.0
+    recall = right / gone.sum()
+    both = precision + recall
+    f_score = 2 * precision * recall / both if both else 0.0
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f_score": float(f_score),
+        "absent_frames": int(gone.sum()),
+    }
+
+
 def _pair(
     predicted_xywh: ArrayLike, truth_xywh: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both as arrays (N, 4), the prediction as a copy."""
-    predicted, truth = np.array(predicted_xywh, float), np.asarray(truth_xywh, float)
+    """Both as arrays (N, 4)."""
+    predicted, truth = np.asarray(predicted_xywh, float), np.asarray(truth_xywh, float)
     if predicted.shape != truth.shape:
         raise ValueError(f"{len(predicted)} predicted boxes for {len(truth)} frames")
     return predicted, truth

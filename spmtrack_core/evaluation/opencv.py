@@ -9,8 +9,12 @@ from typing import Any
 
 import cv2
 
+from spmtrack_core.evaluation.nanotrack import NanoTrack
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.tracking.result import TrackResult, TrackState
+from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
+
+OPENCV_MAP = 16
+"""Side of the only map that OpenCV's TrackerNano takes."""
 
 
 class OpenCVTracker:
@@ -48,17 +52,19 @@ class OpenCVTracker:
 
 def opencv_trackers(
     nano: Sequence[Path] = (), vit: Path | None = None
-) -> tuple[dict[str, OpenCVTracker], list[str]]:
+) -> tuple[dict[str, VideoTracker], list[str]]:
     """Trackers of the installed OpenCV by name, and a line of text for each missing one.
 
-    ``nano`` are the two ONNX files of NanoTrack (backbone, head), ``vit`` is that of VitTrack, as
-    published in OpenCV's model zoo. Raises ``FileNotFoundError`` for a file that does not exist.
+    ``nano`` are the two ONNX files of NanoTrack (backbone, head) of version 2 or 3, ``vit`` is
+    that of VitTrack, as published in OpenCV's model zoo. Raises ``FileNotFoundError`` for a file
+    that does not exist and ``ValueError`` for files that are not NanoTrack's.
     """
     for path in (*nano, *([vit] if vit else [])):
         if not Path(path).is_file():
             raise FileNotFoundError(f"no ONNX file at {path}")
     library: Any = cv2  # half of these names are missing in its type stubs
-    trackers, absent = {}, []
+    trackers: dict[str, VideoTracker] = {}
+    absent = []
     for name in ("CSRT", "KCF", "MIL"):
         make = getattr(library, f"Tracker{name}_create", None)
         if make is None:
@@ -68,7 +74,10 @@ def opencv_trackers(
             )
         else:
             trackers[name] = OpenCVTracker(make)
-    if nano:
+    own = NanoTrack(nano) if nano else None
+    if own is not None and own.side != OPENCV_MAP:
+        trackers["NanoTrack"] = own
+    elif nano:
         settings = library.TrackerNano_Params()
         settings.backbone, settings.neckhead = (str(path) for path in nano)
         trackers["NanoTrack"] = OpenCVTracker(lambda: library.TrackerNano_create(settings), True)

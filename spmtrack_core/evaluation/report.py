@@ -1,114 +1,206 @@
-"""Reports of runs as tables for the terminal and as charts."""
+"""The report of a run: one JSON with every number and its rule, tables, plots, all frames."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from rich.console import Group
-from rich.table import Table
 
-from spmtrack_core.evaluation.metrics import SUCCESS_THRESHOLDS
+from spmtrack_core.data.clips import visible
+from spmtrack_core.evaluation.conventions import CONVENTIONS, DEFAULT, RULES
+from spmtrack_core.evaluation.plots import PLOTS, plot_attributes, plot_curves
+from spmtrack_core.evaluation.scoring import (
+    SCORES,
+    SequenceScore,
+    by_attribute,
+    mean_curves,
+    summary,
+)
+from spmtrack_core.evaluation.tables import csv_text, latex_text, markdown_text
 from spmtrack_core.files import write_beside
 
-
-def table(report: dict[str, Any]) -> Table:
-    """A report of ``runner.run`` as a table."""
-    auc = report["confidence_auc"]
-    caption = f"ROC AUC of the confidence for IoU > 0.5: {_score(auc)}"
-    shown = Table(title=f"{report['tracker']}: {report['protocol']}", caption=caption)
-    for title in ("sequence", "frames", "mean IoU", "success AUC", "ms (median)"):
-        shown.add_column(title, justify="left" if title == "sequence" else "right")
-    total = {"sequence": "mean", "frames": sum(row["frames"] for row in report["sequences"])}
-    for row in [*report["sequences"], {**total, **report["mean"]}]:
-        scores = f"{row['mean_iou']:.3f}", f"{row['success_auc']:.3f}", f"{row['median_ms']:.1f}"
-        last = row is report["sequences"][-1]
-        shown.add_row(row["sequence"], str(row["frames"]), *scores, end_section=last)
-    return shown
+PROTOCOL = "one pass, first frame given, valid frames: truth with w, h > 0"
+FLAGGED = ", not flagged absent"
 
 
-def comparison(reports: Sequence[dict[str, Any]]) -> Group:
-    """Reports on the same sequences, side by side.
+@dataclass(frozen=True)
+class Facts:
+    """What a report says besides scores."""
 
-    One line a tracker, then the mean IoU by sequence, and by disturbance if the reports have it.
+    dataset: str = "folder"
+    split: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Weights, settings, versions, device, command: whatever tells how the boxes came about."""
+    notes: Sequence[str] = ()
+    """Remarks on all of it, such as the coordinates of result files."""
+
+
+def write_report(
+    output: Path,
+    label: str,
+    scores: Sequence[SequenceScore],
+    unscored: Sequence[str],
+    left_out: Sequence[str],
+    fingerprint: str,
+    facts: Facts | None = None,
+) -> dict[str, Any]:
+    """Write the report of a run into ``output`` and return it.
+
+    Files: ``results.json``; with scores also ``table.md``, ``results.csv``, ``table.tex``,
+    ``frames.npz``, ``success.png``; with ``facts`` ``precision.png`` and ``normalized.png``; and
+    ``attributes.png`` where the sequences have attributes. ``unscored`` are sequences whose truth
+    a server has.
     """
-    means = Table(title=reports[0]["protocol"])
-    for title in ("", "tracker", "mean IoU", "success AUC", "AUC of confidence", "frames/s"):
-        means.add_column(title, justify="left" if title == "tracker" else "right")
-    for number, report in enumerate(reports, 1):
-        mean, auc = report["mean"], report["confidence_auc"]
-        scores = [f"{mean['mean_iou']:.3f}", f"{mean['success_auc']:.3f}", _score(auc)]
-        speed = f"{_frames_per_s(mean):.0f}"
-        means.add_row(str(number), report["tracker"], *scores, speed)
-    tables = [means]
-    by_sequence = [{r["sequence"]: r["mean_iou"] for r in one["sequences"]} for one in reports]
-    by_disturbance = [report.get("disturbed", {}) for report in reports]
-    for kind, values in (("sequence", by_sequence), ("disturbance", by_disturbance)):
-        if values[0]:
-            each = Table(title=f"mean IoU by {kind}")
-            each.add_column(kind)
-            for number in range(1, len(reports) + 1):
-                each.add_column(str(number), justify="right")
-            for name in dict.fromkeys(name for value in values for name in value):
-                each.add_row(name, *(_score(value.get(name)) for value in values))
-            tables.append(each)
-    return Group(*tables)
+    report = make_report(label, scores, unscored, left_out, fingerprint, facts or Facts())
+    if scores:
+        write_beside(output / "frames.npz", lambda path: save_frames(path, scores))
+        texts = {
+            "table.md": markdown_text(report),
+            "results.csv": csv_text(report),
+            "table.tex": latex_text([report]),
+        }
+        for name, text in texts.items():
+            write_beside(output / name, partial(_write_text, text))
+        curves = {label: [score.curves[DEFAULT] for score in scores if DEFAULT in score.curves]}
+        if curves[label]:
+            plot_curves(output, curves, tuple(PLOTS) if facts else ("success",))
+        if report["attributes"]:
+            plot_attributes(output / "attributes.png", {label: report["attributes"]})
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_beside(output / "results.json", partial(_write_text, text))
+    return report
 
 
-def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
-    """Success curves of several trackers, and their mean IoU over their speed, as a PNG.
+def make_report(
+    label: str,
+    scores: Sequence[SequenceScore],
+    unscored: Sequence[str],
+    left_out: Sequence[str],
+    fingerprint: str,
+    facts: Facts,
+) -> dict[str, Any]:
+    """The content of ``results.json``; scores are 0..1."""
+    rows = [_row(score) for score in scores]
+    found = summary(scores) if scores else {"confidence_auc": None, "conventions": {}}
+    curves = mean_curves(scores)
+    times = [run.seconds[1:] for each in scores for run in each.runs]
+    seconds = np.concatenate([np.empty(0), *times])
+    seconds = seconds[~np.isnan(seconds)]
+    keys = ("mean_iou", "success_auc", *SCORES[1:], "median_ms")
+    mean = {key: _mean([row[key] for row in rows]) for key in keys}
+    rules = RULES.get(facts.dataset)
+    notes = [f"{row['sequence']}: {note}" for row in rows for note in row["notes"]]
+    return {
+        "tracker": label,
+        "dataset": {
+            "name": facts.dataset,
+            "split": facts.split,
+            "sequences": len(rows),
+            "frames": sum(row["frames"] for row in rows),
+            "fingerprint": fingerprint,
+        },
+        "protocol": PROTOCOL + (FLAGGED if rules and rules.flags else ""),
+        "convention": DEFAULT,
+        "rules": CONVENTIONS[DEFAULT],
+        "mean": mean,
+        **found,
+        "spread": _spread(found["conventions"]),
+        "speed": {
+            "median_ms": _rounded(np.median(seconds) * 1000) if len(seconds) else None,
+            "p95_ms": _rounded(np.percentile(seconds, 95) * 1000) if len(seconds) else None,
+            "batch": 1,
+        },
+        "success_curve": curves.success.round(6).tolist() if curves else None,
+        "precision_curve": curves.precision.round(6).tolist() if curves else None,
+        "normalized_curve": curves.normalized.round(6).tolist() if curves else None,
+        "attributes": by_attribute(scores),
+        "sequences": rows,
+        "unscored": list(unscored),
+        "left_out": list(left_out),
+        "notes": [*facts.notes, *notes],
+        "run": dict(facts.run),
+    }
 
-    Also their mean IoU by disturbance if the reports have it.
+
+def save_frames(path: Path, scores: Sequence[SequenceScore]) -> None:
+    """Every frame of the first repetition as arrays of one npz; ``ends`` (S,) close sequences.
+
+    ``boxes_xywh`` and ``truth_xywh`` (F, 4), ``iou`` (NaN: target absent), ``confidence``,
+    ``seconds``, ``lost`` and ``visible`` (F,), ``names`` (S,).
     """
-    disturbed = "disturbed" in reports[0]
-    figure = Figure(figsize=(19 if disturbed else 13, 4.5), layout="constrained")
-    left, right, *more = figure.subplots(1, 3 if disturbed else 2)
-    numbered = sorted(enumerate(reports, 1), key=lambda pair: -pair[1]["mean"]["mean_iou"])
-    for number, report in numbered:  # the numbers of the table
-        mean = report["mean"]
-        label = f"{number}  {report['tracker']}: {mean['mean_iou']:.3f}, {mean['success_auc']:.3f}"
-        (curve,) = left.plot(SUCCESS_THRESHOLDS, report["success_curve"], label=label)
-        point = _frames_per_s(mean), mean["mean_iou"]
-        right.plot(*point, "o", color=curve.get_color())
-        right.annotate(str(number), point, xytext=(5, 5), textcoords="offset points")
-        for axes in more:
-            kinds = {"as they are": mean["mean_iou"], **report["disturbed"]}
-            axes.plot(list(kinds), list(kinds.values()), "o-", color=curve.get_color())
-    for axes in more:
-        axes.set(ylim=(0, 1), ylabel="mean IoU")
-        axes.tick_params("x", rotation=60)
-        axes.grid(alpha=0.3)
-    left.set(xlabel="IoU threshold", ylabel="share of frames above", xlim=(0, 1), ylim=(0, 1))
-    right.set(xlabel="frames per second", ylabel="mean IoU", xlim=(0, None), ylim=(0, 1))
-    figure.legend(title="mean IoU, success AUC", loc="outside right upper")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+    truth = [score.track.boxes_xywh for score in scores]
+    lengths = [len(each) for each in truth]
+    runs = [score.runs[0] for score in scores]
+
+    def column(part: int, empty: float) -> np.ndarray:
+        parts = []
+        for run, length in zip(runs, lengths, strict=True):
+            values = np.asarray(run[part], float)[:length]
+            padding = np.full((length - len(values), *values.shape[1:]), empty)
+            parts.append(np.concatenate([values, padding]))
+        return np.concatenate(parts)
+
+    with open(path, "wb") as file:  # a name would get .npz appended
+        np.savez_compressed(
+            file,
+            names=np.array([score.track.name for score in scores]),
+            ends=np.cumsum(lengths),
+            boxes_xywh=column(0, np.nan),
+            truth_xywh=np.concatenate(truth),
+            visible=np.concatenate([visible(score.track.shown_xywh) for score in scores]),
+            iou=np.concatenate([score.iou[0] for score in scores]),
+            confidence=column(2, np.nan),
+            seconds=column(1, np.nan),
+            lost=column(3, 0) > 0,
+        )
 
 
-def plot_success(path: Path, label: str, curves: Mapping[str, NDArray[np.float64]]) -> None:
-    """Success curves (21,) of one tracker by sequence, and their mean, as a PNG."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot(SUCCESS_THRESHOLDS, curve, lw=1, label=f"{name} {curve.mean():.3f}")
-    if len(curves) > 1:
-        mean = np.mean(list(curves.values()), 0)
-        axes.plot(SUCCESS_THRESHOLDS, mean, "k", lw=2.5, label=f"mean {mean.mean():.3f}")
-    axes.set(xlabel="overlap threshold", ylabel="share of frames", title=f"Success of {label}")
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _row(score: SequenceScore) -> dict[str, Any]:
+    """One sequence of ``results.json``."""
+    track, default = score.track, score.curves.get(DEFAULT)
+    found = default.scores() if default else dict.fromkeys(SCORES)
+    later = np.concatenate([run.seconds[1:] for run in score.runs])
+    later = later[~np.isnan(later)]
+    extra = max(0, *(len(run.boxes_xywh) - len(track.boxes_xywh) for run in score.runs))
+    long = (f"{extra} boxes more than frames: the first ones are scored",) if extra else ()
+    return {
+        "sequence": track.name,
+        "frames": len(track.boxes_xywh),
+        "mean_iou": _rounded(score.mean_iou, 9),
+        "success_auc": found["auc"],
+        "precision": found["precision"],
+        "normalized_precision": found["normalized_precision"],
+        "auc": {name: float(curves.success.mean()) for name, curves in score.curves.items()},
+        "median_ms": float(np.median(later) * 1000) if len(later) else 0.0,
+        "attributes": list(track.attributes),
+        "notes": [*track.notes, *long],
+        "errors": dict(score.errors),
+    }
 
 
-def _frames_per_s(mean: Mapping[str, float]) -> float:
-    return 1000 / max(mean["median_ms"], 1e-6)
+def _spread(conventions: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Largest difference between the conventions, by score."""
+    known = [each for each in conventions.values() if "error" not in each]
+    if not known:
+        return {}
+    return {key: max(e[key] for e in known) - min(e[key] for e in known) for key in SCORES}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is known; None if something is not."""
+    if not values or any(value is None for value in values):
+        return None
+    return float(np.mean(np.array(values, float)))
+
+
+def _rounded(value: float, digits: int = 3) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)

@@ -1,47 +1,51 @@
-"""Runs trackers over sequences and scores them. Keeps what is done: an interrupted run goes on."""
+"""Runs trackers over sequences. Keeps what is done: an interrupted run goes on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import spmtrack_core
+from spmtrack_core.data.clips import Track
 from spmtrack_core.data.recording import write_boxes
-from spmtrack_core.data.sequence import FrameSequence, read_boxes
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
-from spmtrack_core.evaluation.metrics import (
-    confidence_auc,
-    good_boxes,
-    mean_iou,
-    overlaps,
-    success_auc,
-    success_curve,
-)
-from spmtrack_core.evaluation.report import plot_success
+from spmtrack_core.evaluation.report import Facts, write_report
+from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, run_name
+from spmtrack_core.evaluation.scoring import SequenceScore, score_sequence
+from spmtrack_core.evaluation.sheets import write_sheets
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.tracking.loop import track_frames
-from spmtrack_core.tracking.result import VideoTracker
+from spmtrack_core.tracking.result import TrackState, VideoTracker
+from spmtrack_core.tracking.tracker import Tracker
 
 
-class SequenceRun(NamedTuple):
-    """What a tracker did on one sequence of N frames."""
+@dataclass(frozen=True)
+class Passes:
+    """How sequences are tracked."""
 
-    boxes_xywh: Boxes
-    """(N, 4) px; the first is the given one."""
-    seconds: NDArray[np.float64]
-    """(N,) time of the tracker, the first with its start."""
-    confidence: NDArray[np.float64]
-    """(N,) NaN where the tracker has none: in the first frame always."""
+    identity: str = ""
+    """Stands for the tracker and its settings: results of another one are not taken over."""
+    repetitions: int = 1
+    integer_boxes: bool = False
+    exact_references: bool = False
+    fresh: bool = False
+    """Track again what the same run has tracked before."""
+
+
+Notify = Callable[[str, int, str | None], object]
+"""Called with the name of a sequence, frames that are done, and why it cannot be tracked."""
 
 
 def run(
@@ -50,82 +54,144 @@ def run(
     output: str | Path,
     label: str = "tracker",
     left_out: Sequence[str] = (),
+    passes: Passes | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Track every sequence from its first box, without resets, and score the boxes.
 
-    ``output`` gets ``<sequence>.txt`` (x,y,w,h a line), ``<sequence>_time.txt`` (seconds a line),
-    ``<sequence>_confidence.txt`` (NaN where the tracker has none), ``results.json`` and
-    ``success.png``. The report's ``confidence_auc`` is over the frames of all sequences after
-    their first; None where it is not defined.
+    ``output`` gets ``boxes/<sequence>.txt`` (x,y,w,h a line), ``time/`` (seconds a line),
+    ``confidence/`` (NaN where the tracker has none), ``state/``, and the files of
+    ``report.write_report``.
 
     A sequence that breaks is left out, and the run goes on: the report's ``left_out`` has
-    ``name: reason`` of each, after those that the caller ``left_out`` before. An interrupted run
-    goes on with the sequences that are missing, and so does one that left some out; results of
-    another ``label``, version or content of a sequence are not taken over. Raises ``ValueError``
+    ``name: reason`` of each, after those that the caller ``left_out`` before. A run goes on with
+    the sequences that are missing, and so does one that left some out; results of another
+    ``label``, version, setting or content of a sequence are not taken over. Raises ``ValueError``
     where no sequence is left.
     """
-    output = Path(output)
-    unfinished = _Unfinished(output / "unfinished.json", label)
-    faults = list(left_out)
+    folder = ResultFolder(Path(output))
+    passes = replace(passes or Passes(), identity=f"{label} {passes.identity if passes else ''}")
+    total = passes.repetitions * sum(sequence.length or 0 for sequence in sequences)
+    since = time.time()
+    with progress() as bar:
+        task = bar.add_task("", total=total)
+
+        def notify(name: str, frames: int, error: str | None) -> None:
+            bar.update(task, advance=frames, description=f"{label}: {name}")
+            if error:
+                bar.console.print(f"left out {name}: {error}", highlight=False)
+
+        try:
+            track_all(tracker, sequences, folder, passes, notify)
+        except KeyboardInterrupt:
+            bar.console.print("stopped; the same command goes on from here")
+            raise
+    return collect(sequences, folder, label, passes, since, left_out, facts)
+
+
+def progress(shown: bool = True) -> Progress:
+    """A bar on stderr with the time that remains."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    rows, curves = [], {}
-    confidences, goods = [], []
-    with Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as bar:
-        task = bar.add_task("", total=sum(sequence.length or 0 for sequence in sequences))
-        for sequence in sequences:
-            bar.update(task, description=f"{label}: {sequence.name}")
-            try:
-                truth, mark = _truth(sequence), _mark(sequence)
-                done = None
-                if unfinished.has(sequence.name, mark):
-                    done = _read_run(output, sequence.name, len(truth))
-                is_new = done is None
-                done = done or _track(tracker, sequence, truth, partial(bar.advance, task))
-            except (OSError, ValueError) as error:
-                faults.append(f"{sequence.name}: {error}")
-                bar.console.print(f"left out {faults[-1]}", highlight=False)
-                for path in _files_of_run(output, sequence.name):
-                    path.unlink(missing_ok=True)
-                continue
-            except KeyboardInterrupt:
-                bar.console.print("stopped; the same command goes on from here")
-                raise
-            if is_new:
-                _write_run(output, sequence.name, done)
-                unfinished.add(sequence.name, mark)
-            else:
-                bar.advance(task, len(truth))
-            confidences.append(done.confidence[1:])  # the first box was given
-            goods.append(good_boxes(done.boxes_xywh, truth)[1:])
-            rows.append(_row(sequence.name, done, truth))
-            curves[sequence.name] = success_curve(overlaps(done.boxes_xywh, truth))
-    if not rows:
+    console = Console(stderr=True, soft_wrap=True)
+    return Progress(*columns, console=console, disable=not shown)
+
+
+def track_all(
+    tracker: VideoTracker,
+    sequences: Sequence[FrameSequence],
+    folder: ResultFolder,
+    passes: Passes,
+    notify: Notify,
+    since: float | None = None,
+) -> None:
+    """Track what is not in ``folder`` yet and what no other process works on.
+
+    A sequence that could not be tracked at or after the time ``since`` is not tried again.
+    """
+    since = time.time() if since is None else since
+    for sequence in sequences:
+        try:
+            truth, key = truth_of(sequence), key_of(sequence, passes)
+        except (OSError, ValueError) as error:
+            folder.fail(sequence.name, str(error))
+            notify(sequence.name, 0, str(error))
+            continue
+        frames = sequence.length or len(truth)
+        for repetition in range(1, passes.repetitions + 1):
+            name = run_name(sequence.name, repetition)
+            with folder.claim(name) as mine:
+                if not mine or folder.failure(name, since) is not None:
+                    continue
+                if not passes.fresh and folder.read(name, key, frames) is not None:
+                    notify(sequence.name, frames, None)
+                    continue
+                try:
+                    tick = partial(notify, sequence.name, 1, None)
+                    folder.write(name, _track(tracker, sequence, truth, passes, tick), key)
+                except (OSError, ValueError) as error:
+                    folder.fail(name, str(error))
+                    notify(sequence.name, 0, str(error))
+
+
+def collect(
+    sequences: Sequence[FrameSequence],
+    folder: ResultFolder,
+    label: str,
+    passes: Passes,
+    since: float,
+    left_out: Sequence[str] = (),
+    facts: Facts | None = None,
+) -> dict[str, Any]:
+    """Score what is in ``folder`` and write the report; see ``run``.
+
+    Where the files of the dataset count pixels from 1, ``toolkit/`` gets the boxes as its own
+    toolkit expects them.
+    """
+    scores: list[SequenceScore] = []
+    unscored: list[str] = []
+    faults = list(left_out)
+    keys = []
+    dataset = facts.dataset if facts else "folder"
+    for sequence in sequences:
+        try:
+            truth, key = truth_of(sequence), key_of(sequence, passes)
+        except (OSError, ValueError) as error:
+            faults.append(f"{sequence.name}: {error}")
+            continue
+        frames = sequence.length or len(truth)
+        names = [run_name(sequence.name, each + 1) for each in range(passes.repetitions)]
+        runs = [folder.read(name, key, frames) for name in names]
+        broken = [name for name, done in zip(names, runs, strict=True) if done is None]
+        if broken:
+            faults.append(f"{sequence.name}: {folder.failure(broken[0], 0) or 'was not tracked'}")
+            continue
+        keys.append(key)
+        annotation = sequence.annotation or Track(sequence.name, truth)
+        if annotation.first_only or (len(truth) == 1 and frames != 1):
+            unscored.append(sequence.name)
+        else:
+            done = [each for each in runs if each is not None]
+            scores.append(score_sequence(dataset, annotation, done))
+            if annotation.origin:
+                shift = np.array([annotation.origin, annotation.origin, 0, 0])
+                for name, each in zip(names, done, strict=True):
+                    path = folder.root / "toolkit" / f"{name}.txt"
+                    write_boxes(path, each.boxes_xywh + shift)
+    if not scores and not unscored:
         raise ValueError(
             f"none of the {len(faults)} sequences can be evaluated, first {faults[0]}"
             if faults
             else "no sequences to evaluate"
         )
-    keys = ("mean_iou", "success_auc", "median_ms")
-    auc = confidence_auc(np.concatenate(confidences), np.concatenate(goods))
-    report = {
-        "tracker": label,
-        "protocol": "one pass, first frame given, valid frames: truth with w, h > 0",
-        "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys},
-        "confidence_auc": None if np.isnan(auc) else auc,
-        "success_curve": np.mean(list(curves.values()), 0).round(6).tolist(),
-        "sequences": rows,
-        "left_out": faults,
-    }
-    text = json.dumps(report, indent=1) + "\n"
-    write_beside(output / "results.json", lambda beside: beside.write_text(text))
-    plot_success(output / "success.png", label, curves)
-    if not faults:
-        unfinished.path.unlink(missing_ok=True)
+    fingerprint = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
+    report = write_report(folder.root, label, scores, unscored, faults, fingerprint, facts)
+    if facts and scores:
+        write_sheets(folder.root / "worst", {each.name: each for each in sequences}, scores)
     return report
 
 
@@ -147,7 +213,9 @@ def run_all(
         reports.append(run(tracker, sequences, output / folder, label, left_out))
         usable = {row["sequence"] for row in reports[-1]["sequences"]}
         for kind, change in DISTURBANCES.items() if disturb else ():
-            harder = [change(sequence) for sequence in sequences if sequence.name in usable]
+            changed = (change(each) for each in sequences if each.name in usable)
+            # the annotation and the files are those of the sequence as it was
+            harder = [replace(each, annotation=None, read_frame=None) for each in changed]
             report = run(tracker, harder, output / folder / kind, f"{label}, {kind}")
             reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
             faults = [f"{kind}, {fault}" for fault in report["left_out"]]
@@ -167,99 +235,65 @@ def label_of(path: Path, trunk: Path | None = None, precision: str = "float32") 
     return f"{path.stem} {digest.hexdigest()[:8]}"
 
 
-class _Unfinished:
-    """Which sequences a run has finished, in a file, for the run that goes on with the others."""
-
-    def __init__(self, path: Path, label: str) -> None:
-        self.path = path
-        self._label = f"{label}, spmtrack {spmtrack_core.__version__}"
-        self._marks: dict[str, str] = {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["label"] == self._label:
-                self._marks = dict(content["finished"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # there was no such run, or what is left of it is of no use
-        self._write()
-
-    def has(self, name: str, mark: str) -> bool:
-        return self._marks.get(name) == mark
-
-    def add(self, name: str, mark: str) -> None:
-        self._marks[name] = mark
-        self._write()
-
-    def _write(self) -> None:
-        text = json.dumps({"label": self._label, "finished": self._marks}, indent=1)
-        write_beside(self.path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def _truth(sequence: FrameSequence) -> Boxes:
-    """The boxes of all frames."""
-    truth = sequence.boxes_xywh
-    if truth is None or (len(truth) == 1 and sequence.length != 1):
+def truth_of(sequence: FrameSequence) -> Boxes:
+    """The boxes of all frames, or the first alone where a server has the others."""
+    truth, annotation = sequence.boxes_xywh, sequence.annotation
+    first_only = annotation is not None and annotation.first_only
+    if truth is None or (len(truth) == 1 and sequence.length != 1 and not first_only):
         raise ValueError("has no boxes to compare with")
     return truth
 
 
-def _mark(sequence: FrameSequence) -> str:
-    """Digest of the boxes and the first frame: another sequence of the same name has another."""
+def key_of(sequence: FrameSequence, passes: Passes) -> str:
+    """Digest of what makes a result: tracker, settings, version, boxes, first frame."""
     first = next(iter(sequence), None)
     if first is None:
         raise ValueError("has no frame")
-    digest = hashlib.sha256(repr((sequence.length, first.shape)).encode())
+    made = passes.identity, passes.integer_boxes, passes.exact_references
+    about = spmtrack_core.__version__, *made, sequence.length, first.shape
+    digest = hashlib.sha256(repr(about).encode())
     digest.update(np.asarray(sequence.boxes_xywh).tobytes())
     digest.update(first.tobytes())
     return digest.hexdigest()
 
 
+def whole_boxes(boxes_xywh: Boxes) -> Boxes:
+    """(N, 4) boxes of whole numbers, as the authors send them to servers: corners rounded down,
+    the lower edge up.
+
+    >>> whole_boxes(np.array([[1.6, 2.6, 10.1, 10.1]])).tolist()
+    [[1.0, 2.0, 10.0, 11.0]]
+    """
+    low = np.floor(boxes_xywh[:, :2])
+    high = np.floor(boxes_xywh[:, :2] + boxes_xywh[:, 2:] + [0, 0.9999])
+    return np.concatenate([low, high - low], 1)
+
+
 def _track(
-    tracker: VideoTracker, sequence: FrameSequence, truth: Boxes, tick: Callable[[], object]
+    tracker: VideoTracker,
+    sequence: FrameSequence,
+    truth: Boxes,
+    passes: Passes,
+    tick: Callable[[], object],
 ) -> SequenceRun:
     """One pass; ``ValueError`` for a frame that is broken and for another number of frames."""
-    boxes, seconds, confidence = [], [], []
+    expected = sequence.length if len(truth) == 1 and sequence.length else len(truth)
+    if isinstance(tracker, Tracker):
+        frames = expected if passes.exact_references else 0
+        tracker.config = replace(tracker.config, exact_frames=frames)
+    boxes, seconds, confidence, lost = [], [], [], []
     try:
         for tracked in track_frames(tracker, sequence, truth[0]):
             boxes.append(tracked.result.box_xywh)
             seconds.append(tracked.seconds)
             confidence.append(tracked.result.confidence)
+            lost.append(tracked.result.state is TrackState.LOST)
             tick()
     except (OSError, ValueError) as error:
         raise ValueError(f"frame {len(boxes) + 1}: {error}") from None
-    if len(boxes) != len(truth):
-        raise ValueError(f"has {len(boxes)} frames for {len(truth)} boxes")
-    return SequenceRun(np.array(boxes, float), np.array(seconds), np.array(confidence))
-
-
-def _row(name: str, done: SequenceRun, truth: Boxes) -> dict[str, Any]:
-    """The scores of one sequence."""
-    later = done.seconds[1:]
-    return {
-        "sequence": name,
-        "frames": len(truth),
-        "mean_iou": mean_iou(done.boxes_xywh, truth),
-        "success_auc": success_auc(done.boxes_xywh, truth),
-        "median_ms": float(np.median(later) * 1000) if len(later) else 0.0,
-    }
-
-
-def _files_of_run(output: Path, name: str) -> list[Path]:
-    """Boxes, seconds and confidence of one sequence."""
-    return [output / f"{name}{kind}.txt" for kind in ("", "_time", "_confidence")]
-
-
-def _write_run(output: Path, name: str, done: SequenceRun) -> None:
-    paths = _files_of_run(output, name)
-    write_boxes(paths[0], done.boxes_xywh)
-    for path, column in zip(paths[1:], done[1:], strict=True):
-        write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
-
-
-def _read_run(output: Path, name: str, frames: int) -> SequenceRun | None:
-    """What an earlier run left of a sequence; None if it is not complete."""
-    boxes, *columns = _files_of_run(output, name)
-    try:
-        done = SequenceRun(read_boxes(boxes), *(np.loadtxt(path, ndmin=1) for path in columns))
-    except (OSError, ValueError):
-        return None
-    return done if all(len(column) == frames for column in done) else None
+    if len(boxes) != expected:
+        raise ValueError(f"has {len(boxes)} frames for {expected} boxes")
+    found = np.array(boxes, float)
+    if passes.integer_boxes:
+        found[1:] = whole_boxes(found[1:])
+    return SequenceRun(found, np.array(seconds), np.array(confidence), np.array(lost, bool))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import Boxes
-from spmtrack_core.tracking.references import ReferenceBuffer
+from spmtrack_core.tracking.references import ExactReferences, ReferenceBuffer
 from spmtrack_core.tracking.result import TrackState
 
 ASPECT_TOLERANCE = 0.02
@@ -26,7 +26,7 @@ class Target:
     """(4,) the last good box, frame pixels."""
     background: NDArray
     """(3,) mean color of the first frame, 0..255; fills search regions beyond the frame."""
-    references: ReferenceBuffer
+    references: ReferenceBuffer | ExactReferences
     state_token: Tensor
     """(1, 1, C) target state token of the last frame; zero, which adds nothing, before."""
     frame_hw: tuple[int, int]

@@ -23,7 +23,7 @@ from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.recovery import recovery_boxes
-from spmtrack_core.tracking.references import ReferenceBuffer
+from spmtrack_core.tracking.references import ExactReferences, ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
 
@@ -92,8 +92,15 @@ class Tracker:
         with self.engine.stream():
             shapes = self.model.reference_shapes
             config = self.config
-            references = ReferenceBuffer(
-                config.buffer_frames, *shapes, stride=config.reference_stride, device=self.device
+            references = (
+                ExactReferences(config.exact_frames, config.reference_rule)
+                if config.exact_frames
+                else ReferenceBuffer(
+                    config.buffer_frames,
+                    *shapes,
+                    stride=config.reference_stride,
+                    device=self.device,
+                )
             )
             target = Target(
                 box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]

@@ -147,12 +147,20 @@ def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
     assert code == 0, err
     assert "mean IoU" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "a.txt",
-        "a_time.txt",
-        "a_confidence.txt",
-        "b.txt",
-        "b_time.txt",
-        "b_confidence.txt",
+        "boxes",
+        "time",
+        "confidence",
+        "state",
+        "done",
+        "worst",
+        "frames.npz",
         "results.json",
+        "results.csv",
+        "table.md",
+        "table.tex",
         "success.png",
+        "precision.png",
+        "normalized.png",
     }
+    for kind in ("boxes", "time", "confidence", "state", "worst"):
+        assert len(list((tmp_path / "out" / kind).iterdir())) == 2

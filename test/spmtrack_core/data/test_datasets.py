@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_trees import (
+    MAKE,
     images,
     make_coco,
     make_folder,
     make_got10k,
-    make_lasot,
     make_mot,
-    make_trackingnet,
-    make_vasttrack,
     text,
 )
 
@@ -27,15 +25,6 @@ from spmtrack_core.data import catalog
 from spmtrack_core.data.catalog import READERS, open_sequences, open_tracks
 from spmtrack_core.data.recording import write_image
 
-MAKE = {
-    "lasot": make_lasot,
-    "got10k": make_got10k,
-    "trackingnet": make_trackingnet,
-    "coco": make_coco,
-    "vasttrack": make_vasttrack,
-    "mot": make_mot,
-    "folder": make_folder,
-}
 nan = [np.nan] * 4
 
 
@@ -258,10 +247,18 @@ def test_mot_images_must_be_those_of_seqinfo(tmp_path, opened):
         ("lasot", "train", "training_set.txt"),
         ("lasot", "val", "split of lasot"),
         ("got10k", "train", "expected train/GOT-10k_Train_000001/groundtruth.txt"),
-        ("got10k", "test", "split of got10k"),
+        ("got10k", "none", "split of got10k must be one of train, val, test"),
         ("trackingnet", "train", "expected TRAIN_0/anno/<video>.txt"),
         ("trackingnet", "train:1-2", "TRAIN_1, TRAIN_2"),
-        ("trackingnet", "test", "first frame only"),
+        ("trackingnet", "test", "expected TEST/anno/<video>.txt"),
+        ("trackingnet", "val", "split of trackingnet must be test, train"),
+        ("lasot_ext", "test", "is no LaSOT_ext: expected <class>/<class>-<n>"),
+        ("tnl2k", "test", "is no TNL2K: expected <sequence>/groundtruth.txt"),
+        ("nfs", "test", "is no NfS: expected <name>/30/<name>.txt"),
+        ("uav123", "test", "is no UAV123: expected anno/UAV123/<sequence>.txt"),
+        ("uav20l", "test", "is no UAV20L: expected anno/UAV20L/<sequence>.txt"),
+        ("otb2015", "test", "is no OTB2015: expected <video>/groundtruth_rect.txt"),
+        ("uav123", "train", "split of uav123 must be test"),
         ("coco", "train", r"annotations/instances_train2017\.json"),
         ("coco", "test", "split of coco"),
         ("vasttrack", "train", "<class>/<class>-<n>/Groundtruth.txt"),
@@ -359,9 +356,11 @@ def test_an_exclude_file_that_is_not_there_is_named(tmp_path, opened):
 @pytest.mark.parametrize("name", MAKE)
 def test_the_index_is_made_once(tmp_path, opened, name, monkeypatch):
     MAKE[name](tmp_path / "data")
-    first = opened(name)
+    only_test = name in ("lasot_ext", "tnl2k", "nfs", "uav123", "uav20l", "otb2015")
+    split = "test" if only_test else "train"
+    first = opened(name, split=split)
     monkeypatch.setattr(catalog, "_read_clips", lambda *_: pytest.fail("read again"))
-    again = opened(name)
+    again = opened(name, split=split)
     assert again.skipped == first.skipped
     np.testing.assert_array_equal(again.boxes, first.boxes)
     np.testing.assert_array_equal(again.read(0, 0), first.read(0, 0))

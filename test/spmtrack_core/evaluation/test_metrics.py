@@ -1,4 +1,4 @@
-"""Metrics: known values, and the rules for invalid frames and predictions."""
+"""Metrics without a benchmark's rules: known values."""
 
 from __future__ import annotations
 
@@ -9,44 +9,16 @@ from hypothesis import strategies as st
 
 from spmtrack_core.evaluation.metrics import (
     confidence_auc,
+    frame_iou,
     good_boxes,
+    long_term,
+    lost_scores,
     mean_iou,
-    overlaps,
-    success_auc,
-    success_curve,
 )
 
 nan = [np.nan] * 4
 BOX = [10.0, 10.0, 20.0, 20.0]
 AWAY = [200.0, 200.0, 20.0, 20.0]
-
-
-@pytest.mark.parametrize(
-    ("predicted", "truth", "expected", "reason"),
-    [
-        ([AWAY, BOX], [BOX, BOX], [1, 1], "the first frame counts as truth"),
-        ([BOX, AWAY], [BOX, BOX], [1, 0], "nothing shared"),
-        ([BOX, BOX], [BOX, nan], [1, -1], "an absent target is a failure"),
-        ([BOX, BOX], [BOX, [5, 5, 0, 9]], [1, -1], "so is a truth without width"),
-        ([BOX, [3, 3, 0, 5]], [BOX, BOX], [1, 1], "an empty box becomes the one before it"),
-        ([BOX, [10, 10, 20, 10]], [BOX, BOX], [1, 0.5], "half of it"),
-    ],
-)
-def test_overlaps_follow_the_rules(predicted, truth, expected, reason):
-    np.testing.assert_allclose(overlaps(predicted, truth), expected, err_msg=reason)
-
-
-@pytest.mark.parametrize(
-    ("predicted", "match"),
-    [
-        ([BOX], "1 predicted boxes for 2"),
-        ([BOX, nan], "not finite"),
-        ([BOX, [0, 0, -1, 5]], "negative"),
-    ],
-)
-def test_predictions_that_cannot_be_scored_are_rejected(predicted, match):
-    with pytest.raises(ValueError, match=match):
-        overlaps(predicted, [BOX, BOX])
 
 
 def test_mean_iou_needs_a_box_for_every_frame():
@@ -93,25 +65,40 @@ def test_confidence_auc_is_the_share_of_ordered_pairs(rows):
     assert got == pytest.approx(np.mean(pairs)) if pairs else np.isnan(got)
 
 
-def test_a_perfect_run_scores_20_of_21():
-    truth = np.tile(BOX, (9, 1))
-    assert success_auc(truth, truth) == pytest.approx(20 / 21)  # 1 > 1 is false
-    assert mean_iou(truth, truth) == 1
-
-
 def test_mean_iou_counts_visible_frames_only():
     assert mean_iou([BOX, AWAY, BOX], [BOX, nan, BOX]) == 1
     assert np.isnan(mean_iou([BOX], [nan]))
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
-def test_success_falls_with_the_threshold(values):
-    curve = success_curve(values)
-    assert (np.diff(curve) <= 0).all()
-    assert curve.min() >= 0
-    assert curve.max() <= 1
+def test_long_term_scores_are_of_the_best_threshold():
+    # the target leaves; the confidence falls with it
+    iou = np.array([0.8, 0.8, np.nan, np.nan])
+    found = long_term([iou], [np.array([0.9, 0.8, 0.2, 0.1])])
+    assert found == pytest.approx(
+        {"f_score": 0.8, "precision": 0.8, "recall": 0.8, "threshold": 0.8}
+    )
+    blind = long_term([iou], [np.full(4, 0.5)])  # a box in every frame
+    assert (blind["precision"], blind["recall"]) == pytest.approx((0.4, 0.8))
+    assert long_term([iou], [np.full(4, np.nan)]) is None
 
 
-def test_rounding_does_not_lift_a_perfect_run_above_20_of_21():
-    truth = np.random.default_rng(0).uniform(1, 300, (500, 4))
-    assert success_auc(truth, truth) <= 20 / 21 + 1e-12
+@pytest.mark.parametrize(
+    ("lost", "absent", "expected", "reason"),
+    [
+        ([1, 1, 0, 0], [1, 1, 0, 0], (1, 1), "as it is"),
+        ([1, 0, 0, 0], [1, 1, 0, 0], (1, 0.5), "noticed late"),
+        ([1, 1, 1, 1], [1, 1, 0, 0], (0.5, 1), "always lost"),
+        ([0, 0, 0, 0], [1, 1, 0, 0], (1, 0), "never said, never wrong"),
+    ],
+)
+def test_lost_is_scored_as_a_detector_of_absence(lost, absent, expected, reason):
+    found = lost_scores(lost, absent)
+    assert (found["precision"], found["recall"]) == expected, reason
+
+
+def test_lost_has_no_score_where_the_target_is_never_absent():
+    assert lost_scores([True, False], [False, False]) is None
+
+
+def test_a_prediction_that_is_no_box_has_no_overlap():
+    assert frame_iou([BOX, nan, [0, 0, 0, 5]], [BOX, BOX, nan])[:2].tolist() == [1.0, 0.0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -91,4 +93,36 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     assert [len(report["sequences"]) for report in reports] == [1, 1]
     assert [list(report["disturbed"]) for report in reports] == [["loose box"]] * 2
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
-    assert (tmp_path / "out" / "KCF" / "loose box" / "a.txt").is_file()
+    assert (tmp_path / "out" / "KCF" / "loose box" / "boxes" / "a.txt").is_file()
+
+
+def test_any_command_that_speaks_trax_is_compared(
+    tmp_path, tiny_checkpoint, spmtrack, monkeypatch
+):
+    monkeypatch.setattr("spmtrack_core.cli.compare.opencv_trackers", lambda *_: ({}, []))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    sequence = scene()
+    for index, frame in enumerate(itertools.islice(sequence, 3)):
+        write_image(tmp_path / "a" / f"{index}.png", frame[::2, ::2])
+    write_boxes(tmp_path / "a" / "groundtruth.txt", sequence.boxes_xywh[:3] / 2)
+    ours = f"{sys.executable} -m spmtrack_core.cli eval vot --serve --weights {tiny_checkpoint}"
+    code, out, err = spmtrack(
+        *("compare", "folder", "--root", tmp_path, "--weights", tiny_checkpoint),
+        *(
+            "--output",
+            tmp_path / "out",
+            "--trax",
+            f"served={ours} --device cpu",
+            "--device",
+            "cpu",
+        ),
+    )
+    assert code == 0, err
+    assert "served" in out
+    paths = (tmp_path / "out" / name / "boxes" / "a.txt" for name in ("tiny", "served"))
+    direct, served = (np.loadtxt(path, delimiter=",") for path in paths)
+    np.testing.assert_allclose(served, direct, atol=2e-3)  # JPEG-free frames, four digits
+    code, _, err = spmtrack(
+        *("compare", "folder", "--root", tmp_path, "--output", tmp_path / "out", "--trax", "mine")
+    )
+    assert (code, "--trax must be NAME=COMMAND" in err) == (2, True)

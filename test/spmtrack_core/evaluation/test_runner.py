@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.report import comparison, table
-from spmtrack_core.evaluation.runner import run, run_all
+from spmtrack_core.evaluation.results import ResultFolder
+from spmtrack_core.evaluation.runner import Passes, run, run_all
+from spmtrack_core.evaluation.tables import comparison, table
+from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackResult, TrackState
 
 FRAME = np.zeros((40, 60, 3), np.uint8)
@@ -49,9 +51,9 @@ def test_results_scores_and_plot_are_written(tmp_path):
     assert scores == {"still": 1.0, "moving": 0.25}
     assert report["mean"]["mean_iou"] == 0.625
     assert json.loads((tmp_path / "results.json").read_text()) == report
-    assert (tmp_path / "moving.txt").read_text().splitlines() == ["10.000,10.000,8.000,6.000"] * 4
+    lines = (tmp_path / "boxes" / "moving.txt").read_text().splitlines()
+    assert lines == ["10.000,10.000,8.000,6.000"] * 4
     assert (tmp_path / "success.png").stat().st_size > 1000
-    assert not (tmp_path / "unfinished.json").exists()
     assert table(report).row_count == 3
 
 
@@ -66,11 +68,9 @@ def test_the_confidence_is_judged_where_there_is_one(tmp_path):
     moving = [sequence("moving", shift=2.0)]  # IoU 1, 0.6, 0.33, 0.14
     report = run(Honest(), moving, tmp_path / "honest", "honest 1")
     assert report["confidence_auc"] == 1.0
-    column = (tmp_path / "honest" / "moving_confidence.txt").read_text().split()
+    column = (tmp_path / "honest" / "confidence" / "moving.txt").read_text().split()
     assert column == ["nan", "1.000000", "0.500000", "0.333333"]
     assert "1.000" in str(table(report).caption)
-    with pytest.raises(KeyboardInterrupt):
-        run(Honest(fails_at=4), [*moving, sequence("other")], tmp_path / "honest", "honest 1")
     again = Honest()
     again_report = run(again, moving, tmp_path / "honest", "honest 1")
     assert again_report["confidence_auc"] == report["confidence_auc"]
@@ -89,7 +89,9 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
     assert second.calls == 3  # sequence a was not run again
     third = Still()
     run(third, sequences, tmp_path, "still 1")
-    assert third.calls == 6  # a complete run is not mistaken for an interrupted one
+    assert third.calls == 0  # all of it is there
+    run(third, sequences, tmp_path, "still 1", passes=Passes(fresh=True))
+    assert third.calls == 6
 
 
 def test_another_trackers_files_are_not_taken_over(tmp_path):
@@ -117,8 +119,9 @@ def test_results_of_other_data_of_the_same_name_are_not_taken_over(tmp_path, cha
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"label": 3}', '{"finished": 3}'])
-def test_a_broken_note_of_what_is_finished_is_no_hindrance(tmp_path, content):
-    (tmp_path / "unfinished.json").write_text(content)
+def test_a_broken_note_of_what_is_done_is_no_hindrance(tmp_path, content):
+    ResultFolder(tmp_path).fail("a", "broken")
+    (tmp_path / "done" / "a.json").write_text(content)
     assert run(Still(), [sequence("a")], tmp_path, "still 1")["mean"]["mean_iou"] == 1
 
 
@@ -142,7 +145,8 @@ def breaks_at(index):
     ],
 )
 def test_a_run_goes_on_after_a_broken_sequence_and_names_it(tmp_path, broken, reason):
-    (tmp_path / "b.txt").write_text("of another run")
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "b.txt").write_text("of another run")
     tracker = Still()
     sequences = [sequence("a"), broken, sequence("c")]
     report = run(tracker, sequences, tmp_path, "still 1", ["d: no boxes at d.txt"])
@@ -150,7 +154,7 @@ def test_a_run_goes_on_after_a_broken_sequence_and_names_it(tmp_path, broken, re
     assert report["left_out"] == ["d: no boxes at d.txt", reason]
     assert report["mean"]["mean_iou"] == 1
     assert json.loads((tmp_path / "results.json").read_text()) == report
-    assert not (tmp_path / "b.txt").exists()
+    assert not (tmp_path / "boxes" / "b.txt").exists()
     tracker.calls = 0
     repaired = run(tracker, [sequence(name) for name in "abc"], tmp_path, "still 1")
     assert (tracker.calls, len(repaired["sequences"])) == (3, 3)  # b alone
@@ -175,3 +179,18 @@ def test_a_comparison_names_what_one_tracker_could_not_do(tmp_path):
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(comparison(reports))
     assert re.search(r"far\s+│\s+1\.000\s+│\s+-", console.export_text())
+
+
+def test_exact_references_are_the_buffer_that_is_never_full(tmp_path, tiny_checkpoint):
+    tracker = load_tracker(tiny_checkpoint, "cpu")
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (24, 60, 80, 3)).astype(np.uint8)
+    boxes = np.tile([20.0, 20, 24, 20], (24, 1))
+    clip = FrameSequence("clip", lambda: iter(frames), 24, None, boxes)
+    found = {}
+    for name, exact, capacity in (("exact", True, 8), ("large", False, 64), ("small", False, 8)):
+        tracker.config = replace(tracker.config, buffer_frames=capacity)
+        run(tracker, [clip], tmp_path / name, name, passes=Passes(exact_references=exact))
+        found[name] = (tmp_path / name / "confidence" / "clip.txt").read_text()
+    assert found["exact"] == found["large"] != found["small"]
+    assert tracker.config.exact_frames == 0

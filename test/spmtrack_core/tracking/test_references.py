@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spmtrack_core.config import REFERENCE_RULES
-from spmtrack_core.tracking.references import ReferenceBuffer, select_references
+from spmtrack_core.tracking.references import (
+    ExactReferences,
+    ReferenceBuffer,
+    select_references,
+)
 
 RULES = json.loads((GOLDEN / "memory_selection.json").read_text())
 
@@ -123,3 +127,28 @@ def test_with_a_stride_from_the_start_the_nearest_stored_frames_are_used(rule, s
 def test_the_template_stands_in_for_every_reference():
     one, two = filled(10, 8).template()
     assert one.tolist() == [[[0.0]] * 3] and two.shape == (1, 3, 2, 1) and not two.any()
+
+
+@given(st.integers(1, 300), st.sampled_from(REFERENCE_RULES))
+@settings(max_examples=30)
+def test_exact_references_are_those_of_the_rule_in_little_memory(frames, rule):
+    exact = ExactReferences(frames, rule)
+    most = 0
+    for frame in range(frames):
+        if frame:
+            assert gathered(exact, rule) == list(select_references(frame, rule))
+        if exact.keeps_next:
+            exact.append(*parts(frame))
+        else:
+            exact.skip()
+        most = max(most, len(exact.kept))
+    share = {"half_segments": 0.23, "thirds": 0.34, "template_twice": 0.26}[rule]
+    assert most <= share * frames + 4
+
+
+def test_exact_references_end_where_the_video_was_said_to_end():
+    exact = ExactReferences(2, "thirds")
+    for frame in range(2):
+        exact.append(*parts(frame))
+    with pytest.raises(ValueError, match="made for 2 frames by rule thirds; got frame 3"):
+        exact.gather("thirds")

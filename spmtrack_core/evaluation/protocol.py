@@ -1,0 +1,127 @@
+"""Settings of an evaluation run: those of the weights, of a recipe such as the paper's, or yours.
+
+A recipe is a YAML file with ``settings`` and ``cases`` that depend on dataset and network;
+``paper.yaml`` beside this file is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.settings import Settings, from_dict, override, read_yaml, setting, to_dict
+
+RECIPES = Path(__file__).parent
+CONDITIONS = ("dataset", "split", "trunk", "search")
+
+
+@dataclass(frozen=True)
+class EvalConfig(Settings):
+    """How a tracker is evaluated; the tracker's settings belong to the run, not to the weights."""
+
+    precision: str = setting("float32", choices=("float32", "bfloat16", "float16"))
+    """Of the network's matrix multiplications."""
+    repetitions: int = setting(1, minimum=1, maximum=100)
+    """Passes over every sequence; scores are means over them."""
+    integer_boxes: bool = False
+    """Write whole numbers, as the authors do for the servers of GOT-10k and TrackingNet: corners
+    are rounded down, the lower edge up."""
+    exact_references: bool = False
+    """Keep every past frame that the reference rule will choose, whatever memory it takes."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings of a run, and how they differ from those of its recipe."""
+
+    recipe: str
+    """``paper``, the path of a recipe, or ``weights``: the settings stored with them."""
+    config: EvalConfig
+    differences: tuple[str, ...]
+    """``key: value (recipe: value)`` of each setting that is not the recipe's."""
+    from_paper: tuple[str, ...]
+    """The same against the paper's recipe."""
+
+
+def make_protocol(
+    recipe: str | None,
+    overrides: Sequence[str],
+    dataset: str,
+    split: str,
+    tracker: TrackerConfig | None = None,
+    model: ModelConfig | None = None,
+) -> Protocol:
+    """The settings for one dataset; ``overrides`` are ``key=value`` and win over the recipe.
+
+    ``tracker`` and ``model`` are the settings stored with the weights; without them (before the
+    weights are read) only what does not depend on them is of use. Raises ``FileNotFoundError`` for
+    a recipe that does not exist and ``ValueError`` for one that is malformed, or for a setting
+    that is unknown or out of its range.
+    """
+    facts = {"dataset": dataset, "split": split}
+    if model is not None:
+        facts |= {"trunk": model.trunk, "search": str(model.search_hw[0])}
+    stored = {"tracker": to_dict(tracker or TrackerConfig())}
+    wanted = _recipe_tree(recipe, facts) if recipe else {}
+    tree = _merged(stored, wanted)
+    override(tree, overrides)
+    config: EvalConfig = from_dict(EvalConfig, tree)
+    expected = from_dict(EvalConfig, _merged(stored, wanted))
+    paper = _recipe_tree("paper", facts)
+    return Protocol(
+        recipe or "weights",
+        config,
+        tuple(_differences(to_dict(config), to_dict(expected))),
+        tuple(_differences(to_dict(config), paper)),
+    )
+
+
+def _recipe_tree(recipe: str, facts: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a recipe for these facts."""
+    path = Path(recipe)
+    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
+        path = RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no recipe {recipe!r}: expected paper, or the path of a YAML file"
+        )
+    content = read_yaml(path)
+    unknown = set(content) - {"settings", "cases"}
+    if unknown:
+        raise ValueError(f"{path} must hold settings and cases; got {min(unknown)!r}")
+    tree = _merged({}, content.get("settings") or {})
+    for case in content.get("cases") or []:
+        when = case.get("when") if isinstance(case, dict) else None
+        if not isinstance(when, dict) or set(when) - set(CONDITIONS):
+            raise ValueError(
+                f"{path}: a case has when, with any of {', '.join(CONDITIONS)}, and settings; "
+                f"got {case!r}"
+            )
+        if all(facts.get(key) == str(value) for key, value in when.items()):
+            tree = _merged(tree, case.get("settings") or {})
+    return tree
+
+
+def _merged(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``above``, key by key at every depth."""
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    for key, value in above.items():
+        below = tree.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        tree[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return tree
+
+
+def _differences(
+    got: Mapping[str, Any], expected: Mapping[str, Any], where: str = ""
+) -> Iterator[str]:
+    """Settings of ``got`` that are not as in ``expected``, for the keys of the latter."""
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            yield from _differences(got[key], value, f"{where}{key}.")
+        elif got[key] != value:
+            yield f"{where}{key}: {got[key]} (recipe: {value})"

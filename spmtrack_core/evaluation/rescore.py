@@ -1,0 +1,142 @@
+"""Without a tracker: score the result files of any tracker, and check a dataset on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data.attributes import read_attributes
+from spmtrack_core.data.catalog import open_annotations, open_sequences
+from spmtrack_core.data.clips import Track
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.report import Facts, write_report
+from spmtrack_core.evaluation.results import SequenceRun, read_results
+from spmtrack_core.evaluation.scoring import score_sequence
+from spmtrack_core.evaluation.submission import SERVERS, Expected, check
+from spmtrack_core.geometry.boxes import Boxes
+
+COUNTS = {
+    ("lasot", "test"): 280,
+    ("lasot_ext", "test"): 150,
+    ("got10k", "val"): 180,
+    ("got10k", "test"): 180,
+    ("trackingnet", "test"): 511,
+    ("tnl2k", "test"): 700,
+    ("nfs", "test"): 100,
+    ("nfs", "pytracking"): 100,
+    ("uav123", "test"): 123,
+    ("uav20l", "test"): 20,
+    ("otb2015", "test"): 100,
+    ("vasttrack", "test"): 3500,
+}
+"""Sequences of the splits that papers report."""
+
+
+def rescore(
+    config: DatasetConfig, results: Path, output: Path, attributes: Path | None = None
+) -> dict[str, Any]:
+    """Score the files in ``results``, a folder or a zip, as ``runner.run`` does its own.
+
+    The annotations are read, the images are not. Files may count pixels from 0 or as the dataset
+    does; their first boxes tell. Raises ``FileNotFoundError`` or ``ValueError`` for a dataset or
+    results that cannot be used.
+    """
+    tracks, faults = open_annotations(config)
+    found, broken = read_results(results, [track.name for track in tracks])
+    faults += [f"{name}: {reason}" for name, reason in broken.items()]
+    usable = [track for track in tracks if track.name in found and track.name not in broken]
+    faults += [
+        f"{track.name}: no result file"
+        for track in tracks
+        if track.name not in found and track.name not in broken
+    ]
+    if config.name in SERVERS and all(track.first_only for track in tracks):
+        expected = [Expected(track.name, None, track.boxes_xywh[0]) for track in tracks]
+        wrong = check(config.name, expected, found)
+        raise ValueError(
+            f"the truth of {config.name} {config.split} is with its server: nothing to score; "
+            + (f"{len(wrong)} faults, first {wrong[0]}" if wrong else "the files can be uploaded")
+        )
+    origin = _origin(usable, found)
+    notes = []
+    if origin:
+        notes.append(f"the result files count pixels from {origin:g}, as the dataset does")
+    usable = [_attributed(config.name, track, attributes) for track in usable]
+    scores = []
+    for track in usable:
+        runs = [_as_run(boxes) for boxes in found[track.name]]
+        scores.append(score_sequence(config.name, track, runs, origin))
+    digest = hashlib.sha256()
+    for track in sorted(tracks, key=lambda each: each.name):
+        digest.update(track.name.encode() + np.asarray(track.boxes_xywh).tobytes())
+    split = "" if config.name == "folder" else config.split
+    facts = Facts(config.name, split, {"rescored": str(results)}, notes)
+    place = results.resolve()
+    label = place.parent.name if place.stem in ("results", "boxes") else place.stem
+    return write_report(output, label, scores, [], faults, digest.hexdigest(), facts)
+
+
+def check_dataset(config: DatasetConfig) -> tuple[list[str], list[str]]:
+    """Lines about the sequences of a dataset on disk, and what is wrong with it.
+
+    Every annotation is read, every image counted and the first of each sequence opened.
+    """
+    sequences, faults = open_sequences(config)
+    frames = sum(sequence.length or 0 for sequence in sequences)
+    lines = [f"{config.name} {config.split}: {len(sequences)} sequences, {frames} frames"]
+    expected = COUNTS.get((config.name, config.split))
+    if expected is not None and len(sequences) + len(faults) != expected:
+        total = len(sequences) + len(faults)
+        faults.append(f"{total} sequences on disk; the dataset has {expected}")
+    notes = Counter(
+        f"{sequence.name}: {note}"
+        for sequence in sequences
+        if sequence.annotation
+        for note in sequence.annotation.notes
+    )
+    lines += [f"note: {note}" for note in notes]
+    lines += [f"wrong: {fault}" for fault in faults] or ["nothing is wrong"]
+    return lines, faults
+
+
+def with_attributes(
+    dataset: str, sequences: Sequence[FrameSequence], folder: Path | None
+) -> list[FrameSequence]:
+    """The sequences with the attributes of the files in ``folder``, where one is given."""
+    return [
+        replace(sequence, annotation=_attributed(dataset, sequence.annotation, folder))
+        if sequence.annotation and folder
+        else sequence
+        for sequence in sequences
+    ]
+
+
+def _attributed(dataset: str, track: Track, folder: Path | None) -> Track:
+    if folder is None:
+        return track
+    return replace(track, attributes=read_attributes(dataset, folder, track.name))
+
+
+def _origin(tracks: Sequence[Track], found: dict[str, list[Boxes]]) -> float:
+    """What the files count pixels from: their first boxes are the given ones."""
+    origins = {track.origin for track in tracks} - {0.0}
+    if not origins:
+        return 0.0
+    origin = origins.pop()
+    first = np.array([found[track.name][0][0, :2] for track in tracks])
+    given = np.array([track.boxes_xywh[0, :2] for track in tracks])
+    distance = np.abs(first - given).sum(1)
+    shifted = np.abs(first - given - origin).sum(1)
+    return origin if float(np.median(shifted - distance)) < 0 else 0.0
+
+
+def _as_run(boxes_xywh: Boxes) -> SequenceRun:
+    unknown = np.full(len(boxes_xywh), np.nan)
+    return SequenceRun(boxes_xywh, unknown, unknown, np.zeros(len(boxes_xywh), bool))

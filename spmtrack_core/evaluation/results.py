@@ -1,0 +1,193 @@
+"""Result files: those of a run of ours, and those of any tracker, to be scored again.
+
+A run of ours is a folder with ``boxes/``, ``time/``, ``confidence/`` and ``state/``, one text file
+a sequence in each, and ``done/``, which says what each file was made with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spmtrack_core.data.images import natural_key
+from spmtrack_core.data.recording import write_boxes
+from spmtrack_core.data.sequence import read_boxes
+from spmtrack_core.files import read_text, write_beside
+from spmtrack_core.geometry.boxes import Boxes
+
+KINDS = ("boxes", "time", "confidence", "state")
+PREFIXES = re.compile(r"(?:uav|nfs|tpl|otb|lasot|tnl2k)_", re.IGNORECASE)
+"""What other toolkits put before the name of a sequence."""
+OTHERS = re.compile(r".*[-_](?:times?|confidences?|scores?|all_scores|all_boxes)", re.IGNORECASE)
+"""What they write beside boxes."""
+
+
+class SequenceRun(NamedTuple):
+    """What a tracker did on one sequence of N frames."""
+
+    boxes_xywh: Boxes
+    """(N, 4) px; the first is the given one."""
+    seconds: NDArray[np.float64]
+    """(N,) time of the tracker, the first with its start; NaN where unknown."""
+    confidence: NDArray[np.float64]
+    """(N,) NaN where the tracker has none: in the first frame always."""
+    lost: NDArray[np.bool_]
+    """(N,) whether the tracker reported its target as lost."""
+
+
+class ResultFolder:
+    """The files of a run in ``root``, which several processes may write at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, name: str, run: SequenceRun, key: str) -> None:
+        """Keep what was done on a sequence; ``key`` says what made it."""
+        paths = self._paths(name)
+        write_boxes(paths[0], run.boxes_xywh)
+        for path, column in zip(paths[1:3], run[1:3], strict=True):
+            write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
+        words = "".join("lost\n" if lost else "tracking\n" for lost in run.lost)
+        write_beside(paths[3], lambda beside: beside.write_text(words))
+        self._note(name, {"key": key})
+
+    def read(self, name: str, key: str, frames: int) -> SequenceRun | None:
+        """What a run with the same ``key`` left of a sequence; None if that is not complete."""
+        if self._noted(name).get("key") != key:
+            return None
+        boxes, seconds, confidence, state = self._paths(name)
+        try:
+            lost = np.array(read_text(state).split()) == "lost"
+            times, scores = (np.loadtxt(path, ndmin=1) for path in (seconds, confidence))
+            run = SequenceRun(read_boxes(boxes), times, scores, lost)
+        except (OSError, ValueError):
+            return None
+        return run if all(len(column) == frames for column in run) else None
+
+    def fail(self, name: str, reason: str) -> None:
+        """Remove what is there of a sequence, and keep why it could not be tracked."""
+        for path in self._paths(name):
+            path.unlink(missing_ok=True)
+        self._note(name, {"error": reason, "time": time.time()})
+
+    def failure(self, name: str, since: float) -> str | None:
+        """Why a sequence could not be tracked at or after a time; None if it could, or earlier."""
+        noted = self._noted(name)
+        return noted["error"] if noted.get("time", 0.0) >= since else None
+
+    @contextlib.contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """True while this process alone works on a sequence; False if another one does.
+
+        The lock of a process that ends, by whatever cause, is free again.
+        """
+        path = self.root / "done" / f".{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
+
+    def _paths(self, name: str) -> list[Path]:
+        return [self.root / kind / f"{name}.txt" for kind in KINDS]
+
+    def _note(self, name: str, noted: dict[str, object]) -> None:
+        text = json.dumps(noted) + "\n"
+        path = self.root / "done" / f"{name}.json"
+        write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+    def _noted(self, name: str) -> dict:
+        try:
+            noted = json.loads((self.root / "done" / f"{name}.json").read_text(encoding="utf-8"))
+            return noted if isinstance(noted, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+
+def run_name(sequence: str, repetition: int) -> str:
+    """Name of the files of one pass over a sequence; repetitions count from 1."""
+    return sequence if repetition == 1 else f"{sequence}_{repetition:03d}"
+
+
+def read_results(
+    path: Path, names: Sequence[str]
+) -> tuple[dict[str, list[Boxes]], dict[str, str]]:
+    """Boxes of any tracker by sequence, one array a repetition, from a folder or a zip.
+
+    A file belongs to a sequence by its name: ``<name>.txt``, with a prefix such as ``uav_``, or
+    numbered as GOT-10k does (``<name>/<name>_001.txt``). The second dict has the reason for each
+    file that cannot be read. Raises ``FileNotFoundError`` without the path, and ``ValueError`` for
+    one that holds no result of these sequences.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "boxes" if (path / "boxes").is_dir() else path
+        return _read_folder(folder, path, names)
+    if not path.exists():
+        raise FileNotFoundError(f"no folder or zip of result files at {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is neither a folder nor a complete zip")
+    with tempfile.TemporaryDirectory(prefix="spmtrack-") as unpacked:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith(".txt") and "__MACOSX" not in member:
+                    archive.extract(member, unpacked)  # drops .. and absolute parts of names
+        return _read_folder(Path(unpacked), path, names)
+
+
+def _read_folder(
+    folder: Path, shown: Path, names: Sequence[str]
+) -> tuple[dict[str, list[Boxes]], dict[str, str]]:
+    known = {_plain(name): name for name in names}
+    exact = set(names)
+    found: dict[str, list[Boxes]] = {}
+    faults: dict[str, str] = {}
+    files = [file for file in folder.rglob("*.txt") if not file.name.startswith(".")]
+    for file in sorted(files, key=lambda file: natural_key(file.name)):
+        name = _owner(file.stem, exact, known)
+        if name is None:
+            continue
+        try:
+            found.setdefault(name, []).append(read_boxes(file))
+        except ValueError as error:
+            faults[name] = str(error)
+    if not found and not faults:
+        example = min((file.name for file in files), default="no .txt file")
+        raise ValueError(
+            f"{shown} holds no result of these sequences: expected names such as "
+            f"{names[0]}.txt; got {example}"
+        )
+    return found, faults
+
+
+def _owner(stem: str, exact: set[str], known: dict[str, str]) -> str | None:
+    """The sequence that a file belongs to; None if to none."""
+    if stem in exact:
+        return stem
+    for text in (stem, PREFIXES.sub("", stem, count=1)):
+        if (name := known.get(_plain(text))) is not None:
+            return name
+    numbered = re.fullmatch(r"(.+)_\d{3}", stem)
+    if numbered and not OTHERS.fullmatch(stem):
+        return _owner(numbered[1], exact, known)
+    return None
+
+
+def _plain(name: str) -> str:
+    """A name without what toolkits write differently: ``Jogging-1`` and ``jogging.1``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())

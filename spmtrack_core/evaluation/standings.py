@@ -1,0 +1,231 @@
+"""Several runs in one table: trackers and datasets, the paper's figures, and who is better."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from spmtrack_core.evaluation.conventions import CONVENTIONS, DEFAULT, Curves
+from spmtrack_core.evaluation.plots import plot_attributes, plot_curves
+from spmtrack_core.evaluation.tables import latex_text, percent, pipe
+
+PAPER: dict[str, dict[str, tuple[float, ...]]] = {
+    "lasot test": {
+        "SPMTrack-B": (74.9, 81.7, 84.0),
+        "SPMTrack-L": (76.8, 84.0, 85.9),
+        "SPMTrack-G": (77.4, 85.0, 86.6),
+    },
+    "got10k test": {
+        "SPMTrack-B": (76.5, 85.9, 76.3),
+        "SPMTrack-L": (80.0, 89.4, 79.9),
+        "SPMTrack-G": (81.0, 89.2, 82.3),
+    },
+    "trackingnet test": {
+        "SPMTrack-B": (86.1, 85.6, 90.2),
+        "SPMTrack-L": (86.9, 87.2, 91.0),
+        "SPMTrack-G": (87.3, 88.1, 91.4),
+    },
+    "tnl2k test": {"SPMTrack-B": (62.0,)},
+    "otb2015 test": {"SPMTrack-B": (72.7,)},
+}
+"""Figures of the paper in percent: AUC, P, Pnorm; for GOT-10k AO, SR50, SR75."""
+COLUMNS = ("AUC", "P", "Pnorm")
+RESAMPLES = 10_000
+FEWEST = 5
+"""Sequences below which no tracker is called the better one."""
+Report = Mapping[str, Any]
+
+
+def read_reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The reports of several runs.
+
+    Raises ``FileNotFoundError`` for a folder without one, ``ValueError`` for a file of another
+    kind or of a former version, and where two runs have the same tracker and dataset.
+    """
+    reports: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], Path] = {}
+    for folder in folders:
+        path = folder / "results.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no {path}: expected the output folder of spmtrack eval")
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            key = report["tracker"], dataset_of(report)
+            [row["auc"] for row in report["sequences"]]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is no report of this version of spmtrack eval") from None
+        if key in seen:
+            raise ValueError(f"{folder} and {seen[key]} are both {key[0]} on {key[1]}")
+        seen[key] = folder
+        reports.append(report)
+    return reports
+
+
+def dataset_of(report: Report) -> str:
+    """Dataset and split of a report."""
+    dataset = report["dataset"]
+    return f"{dataset['name']} {dataset['split']}".strip()
+
+
+def paired_interval(
+    a: Mapping[str, float], b: Mapping[str, float], seed: int = 0
+) -> tuple[float, float, float, int]:
+    """How much better ``a`` is than ``b``, from scores by sequence.
+
+    Mean difference over the common sequences, the 2.5th and 97.5th percentiles of that mean when
+    sequences are drawn with replacement (both trackers the same ones), and their number. Raises
+    ``ValueError`` without a common sequence.
+
+    >>> difference, low, high, count = paired_interval({"x": 0.6, "y": 0.7}, {"x": 0.5, "y": 0.6})
+    >>> round(low, 6), round(high, 6), count
+    (0.1, 0.1, 2)
+    """
+    names = sorted(set(a) & set(b))
+    if not names:
+        raise ValueError("the runs have no sequence in common")
+    differences = np.array([a[name] - b[name] for name in names])
+    chosen = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+    low, high = np.percentile(differences[chosen].mean(1), (2.5, 97.5))
+    return float(differences.mean()), float(low), float(high), len(names)
+
+
+def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
+    """Tables for the terminal: one a dataset, and one of the differences between trackers."""
+    tables = []
+    for dataset, rows in _by_dataset(reports).items():
+        table = Table(title=f"{dataset}, {_rule(dataset, convention)}")
+        for title in ("tracker", *_columns(dataset), "sequences"):
+            table.add_column(title, justify="left" if title == "tracker" else "right")
+        for report in rows:
+            scores = [percent(value) for value in _scores(report, convention)]
+            table.add_row(report["tracker"], *scores, str(report["dataset"]["sequences"]))
+        for name, figures in PAPER.get(dataset, {}).items():
+            cells = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
+            table.add_row(f"{name} (paper)", *cells, "")
+        tables.append(table)
+    if lines := comparisons(reports, convention):
+        table = Table(title="success AUC in percent, paired bootstrap over sequences")
+        for title in ("dataset", "", "difference", "95 % interval", "sequences"):
+            table.add_column(title)
+        for line in lines:
+            table.add_row(*line)
+        tables.append(table)
+    return Group(*tables)
+
+
+def comparisons(reports: Sequence[Report], convention: str = DEFAULT) -> list[tuple[str, ...]]:
+    """Dataset, who is compared, difference, interval and number of sequences, in percent."""
+    lines: list[tuple[str, ...]] = []
+    for dataset, rows in _by_dataset(reports).items():
+        for a, b in combinations(rows, 2):
+            first, second = _aucs(a, convention), _aucs(b, convention)
+            if not set(first) & set(second):
+                continue
+            mean, low, high, count = paired_interval(first, second)
+            verdict = "better than" if low > 0 else "worse than" if high < 0 else "not told from"
+            verdict = verdict if count >= FEWEST else "and"  # an interval of few says nothing
+            who = f"{a['tracker']} {verdict} {b['tracker']}"
+            interval = f"{100 * low:+.2f} to {100 * high:+.2f}"
+            lines.append((dataset, who, f"{100 * mean:+.2f}", interval, str(count)))
+    return lines
+
+
+def markdown(reports: Sequence[Report], convention: str = DEFAULT) -> str:
+    """The same tables as Markdown, and what each run did differently from the paper."""
+    lines: list[str] = []
+    for dataset, rows in _by_dataset(reports).items():
+        titles = ["tracker", *_columns(dataset), "sequences"]
+        cells = []
+        for report in rows:
+            scores = [percent(value) for value in _scores(report, convention)]
+            cells.append([report["tracker"], *scores, str(report["dataset"]["sequences"])])
+        for name, figures in PAPER.get(dataset, {}).items():
+            row = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
+            cells.append([f"{name} (paper)", *row, ""])
+        title = f"## {dataset}, {_rule(dataset, convention)}"
+        lines += [title, "", *pipe(titles, cells), ""]
+        for report in rows:
+            text = "; ".join(report["run"].get("from_paper", ())) or "nothing"
+            if report["run"].get("settings"):
+                lines += [f"{report['tracker']}, different from the paper's recipe: {text}.", ""]
+    if found := comparisons(reports, convention):
+        titles = ["dataset", "", "difference", "95 % interval", "sequences"]
+        lines += ["## Differences of success AUC", "", *pipe(titles, found), ""]
+    return "\n".join(lines)
+
+
+def write_standings(output: Path, reports: Sequence[Report], convention: str = DEFAULT) -> None:
+    """Write ``table.md``, ``table.tex`` and, by dataset, the plots of curves and attributes."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(markdown(reports, convention), encoding="utf-8")
+    (output / "table.tex").write_text(latex_text(reports), encoding="utf-8")
+    for dataset, rows in _by_dataset(reports).items():
+        folder = output / dataset.replace(" ", "-")
+        curves = {
+            report["tracker"]: [
+                Curves(
+                    np.array(report["success_curve"]),
+                    np.array(report["precision_curve"]),
+                    np.array(report["normalized_curve"]),
+                )
+            ]
+            for report in rows
+            if report["success_curve"]
+        }
+        if curves:
+            plot_curves(folder, curves)
+        attributes = {r["tracker"]: r["attributes"] for r in rows if r["attributes"]}
+        if attributes:
+            plot_attributes(folder / "attributes.png", attributes)
+
+
+def _by_dataset(reports: Sequence[Report]) -> dict[str, list[Report]]:
+    """Reports with scores, by dataset, the best first."""
+    groups: dict[str, list[Report]] = {}
+    for report in reports:
+        if report["sequences"]:
+            groups.setdefault(dataset_of(report), []).append(report)
+    for rows in groups.values():
+        rows.sort(key=lambda report: -(report["mean"]["success_auc"] or 0))
+    return groups
+
+
+def _aucs(report: Report, convention: str) -> dict[str, float]:
+    """Success AUC by sequence, where the convention has one."""
+    rows = (row for row in report["sequences"] if convention in row["auc"])
+    return {row["sequence"]: row["auc"][convention] for row in rows}
+
+
+def _columns(dataset: str) -> tuple[str, ...]:
+    return ("AO", "SR50", "SR75") if dataset.startswith("got10k") else COLUMNS
+
+
+def _rule(dataset: str, convention: str) -> str:
+    if dataset.startswith("got10k"):
+        return "GOT-10k's rules"
+    return "TrackingNet's rules" if dataset.startswith("trackingnet") else f"{convention} rules"
+
+
+def _scores(report: Report, convention: str) -> list[float | None]:
+    """The three scores of a dataset's main table."""
+    dataset = report["dataset"]["name"]
+    if dataset == "got10k":
+        return [report["got10k"].get(key) for key in ("ao", "sr50", "sr75")]
+    found = (
+        report["trackingnet"] if dataset == "trackingnet" else report["conventions"][convention]
+    )
+    return [found.get(key) for key in ("auc", "precision", "normalized_precision")]
+
+
+def check_convention(name: str) -> str:
+    """``name``, or ``ValueError`` if it is no convention."""
+    if name not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}; got {name!r}")
+    return name

@@ -1,0 +1,104 @@
+"""Zips for the servers of GOT-10k and TrackingNet, checked by their rules before the upload."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.boxes import Boxes
+
+SERVERS = ("got10k", "trackingnet")
+"""Datasets whose test split has one box a sequence."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Time of every member, so that the same boxes make the same file."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One sequence of a test split."""
+
+    name: str
+    frames: int | None
+    """None where no images tell it."""
+    first_xywh: NDArray[np.float64]
+    """(4,) the given box."""
+
+
+def check(
+    dataset: str, expected: Sequence[Expected], results: Mapping[str, Sequence[Boxes]]
+) -> list[str]:
+    """What a server would score too low or reject, one line each; empty if nothing.
+
+    The servers themselves report no error for a file that is missing, short or misnamed: the score
+    is lower.
+    """
+    faults = []
+    names = {each.name for each in expected}
+    for each in expected:
+        passes = results.get(each.name, ())
+        if not passes:
+            faults.append(f"{each.name}: no boxes")
+        for number, boxes in enumerate(passes, 1):
+            where = each.name if len(passes) == 1 else f"{each.name}, repetition {number}"
+            if each.frames is not None and len(boxes) != each.frames:
+                faults.append(f"{where}: {len(boxes)} boxes for {each.frames} frames")
+            if not np.isfinite(boxes).all():
+                faults.append(f"{where}: a box has a value that is not finite")
+            elif (boxes[:, 2:] <= 0).any():
+                line = int(np.flatnonzero((boxes[:, 2:] <= 0).any(1))[0]) + 1
+                faults.append(f"{where}, line {line}: a box has no area")
+            # results may be whole numbers
+            if np.abs(boxes[0] - each.first_xywh).max() > 1:
+                first = ",".join(f"{value:g}" for value in each.first_xywh)
+                faults.append(f"{where}: the first box is not the given one ({first})")
+    faults += [f"{name}: not a sequence of this test split" for name in set(results) - names]
+    if dataset == "trackingnet":  # the server looks for names that contain the expected one
+        faults += [
+            f"{short}: also part of the name {long}; the server rejects both"
+            for short in sorted(names)
+            for long in sorted(set(results))
+            if short != long and f"{short}.txt" in f"{long}.txt"
+        ]
+    return faults
+
+
+def write_zip(
+    path: Path,
+    dataset: str,
+    results: Mapping[str, Sequence[Boxes]],
+    seconds: Mapping[str, Sequence[NDArray[np.float64]]] | None = None,
+) -> str:
+    """Write the zip that the server of ``dataset`` takes; return its SHA-256.
+
+    GOT-10k: ``<name>/<name>_001.txt`` and so on, and ``<name>/<name>_time.txt`` with a column a
+    repetition. TrackingNet: ``<name>.txt`` of the first repetition, without folders.
+    """
+    members: dict[str, str] = {}
+    for name in sorted(results):
+        for number, boxes in enumerate(results[name], 1):
+            text = "".join(",".join(f"{value:.10g}" for value in box) + "\n" for box in boxes)
+            if dataset == "got10k":
+                members[f"{name}/{name}_{number:03d}.txt"] = text
+            elif number == 1:
+                members[f"{name}.txt"] = text
+        if dataset == "got10k":
+            # a repetition that took the same boxes may have no time of its own
+            times = (seconds or {}).get(name) or [np.full(len(results[name][0]), 1e-3)]
+            table = np.nan_to_num(np.stack(list(times), 1), nan=1e-3)
+            rows = (",".join(f"{value:.6f}" for value in row) + "\n" for row in table)
+            members[f"{name}/{name}_time.txt"] = "".join(rows)
+
+    def write(beside: Path) -> None:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, text in members.items():
+                archive.writestr(zipfile.ZipInfo(member, EPOCH), text, zipfile.ZIP_DEFLATED)
+
+    write_beside(path, write)
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,177 @@
+"""Benchmarks to evaluate on, in tiny copies of their layouts: boxes, flags, quirks, order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dataset_trees import MAKE, images, make_otb2015, make_uav123, text
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data.catalog import READERS, open_annotations, open_sequences, open_tracks
+from spmtrack_core.data.recording import write_image
+
+nan = [np.nan] * 4
+ONE = [2.0, 3, 5, 6]
+
+
+def opened(root, name, split="test"):
+    sequences, faults = open_sequences(DatasetConfig(name, str(root), split))
+    assert faults == []
+    return {sequence.name: sequence for sequence in sequences}
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [
+        ("lasot", "test", {"cat-2": [[1, 2, 5, 6], nan, [3, 2, 5, 6]]}),
+        ("lasot_ext", "test", {"atv-1": [ONE, ONE, nan], "paddle-1": [ONE, nan]}),
+        ("got10k", "val", {"GOT-10k_Val_000001": [[1.5, 2.5, 5, 6], nan, nan]}),
+        ("got10k", "test", {"GOT-10k_Test_000001": [[1.5, 2.5, 5, 6]]}),
+        ("trackingnet", "test", {"t_0": [[1, 2, 3, 4]]}),
+        ("tnl2k", "test", {"monitor": [ONE, nan]}),
+        (
+            "nfs",
+            "test",
+            {"bee": [[3, 3, 5, 6], [11, 3, 5, 6]], "pingpong_2": [ONE] * 33},
+        ),
+        (
+            "uav123",
+            "test",
+            {
+                "car1_1": [ONE, [3, 3, 5, 6], nan],
+                "car1_2": [[4, 3, 5, 6], [5, 3, 5, 6], [6, 3, 5, 6]],
+                "car1_s": [ONE] * 2,
+            },
+        ),
+        ("uav20l", "test", {"car1": [ONE] * 5}),
+        (
+            "otb2015",
+            "test",
+            {
+                "David": [ONE, [3, 3, 5, 6]],
+                "Human4_2": [ONE] * 2,
+                "Jogging_1": [[1, 3, 5, 6]] * 2,
+                "Jogging_2": [ONE] * 2,
+                "Walking": [ONE] * 2,
+            },
+        ),
+        ("vasttrack", "test", {n: [[1, 2, 5, 6], nan] for n in ("Air Hockey-1", "T-Shirt-22")}),
+    ],
+)
+def test_a_benchmark_is_read_in_its_layout(tmp_path, name, split, expected):
+    MAKE[name](tmp_path)
+    found = opened(tmp_path, name, split)
+    assert list(found) == list(expected)
+    for sequence, boxes in expected.items():
+        np.testing.assert_array_equal(found[sequence].boxes_xywh, boxes, err_msg=sequence)
+        assert len(list(found[sequence])) == found[sequence].length
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name not in ("coco", "mot")])
+def test_an_unpacked_folder_above_is_recognised_and_annotations_need_no_images(tmp_path, name):
+    MAKE[name](tmp_path / "unpacked")
+    split = {"got10k": "val"}.get(name, "test")
+    if name == "trackingnet":
+        split = "train"
+        config = DatasetConfig(name, str(tmp_path / "unpacked"), split)
+    elif name in ("vasttrack", "folder"):
+        config = DatasetConfig(name, str(tmp_path / "unpacked"), split)
+    else:
+        config = DatasetConfig(name, str(tmp_path), split)
+        assert open_sequences(config)[0]
+    with_images = [sequence.name for sequence in open_sequences(config)[0]]
+    for pattern in ("*.jpg", "*.png"):
+        for path in tmp_path.rglob(pattern):
+            path.unlink()
+    tracks, faults = open_annotations(config)
+    assert (sorted(track.name for track in tracks), faults) == (sorted(with_images), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence", "note"),
+    [
+        ("lasot_ext", "paddle-1", "3 images for 2 boxes: the boxes decide"),
+        ("tnl2k", "monitor", "3 flags for 2 boxes: the boxes decide"),
+        ("nfs", "pingpong_2", "cut at frame 263 of 240 frames per second"),
+        ("nfs", "bee", None),
+        ("otb2015", "David", "images 300 to 770 of 4"),
+    ],
+)
+def test_quirks_are_named(tmp_path, name, sequence, note):
+    MAKE[name](tmp_path)
+    notes = opened(tmp_path, name)[sequence].annotation.notes
+    assert (note is None and notes == ()) or notes[0].startswith(note)
+
+
+def test_nfs_has_two_annotations_and_drops_a_box_too_many(tmp_path):
+    MAKE["nfs"](tmp_path)
+    bee = opened(tmp_path, "nfs", "pytracking")["bee"]
+    assert bee.boxes_xywh.tolist() == [[1, 2, 5, 6], [2, 2, 5, 6]]
+    assert bee.annotation.notes == ("2 images for 3 boxes: the last box is dropped",)
+
+
+def levels(sequence):
+    """Which image each frame is, by its gray level."""
+    return [round(float(frame.mean()) / 10) for frame in sequence]
+
+
+def test_cuts_begin_where_the_cut_before_ends(tmp_path):
+    make_uav123(tmp_path)
+    folder = tmp_path / "data_seq" / "UAV123" / "car1"
+    for number in range(1, 6):
+        write_image(folder / f"{number:06d}.jpg", np.full((16, 24, 3), 10 * number, np.uint8))
+    found = opened(tmp_path, "uav123")
+    assert (levels(found["car1_1"]), levels(found["car1_2"])) == ([1, 2, 3], [3, 4, 5])
+    assert found["car1_1"].annotation.attributes == ("SV", "SOB")
+
+
+def test_a_video_of_otb_may_begin_late(tmp_path):
+    make_otb2015(tmp_path)
+    for number in range(299, 303):
+        image = np.full((16, 24, 3), 10 * (number - 290), np.uint8)
+        write_image(tmp_path / "David" / "img" / f"{number:04d}.jpg", image)
+    assert levels(opened(tmp_path, "otb2015")["David"]) == [10, 11]
+
+
+def test_tnl2k_is_sorted_as_text(tmp_path):
+    MAKE["tnl2k"](tmp_path)
+    for number in (2, 10):
+        image = np.full((16, 24, 3), 10 * number, np.uint8)
+        write_image(tmp_path / "monitor" / "imgs" / f"{number}.png", image)
+    assert levels(opened(tmp_path, "tnl2k")["monitor"]) == [10, 2]
+
+
+def test_fewer_images_than_boxes_are_a_half_downloaded_archive(tmp_path):
+    MAKE["lasot_ext"](tmp_path)
+    (tmp_path / "atv" / "atv-1" / "img" / "00000003.jpg").unlink()
+    _, faults = open_sequences(DatasetConfig("lasot_ext", str(tmp_path), "test"))
+    assert len(faults) == 1
+    assert faults[0].endswith("2 images for 3 boxes")
+
+
+def test_a_split_without_truth_is_not_for_training(tmp_path):
+    MAKE["got10k"](tmp_path)
+    with pytest.raises(ValueError, match="can be evaluated, but not trained on"):
+        open_tracks(DatasetConfig("got10k", str(tmp_path), "test"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "match"),
+    [
+        ("lasot_ext", "got10k", "this looks like GOT-10k"),
+        ("otb2015", "uav123", "this looks like UAV123"),
+        ("nfs", "otb2015", "this looks like OTB"),
+    ],
+)
+def test_the_root_of_another_dataset_is_recognised(tmp_path, name, other, match):
+    MAKE[other](tmp_path)
+    with pytest.raises(ValueError, match=match):
+        opened(tmp_path, name)
+
+
+@pytest.mark.parametrize("line", ["0 1 2", "bee", "0 a b c d 1", ""])
+def test_a_broken_row_of_nfs_is_named(tmp_path, line):
+    images(tmp_path / "bee" / "30" / "bee", ["1.jpg"])
+    text(tmp_path / "bee" / "30" / "bee.txt", line)
+    with pytest.raises(ValueError, match=r"bee\.txt, line 1: expected id x1 y1 x2 y2 frame"):
+        opened(tmp_path, "nfs")

@@ -1,0 +1,151 @@
+"""Result files of other trackers: every spelling in use, and one line for what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from dataset_trees import make_lasot, make_otb2015, text
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.evaluation.rescore import rescore
+from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, read_results
+
+ROWS = ["2,3,5,6", "3,3,5,6", "4,3,5,6"]
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "reason"),
+    [
+        ("cat-2.txt", ROWS, "commas"),
+        ("cat-2.txt", [row.replace(",", "\t") for row in ROWS], "tabs"),
+        ("cat-2.txt", [row.replace(",", "  ") for row in ROWS], "blanks"),
+        ("cat-2.txt", [f"{row}," for row in ROWS], "a comma at the end"),
+        ("lasot_cat-2.txt", ["2.0,3.0,5.0,6.0", "3e0,3,5,6", "+4,3,5,6"], "a prefix, floats"),
+        ("CAT_2.txt", ROWS, "another spelling"),
+        ("deep/er/cat-2.txt", ROWS, "folders between"),
+        ("cat-2/cat-2_001.txt", ROWS, "GOT-10k's numbers"),
+        ("cat-2.txt", ["\ufeff2,3,5,6", *ROWS[1:]], "a byte order mark"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_are_found_and_read(tmp_path, file, lines, reason, packed):
+    folder = tmp_path / "results"
+    text(folder / file, *lines)
+    for other in ("cat-2_time.txt", "__MACOSX/cat-2.txt", "notes.txt"):
+        text((tmp_path / "ignored" if "MACOSX" in other else folder) / other, "0.1")
+    path = folder
+    if packed:
+        path = tmp_path / "results.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for each in folder.rglob("*.txt"):
+                archive.write(each, each.relative_to(folder).as_posix())
+            archive.writestr("__MACOSX/cat-2.txt", "junk")
+    found, faults = read_results(path, ["cat-2", "dog-1"])
+    assert faults == {}, reason
+    assert list(found) == ["cat-2"]
+    assert found["cat-2"][0].tolist() == [[2, 3, 5, 6], [3, 3, 5, 6], [4, 3, 5, 6]], reason
+
+
+def test_repetitions_are_kept_in_order(tmp_path):
+    for number in (1, 2, 10):
+        text(tmp_path / "a" / f"a_{number:03d}.txt", f"{number},1,1,1")
+    found, _ = read_results(tmp_path, ["a"])
+    assert [boxes[0, 0] for boxes in found["a"]] == [1, 2, 10]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda path: None, "no folder or zip"),
+        (lambda path: path.write_bytes(b"PK half an archive"), "neither a folder nor a complete"),
+        (lambda path: path.mkdir(), "expected names such as cat-2.txt; got no .txt file"),
+        (lambda path: text(path / "bike1.txt", "1,2,3,4"), "cat-2.txt; got bike1.txt"),
+    ],
+)
+def test_what_holds_no_result_is_named(tmp_path, make, match):
+    make(tmp_path / "results")
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        read_results(tmp_path / "results", ["cat-2"])
+
+
+@pytest.mark.parametrize(("shift", "origin"), [(0, 1), (-1, 0)])
+def test_rescoring_finds_out_what_files_count_from(tmp_path, shift, origin):
+    make_lasot(tmp_path / "data")
+    rows = (f"{2 + shift + n},{3 + shift},5,6" for n in range(3))
+    text(tmp_path / "mine" / "cat-2.txt", *rows)
+    config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
+    report = rescore(config, tmp_path / "mine", tmp_path / "out")
+    assert report["mean"]["mean_iou"] == 1
+    # frame 2 is flagged absent: two of three frames can pass
+    assert report["conventions"]["spmtrack"]["auc"] == pytest.approx(2 / 3 * 20 / 21)
+    assert report["conventions"]["official"]["auc"] == pytest.approx(2 / 3 * 20 / 21)
+    assert any("count pixels from 1" in note for note in report["notes"]) == bool(origin)
+    assert report["got10k"]["ao"] == 1 and report["confidence_auc"] is None
+    for name in ("results.json", "table.md", "results.csv", "table.tex", "frames.npz"):
+        assert (tmp_path / "out" / name).stat().st_size
+    with np.load(tmp_path / "out" / "frames.npz") as frames:
+        assert frames["names"].tolist() == ["cat-2"]
+        assert frames["visible"].tolist() == [True, False, True]
+
+
+def test_rescoring_names_what_is_missing_too_long_and_broken(tmp_path, spmtrack):
+    make_otb2015(tmp_path / "data")
+    text(tmp_path / "mine" / "David.txt", *["2,3,5,6"] * 4)  # two too many
+    text(tmp_path / "mine" / "Jogging-1.txt", "1,3,5,6")  # one too few
+    text(tmp_path / "mine" / "Jogging-2.txt", "2,3,5,6", "one,2,3,4")
+    text(tmp_path / "mine" / "Walking.txt", "2,3,5,6", "nan,nan,nan,nan")
+    code, out, err = spmtrack(
+        *("eval", "otb2015", "--root", tmp_path / "data", "--rescore", tmp_path / "mine"),
+        *("--output", tmp_path / "out"),
+    )
+    assert code == 3
+    assert "Human4_2: no result file" in err and "Jogging_2: " in err and "line 2" in err
+    assert "2 boxes more than frames" in out
+    assert "a box is NaN or has a negative size: an error by pytracking" in " ".join(out.split())
+
+
+def test_a_result_of_another_key_is_not_taken_over(tmp_path):
+    boxes = np.tile([1.0, 2, 3, 4], (3, 1))
+    run = SequenceRun(boxes, np.ones(3), np.full(3, np.nan), np.array([False, True, False]))
+    folder = ResultFolder(tmp_path)
+    folder.write("a", run, "one")
+    again = folder.read("a", "one", 3)
+    assert again is not None and again.lost.tolist() == [False, True, False]
+    assert folder.read("a", "two", 3) is None
+    assert folder.read("a", "one", 4) is None
+    folder.fail("a", "broken")
+    assert folder.read("a", "one", 3) is None
+    assert folder.failure("a", 0) == "broken"
+
+
+def test_a_sequence_is_claimed_by_one_process(tmp_path):
+    folder = ResultFolder(tmp_path)
+    with folder.claim("a") as mine, folder.claim("a") as again:
+        assert (mine, again) == (True, False)
+    with folder.claim("a") as mine:
+        assert mine
+
+
+def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_checkpoint):
+    make_lasot(tmp_path / "data")
+    common = "eval", "lasot", "--root", tmp_path / "data"
+    weights = "--weights", tiny_checkpoint, "--device", "cpu"
+    code, _, err = spmtrack(*common, *weights, "--output", tmp_path / "out")
+    assert code == 0, err
+    boxes, toolkit = (
+        np.loadtxt(tmp_path / "out" / kind / "cat-2.txt", delimiter=",")
+        for kind in ("boxes", "toolkit")
+    )
+    np.testing.assert_allclose(toolkit - boxes, [[1, 1, 0, 0]] * 3)
+    scores = [json.loads((tmp_path / "out" / "results.json").read_text())["mean"]["success_auc"]]
+    for kind in ("boxes", "toolkit"):
+        code, _, err = spmtrack(
+            *common, "--rescore", tmp_path / "out" / kind, "--output", tmp_path / kind
+        )
+        assert code == 0, err
+        report = json.loads((tmp_path / kind / "results.json").read_text())
+        scores.append(report["mean"]["success_auc"])
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)

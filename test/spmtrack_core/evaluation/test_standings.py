@@ -1,0 +1,78 @@
+"""Runs side by side: the paper's figures, intervals, and files that are no reports."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from dataset_trees import make_lasot, text
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.evaluation.rescore import rescore
+from spmtrack_core.evaluation.standings import paired_interval, read_reports
+
+
+@pytest.fixture
+def runs(tmp_path):
+    make_lasot(tmp_path / "data")
+    for name, shift in (("good", 0), ("bad", 3)):
+        rows = (f"{1 + n + (shift if n else 0)},2,5,6" for n in range(3))
+        text(tmp_path / name / "cat-2.txt", *rows)
+        config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
+        rescore(config, tmp_path / name, tmp_path / f"out_{name}")
+    return tmp_path / "out_bad", tmp_path / "out_good"
+
+
+def test_runs_stand_beside_the_papers_figures(tmp_path, runs, spmtrack):
+    code, out, err = spmtrack("eval", "table", *runs, "--output", tmp_path / "table")
+    assert code == 0, err
+    assert out.index("good") < out.index("bad") < out.index("SPMTrack-B (paper)")
+    assert "74.9" in out
+    table = (tmp_path / "table" / "table.md").read_text()
+    assert re.search(r"\| lasot test \| good and bad \| \+[\d.]+ \| .* \| 1 \|", table), table
+    assert "| SPMTrack-G (paper) | 77.4 | 85.0 | 86.6 |" in table
+    assert r"lasot test & 63.49" in (tmp_path / "table" / "table.tex").read_text()
+    assert (tmp_path / "table" / "lasot-test" / "success.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "expected the output folder of spmtrack eval"),
+        ("{", "is no report of this version"),
+        ("[]", "is no report of this version"),
+        (json.dumps({"tracker": "a", "sequences": [{}]}), "is no report of this version"),
+    ],
+)
+def test_what_is_no_report_is_named(tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        read_reports([tmp_path])
+
+
+def test_the_same_run_twice_is_an_error(runs, spmtrack):
+    code, _, err = spmtrack("eval", "table", runs[0], runs[0])
+    assert (code, "are both bad on lasot test" in err) == (2, True)
+    code, _, err = spmtrack("eval", "table", *runs, "--convention", "vot")
+    assert (code, "convention must be one of" in err) == (2, True)
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=30))
+def test_an_interval_holds_the_difference(differences):
+    a = {str(n): 0.5 + value for n, value in enumerate(differences)}
+    b = {str(n): 0.5 for n in range(len(differences))}
+    mean, low, high, count = paired_interval(a, b)
+    assert count == len(differences)
+    assert low <= mean + 1e-9 and mean - 1e-9 <= high
+    backwards = paired_interval(b, a)
+    np.testing.assert_allclose(backwards[1:3], [-high, -low], atol=1e-9)
+
+
+def test_runs_without_a_common_sequence_cannot_be_compared():
+    with pytest.raises(ValueError, match="no sequence in common"):
+        paired_interval({"a": 1.0}, {"b": 1.0})

@@ -1,0 +1,93 @@
+"""Zips for the servers: what is in them, and every fault that a server does not report."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+from dataset_trees import MAKE
+
+from spmtrack_core.evaluation.results import read_results
+from spmtrack_core.evaluation.submission import Expected, check, write_zip
+
+BOX = np.array([1.0, 2, 3, 4])
+GOOD = np.tile(BOX, (3, 1))
+EXPECTED = [Expected("a_0", 3, BOX), Expected("b_0", 3, BOX)]
+
+
+def changed(row, column, value):
+    boxes = GOOD.copy()
+    boxes[row, column] = value
+    return boxes
+
+
+@pytest.mark.parametrize(
+    ("dataset", "results", "fault"),
+    [
+        ("got10k", {"a_0": [GOOD], "b_0": [GOOD, GOOD]}, None),
+        ("trackingnet", {"a_0": [GOOD]}, "b_0: no boxes"),
+        ("trackingnet", {"a_0": [GOOD[:2]], "b_0": [GOOD]}, "a_0: 2 boxes for 3 frames"),
+        (
+            "got10k",
+            {"a_0": [GOOD, GOOD[:2]], "b_0": [GOOD]},
+            "a_0, repetition 2: 2 boxes for 3 frames",
+        ),
+        ("got10k", {"a_0": [changed(1, 2, np.nan)], "b_0": [GOOD]}, "a_0: a box has a value"),
+        ("got10k", {"a_0": [changed(2, 3, 0)], "b_0": [GOOD]}, "a_0, line 3: a box has no area"),
+        ("got10k", {"a_0": [changed(0, 0, 9)], "b_0": [GOOD]}, "a_0: the first box is not"),
+        ("got10k", {"a_0": [GOOD], "b_0": [GOOD], "c": [GOOD]}, "c: not a sequence"),
+        ("trackingnet", {"a_0": [GOOD], "b_0": [GOOD], "xa_0": [GOOD]}, "a_0: also part of"),
+    ],
+)
+def test_what_a_server_would_not_report(dataset, results, fault):
+    found = check(dataset, EXPECTED, results)
+    if fault is None:
+        assert found == []
+    else:
+        assert any(line.startswith(fault) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("dataset", "members"),
+    [
+        ("trackingnet", ["a_0.txt"]),
+        ("got10k", ["a_0/a_0_001.txt", "a_0/a_0_002.txt", "a_0/a_0_time.txt"]),
+    ],
+)
+def test_a_zip_has_the_servers_layout_and_always_the_same_hash(tmp_path, dataset, members):
+    results = {"a_0": [GOOD, GOOD]}
+    seconds = {"a_0": [np.full(3, 0.5), np.full(3, 0.25)]}
+    hashes = {write_zip(tmp_path / f"{n}.zip", dataset, results, seconds) for n in (1, 2)}
+    assert len(hashes) == 1
+    with zipfile.ZipFile(tmp_path / "1.zip") as archive:
+        assert archive.namelist() == members
+        assert archive.read(members[0]).decode() == "1,2,3,4\n" * 3
+        if dataset == "got10k":
+            assert archive.read(members[-1]).decode() == "0.500000,0.250000\n" * 3
+    found, _ = read_results(tmp_path / "1.zip", ["a_0"])
+    assert len(found["a_0"]) == (2 if dataset == "got10k" else 1)
+
+
+@pytest.mark.parametrize("dataset", ["got10k", "trackingnet"])
+def test_the_command_makes_a_zip_for_a_split_without_truth(
+    tmp_path, spmtrack, tiny_checkpoint, dataset
+):
+    MAKE[dataset](tmp_path / "data")
+    code, out, err = spmtrack(
+        *("eval", dataset, "--root", tmp_path / "data", "--weights", tiny_checkpoint),
+        *("--output", tmp_path / "out", "--as", "paper", "precision=float32", "repetitions=2"),
+        *("--device", "cpu"),
+    )
+    assert code == 0, err
+    assert "submission.zip: 1 sequences, 2 repetition(s)" in out and "sha256" in out
+    with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
+        name = archive.namelist()[0]
+        rows = archive.read(name).decode().splitlines()
+    assert len(rows) == 3
+    assert all(float(value).is_integer() for value in rows[1].split(","))
+    code, _, err = spmtrack(
+        *("eval", dataset, "--root", tmp_path / "data", "--output", tmp_path / "again"),
+        *("--rescore", tmp_path / "out" / "submission.zip"),
+    )
+    assert (code, "the files can be uploaded" in err) == (2, True)
