@@ -34,7 +34,7 @@ from spmtrack_core.data import (
 from spmtrack_core.data.clips import Clip, Entry, Track, visible
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
-from spmtrack_core.files import read_text, write_beside
+from spmtrack_core.files import cache_folder, read_text, write_beside
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 
 READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
@@ -85,7 +85,7 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
     key = fingerprint.hexdigest()
 
     if cache is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+        cache = cache_folder()
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     file = cache / f"{config.name}-{name}.npz"
     try:
