@@ -156,19 +156,29 @@ class DriveServo:
         self._filter = ConstantVelocity(2, settings.acceleration, max_gap=1.0)
         self._time: float | None = None
         self._sent = (0.0, 0.0)
+        self._approach = True
 
     def reset(self) -> None:
         """Forget the target; the robot's own motion is kept."""
         self._filter.reset()
 
-    def observe(self, stamp: float, now: float, place: np.ndarray, covariance: np.ndarray) -> None:
+    def observe(
+        self,
+        stamp: float,
+        now: float,
+        place: np.ndarray,
+        covariance: np.ndarray,
+        approach: bool = True,
+    ) -> None:
         """The target was at ``place`` (2,), x and y in the robot's frame, at the time ``stamp``.
 
-        Raises ``ValueError`` for numbers that are not finite.
+        ``approach`` is false where it may be closer than that. Raises ``ValueError`` for numbers
+        that are not finite.
         """
         if not self._settings.compensate:
             stamp = now
         _check_finite(place)
+        self._approach = approach
         x, y, yaw = self._motion.pose(stamp)
         turn = _rotation(yaw)
         self._filter.update(stamp, turn @ place + (x, y), turn @ covariance @ turn.T)
@@ -196,6 +206,8 @@ class DriveServo:
             forward *= max(0.0, math.cos(heading)) ** 2  # first turn, then drive
             if not settings.reverse:
                 forward = max(0.0, forward)
+            if not self._approach:
+                forward = min(0.0, forward)
         seconds = 0.0 if self._time is None else now - self._time
         return self._send(
             now,

@@ -148,13 +148,14 @@ class VisualServo(Node):
         settings, away = self.parameters, _NO_DISTANCE
         if settings.distance_from == "box":
             away = settings.distance * settings.box_height * size[0] / h
-            if y < _BORDER or y + h > size[0] - _BORDER:
-                away = min(away, settings.distance)  # a cut box is no reason to drive closer
+        cut = y < _BORDER or y + h > size[0] - _BORDER  # a cut box makes the target look far away
         across = (_JITTER * away) ** 2 * (np.eye(3) - np.outer(ray, ray))
         along = (_BOX_SPREAD * away) ** 2 * np.outer(ray, ray)
-        self._observe(message.header, away * ray, across + along)
+        self._observe(message.header, away * ray, across + along, approach=not cut)
 
-    def _observe(self, header: Any, point: np.ndarray, covariance: np.ndarray) -> None:
+    def _observe(
+        self, header: Any, point: np.ndarray, covariance: np.ndarray, approach: bool = True
+    ) -> None:
         """The target is at ``point`` (3,) in the frame of ``header``."""
         stamp = stamp_to_ns(header.stamp) / 1e9
         now = self.get_clock().now().nanoseconds / 1e9
@@ -165,7 +166,7 @@ class VisualServo(Node):
                 to_base = self._to_base(header)
                 rotation = to_base.rotation[:2]
                 spread = rotation @ covariance @ rotation.T + 1e-4 * np.eye(2)
-                self._drive.observe(stamp, now, to_base(point)[:2], spread)
+                self._drive.observe(stamp, now, to_base(point)[:2], spread, approach)
         except ValueError as error:
             self._problem = str(error)
             return
