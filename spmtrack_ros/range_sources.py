@@ -68,6 +68,11 @@ class TargetPoseParameters(NodeParameters):
     target_width: float = parameter(
         0.0, "Width of the target in m, for the range by size; 0: unknown.", (0.0, 100.0)
     )
+    target_depth: float = parameter(
+        0.0,
+        "Depth of the target in m, of which half is added to the range of its surface.",
+        (0.0, 100.0),
+    )
     size_spread: float = parameter(
         0.05, "Relative standard deviation of that height and width.", (0.0, 1.0)
     )
@@ -184,6 +189,9 @@ class RangeSources:
         for source in self._parameters.ranges:
             try:
                 measured = getattr(self, f"_{source}_range")(seen)
+                if source != "size":  # which is of the middle, the others are of the surface
+                    behind = self._parameters.target_depth / 2
+                    measured = Range(measured.distance + behind, measured.deviation)
                 self._check(measured)
                 return source, measured
             except ValueError as error:
