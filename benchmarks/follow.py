@@ -125,7 +125,7 @@ def follow(
         "reverse": True,
         "camera_forward": CAMERA_FORWARD,
         "camera_pitch": CAMERA_PITCH,
-        "stamp_timeout": 1.0,
+        "actuation_delay": 0.1,
         "latency_compensation": options.compensate,
     }
     box = [("detection", "spmtrack/detection"), ("status", "spmtrack/status")]

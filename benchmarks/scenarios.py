@@ -23,9 +23,9 @@ class Walk:
         poses = [np.array(start)]
         for seconds, speed, turn in segments:
             for _ in range(round(seconds / _STEP)):
-                x, y, yaw = poses[-1]
-                step = _STEP * np.array((speed * np.cos(yaw), speed * np.sin(yaw), turn))
-                poses.append((x, y, yaw) + step)
+                yaw = poses[-1][2]
+                velocity = np.array((speed * np.cos(yaw), speed * np.sin(yaw), turn))
+                poses.append(poses[-1] + _STEP * velocity)
         self._poses = np.array(poses)
 
     def at(self, time: float) -> tuple[float, float, float]:

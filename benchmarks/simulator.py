@@ -2,8 +2,8 @@
 
 Time is simulated and waits for the nodes: after each image until the tracker and the pose have
 answered, and in each period of control until the command has come. So a busy machine changes
-nothing but the duration of the run. What a robot would wait for is given as ``latency``: each image
-is published that long after its stamp.
+nothing but the duration of the run. What a robot would wait for is given as ``latency``: each
+image is published that long after its stamp.
 """
 
 from __future__ import annotations
@@ -196,13 +196,17 @@ class Simulator(Node):
             self._image.publish(frame)
             if not self._id:
                 self._start(frame.header, truth)
-            if not self.wait(
-                lambda: stamp in self._detections and stamp in self._status, _PATIENCE
-            ):
-                raise RuntimeError(f"the tracker did not answer within {_PATIENCE:g} s")
-            if self._detections[stamp].detections:
-                self.wait(lambda: stamp in self._poses, _SHORT)
+            self._wait_for_answer(stamp)
             self._keep(stamp, image, truth)
+
+    def _wait_for_answer(self, stamp: int) -> None:
+        def answered() -> bool:
+            return stamp in self._detections and stamp in self._status
+
+        if not self.wait(answered, _PATIENCE):
+            raise RuntimeError(f"the tracker did not answer within {_PATIENCE:g} s")
+        if self._detections[stamp].detections:
+            self.wait(lambda: stamp in self._poses, _SHORT)
 
     def _start(self, header: Header, truth: Truth) -> None:
         """Give the target to the tracker and switch the servo on."""

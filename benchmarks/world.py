@@ -213,6 +213,8 @@ class World:
         return Truth(float(np.hypot(*offset[:2])), heading, box, in_view)
 
     def _render(self, renderer: mujoco.Renderer, camera: object) -> np.ndarray:
+        mujoco.mj_kinematics(self._model, self._data)  # people have been moved since the last step
+        mujoco.mj_camlight(self._model, self._data)
         renderer.update_scene(self._data, camera)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False  # takes twice the time
         return renderer.render()

@@ -95,8 +95,14 @@ class VisualServoParameters(NodeParameters):
         True, "Predict from the image's stamp to now, by own commands and the target's velocity."
     )
     actuation_delay: float = parameter(0.05, "Time in s from a command to the motion.", (0.0, 1.0))
+    motion_spread: float = parameter(
+        0.03,
+        "Standard deviation in rad of the direction, because a drive does not turn exactly as "
+        "commanded; a larger one is calmer and slower.",
+        (0.001, 1.0),
+    )
     target_acceleration: float = parameter(
-        1.0, "Standard deviation of the target's acceleration in m/s², or rad/s².", (0.01, 100.0)
+        0.5, "Standard deviation of the target's acceleration in m/s², or rad/s².", (0.01, 100.0)
     )
     diagnostics_period: float = parameter(
         1.0, "Time in s between messages on /diagnostics; 0: none.", (0.0, 60.0)

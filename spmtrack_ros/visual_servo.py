@@ -165,8 +165,10 @@ class VisualServo(Node):
             else:
                 to_base = self._to_base(header)
                 rotation = to_base.rotation[:2]
-                spread = rotation @ covariance @ rotation.T + 1e-4 * np.eye(2)
-                self._drive.observe(stamp, now, to_base(point)[:2], spread, approach)
+                place = to_base(point)[:2]
+                own = (self.parameters.motion_spread * np.linalg.norm(place)) ** 2 * np.eye(2)
+                spread = rotation @ covariance @ rotation.T + own
+                self._drive.observe(stamp, now, place, spread, approach)
         except ValueError as error:
             self._problem = str(error)
             return
