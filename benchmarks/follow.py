@@ -73,6 +73,11 @@ class Figures:
     """rad"""
     position_error_median: float
     """m, of the published pose"""
+    normalized_error_median: float
+    """By the published covariance: 1.4 if that is honest, since half of chi-square with 2 degrees
+    of freedom is below."""
+    box_jitter: float
+    """px, standard deviation of a side of the box from one image to the next"""
     losses: int
     lost_to_zero: float
     """s of simulated time, the longest; 0 without a loss"""
@@ -153,7 +158,7 @@ def follow(
             for child in children:
                 child.check()
 
-        simulator.connect(check, _STARTUP)
+        simulator.connect(check, "depth" in options.ranges, _STARTUP)
         simulator.run(check, progress or (lambda time: None))
     return simulator.rows, simulator.samples, measure(simulator)
 
@@ -173,6 +178,7 @@ def measure(run: Simulator) -> Figures:
     tracked = [row for row in rows if row.box_xywh is not None and row.truth.in_view]
     times = [row.processing for row in rows if row.processing > 0]
     errors = [row.position_error for row in rows if np.isfinite(row.position_error)]
+    normalized = [row.normalized_error for row in rows if np.isfinite(row.normalized_error)]
     allowed = TOLERANCE * DISTANCE
     return Figures(
         seconds=run.time,
@@ -185,6 +191,8 @@ def measure(run: Simulator) -> Figures:
             np.percentile([abs(s.truth.heading) for s in settled or samples], 95)
         ),
         position_error_median=float(np.median(errors)) if errors else float("nan"),
+        normalized_error_median=float(np.median(normalized)) if normalized else float("nan"),
+        box_jitter=_jitter(tracked),
         losses=losses,
         lost_to_zero=max(run.lost_to_zero, default=0.0),
         found_after=_longest_loss(rows),
@@ -203,6 +211,15 @@ def _longest_loss(rows: Sequence[Row]) -> float:
         elif row.state != "lost" and since is not None:
             longest, since = float(np.nanmax((longest, row.time - since))), None
     return longest
+
+
+def _jitter(rows: Sequence[Row]) -> float:
+    """Of the sides, against the true box, so that motion does not count."""
+    off = np.array([np.subtract(row.box_xywh or np.nan, row.truth.box_xywh) for row in rows])
+    if len(off) < 3:
+        return float("nan")
+    sides = np.concatenate((off[:, :2], off[:, :2] + off[:, 2:]), axis=1)
+    return float(np.sqrt(np.mean(np.diff(sides, axis=0) ** 2) / 2))
 
 
 def _iou(row: Row) -> float:

@@ -58,7 +58,9 @@ class Row:
     processing: float
     """s of real time that the tracker took."""
     position_error: float
-    """m between the published and the true position; NaN without one."""
+    """m along the ground between the published and the true position; NaN without one."""
+    normalized_error: float
+    """Square of that error by the published covariance: 2 on average if that is honest."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,19 @@ class Simulator(Node):
             self._executor.spin_once(timeout_sec=0.02)
         return True
 
-    def connect(self, check: Callable[[], None], seconds: float) -> None:
-        """Wait for the three nodes; ``check`` raises if one of them has ended.
+    def connect(self, check: Callable[[], None], depth: bool, seconds: float) -> None:
+        """Wait for the three nodes, which hear depth images if ``depth``.
 
-        Raises ``RuntimeError`` if they do not start in time.
+        ``check`` raises if one of them has ended. Raises ``RuntimeError`` if they do not start in
+        time.
         """
 
         def ready() -> bool:
             check()
             self._publish_clock()
-            topics = (self._image, self._depth, self._info)
             return (
-                all(each.get_subscription_count() for each in topics)
+                self._image.get_subscription_count() > 0
+                and self._depth.get_subscription_count() >= depth
                 and self._info.get_subscription_count() >= 2
                 and self._init.service_is_ready()
                 and self._enable.service_is_ready()
@@ -233,17 +236,13 @@ class Simulator(Node):
         status, detections = self._status.pop(stamp), self._detections.pop(stamp).detections
         box = bbox_to_xywh(detections[0].bbox) if detections else None
         found = detections[0].id if detections else ""
-        error = np.nan
-        if pose := self._poses.pop(stamp, None):
-            at = pose.pose.pose.position
-            ahead = at.z * np.cos(CAMERA_PITCH) - at.y * np.sin(CAMERA_PITCH)
-            x, y = truth.distance * np.cos(truth.heading), truth.distance * np.sin(truth.heading)
-            from_eye = x - CAMERA_FORWARD
-            error = float(np.hypot(ahead - from_eye, -at.x - y))
+        error, normalized = _error(self._poses.pop(stamp, None), truth)
         seconds = (stamp / 1e9) - START
         state = self._state
         self.rows.append(
-            Row(seconds, image, truth, state, found, box, status.processing_time, error)
+            Row(
+                seconds, image, truth, state, found, box, status.processing_time, error, normalized
+            )
         )
 
     # Messages in
@@ -269,6 +268,20 @@ class Simulator(Node):
         if self._lost_since is not None and self._command == (0.0, 0.0):
             self.lost_to_zero.append(self.time - self._lost_since)
             self._lost_since = None
+
+
+def _error(pose: Any, truth: Truth) -> tuple[float, float]:
+    """Of a ``PoseWithCovarianceStamped`` in the camera's frame: in m, and normalized."""
+    if pose is None:
+        return np.nan, np.nan
+    at = pose.pose.pose.position
+    c, s = np.cos(CAMERA_PITCH), np.sin(CAMERA_PITCH)
+    to_ground = np.array(((0.0, -s, c), (-1.0, 0.0, 0.0)))
+    place = to_ground @ (at.x, at.y, at.z) + (CAMERA_FORWARD, 0.0)
+    true = truth.distance * np.array((np.cos(truth.heading), np.sin(truth.heading)))
+    spread = to_ground @ np.reshape(pose.pose.covariance, (6, 6))[:3, :3] @ to_ground.T
+    error = place - true
+    return float(np.hypot(*error)), float(error @ np.linalg.solve(spread, error))
 
 
 def _camera_info(header: Header) -> CameraInfo:

@@ -18,7 +18,7 @@ class VisualServoParameters(NodeParameters):
         "What is moved: drive (a differential drive) or pan_tilt (two joints under the camera).",
         choices=("drive", "pan_tilt"),
     )
-    autostart: bool = parameter(
+    enabled: bool = parameter(
         False, "Move from the start; false: after ~/enable. Only where nobody can be hit."
     )
     distance_from: str = parameter(

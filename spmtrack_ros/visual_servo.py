@@ -52,7 +52,7 @@ class VisualServo(Node):
         self._pan_tilt = PanTiltServo(settings.pan_tilt) if settings.mode == "pan_tilt" else None
         self._drive = DriveServo(settings.drive)
         self._watchdog = Watchdog(settings.command_timeout, settings.stamp_timeout)
-        self._watchdog.enabled = settings.autostart
+        self._watchdog.enabled = settings.enabled
         self._camera_info: CameraInfo | None = None
         self._reason = "disabled"
         self._problem = ""

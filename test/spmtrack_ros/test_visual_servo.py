@@ -123,7 +123,7 @@ def test_nothing_is_commanded_until_enabled_and_one_zero_when_disabled(run):
 
 
 def test_speed_and_acceleration_keep_their_limits(run):
-    node = run("max_speed:=0.4", "max_acceleration:=0.5", "max_turn:=0.6", "autostart:=true")
+    node = run("max_speed:=0.4", "max_acceleration:=0.5", "max_turn:=0.6", "enabled:=true")
     node.state(TrackState.TRACKING)
     node.feed(lambda: node.pose(x=3.0, z=8.0), 2.5)
     forward = np.array([each[1] for each in node.commands])
@@ -144,7 +144,7 @@ def zero_after(node, event, timeout):
 
 
 def test_lost_is_zero_at_once(run):
-    node = run("autostart:=true")
+    node = run("enabled:=true")
     node.state(TrackState.TRACKING)
     assert zero_after(node, lambda: node.state(TrackState.LOST), 1.0) < 0.2
     node.feed(node.pose, 0.3)
@@ -155,7 +155,7 @@ def test_lost_is_zero_at_once(run):
 
 
 def test_silence_is_zero(run):
-    node = run("autostart:=true", "command_timeout:=0.3")
+    node = run("enabled:=true", "command_timeout:=0.3")
     node.state(TrackState.TRACKING)
     assert 0.1 < zero_after(node, lambda: None, 2.0) < 0.5
     assert node.says("silence")
@@ -163,7 +163,7 @@ def test_silence_is_zero(run):
 
 @pytest.mark.parametrize(("age", "words"), [(0.8, "old stamp"), (-0.5, "future stamp")])
 def test_stamps_of_another_time_are_zero(run, age, words):
-    node = run("autostart:=true", "stamp_timeout:=0.5")
+    node = run("enabled:=true", "stamp_timeout:=0.5")
     node.state(TrackState.TRACKING)
     node.feed(lambda: node.pose(age=age), 0.6)
     assert node.commands and not node.moves() and node.says(words)
@@ -172,7 +172,7 @@ def test_stamps_of_another_time_are_zero(run, age, words):
 
 
 def test_nan_and_infinity_never_leave_the_node(run):
-    node = run("autostart:=true")
+    node = run("enabled:=true")
     node.state(TrackState.TRACKING)
     for bad in ({"x": math.nan}, {"z": math.inf}, {"covariance": math.nan}, {"z": 1e300}):
         node.feed(lambda bad=bad: node.pose(**bad), 0.3)  # on_command checks all numbers
@@ -182,7 +182,7 @@ def test_nan_and_infinity_never_leave_the_node(run):
 
 
 def test_the_box_gives_direction_and_distance(run):
-    node = run("autostart:=true", "distance_from:=box", "box_height:=0.4", kind=TwistStamped)
+    node = run("enabled:=true", "distance_from:=box", "box_height:=0.4", kind=TwistStamped)
     node.world.calibrate()
     node.feed(node.box, 1.0)  # 100 of 480 px: half as large as wanted, so too far
     assert node.commands[-1][1] > 0 > node.commands[-1][2]
@@ -191,7 +191,7 @@ def test_the_box_gives_direction_and_distance(run):
 
 
 def test_only_turning_with_plain_twists(run):
-    parameters = ("autostart:=true", "distance_from:=none", "command_type:=twist")
+    parameters = ("enabled:=true", "distance_from:=none", "command_type:=twist")
     node = run(*parameters, kind=Twist)
     node.world.calibrate()
     node.feed(node.box, 0.8)
@@ -199,7 +199,7 @@ def test_only_turning_with_plain_twists(run):
 
 
 def test_a_pan_tilt_unit(run):
-    node = run("autostart:=true", "mode:=pan_tilt", "joint_commands:=position")
+    node = run("enabled:=true", "mode:=pan_tilt", "joint_commands:=position")
     node.world.calibrate()
     node.feed(lambda: node.box((500, 300, 60, 60)), 1.0)
     _, tilt, pan = node.commands[-1]
@@ -210,7 +210,7 @@ def test_a_pan_tilt_unit(run):
 
 
 def test_the_end_of_the_node_is_a_zero(run):
-    node = run("autostart:=true")
+    node = run("enabled:=true")
     node.state(TrackState.TRACKING)
     node.feed(node.pose, 1.0)
     assert node.moves()
