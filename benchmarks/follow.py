@@ -282,6 +282,11 @@ def plot(rows: list[Row], samples: list[Sample], options: Options, path: Path) -
     pyplot.close(figure)
 
 
+def _plain(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if not np.isfinite(value) else round(value, 4)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
@@ -328,7 +333,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         rows, samples, figures = follow(options, given.output, progress)
         report(rows, samples, options, given.output)
-        text = json.dumps({"options": asdict(options), "figures": asdict(figures)}, indent=2)
+        found = {name: _plain(value) for name, value in asdict(figures).items()}
+        text = json.dumps({"options": asdict(options), "figures": found}, indent=2)
         write_beside(given.output / "figures.json", lambda path: path.write_text(text + "\n"))
         print(text)
         print(
