@@ -53,6 +53,8 @@ class Options:
     weights: str = "nano"
     recovery: str = "scan"
     compensate: bool = True
+    odometry: bool = True
+    heading_gain: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def follow(
         "camera_pitch": CAMERA_PITCH,
         "actuation_delay": 0.1,
         "latency_compensation": options.compensate,
+        "heading_gain": options.heading_gain,
     }
     box = [("detection", "spmtrack/detection"), ("status", "spmtrack/status")]
     chain = [*box, ("pose", "target_pose/pose_with_covariance")]
@@ -151,7 +154,7 @@ def follow(
         stack.callback(world.close)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
-        simulator = Simulator(world, scenario, options.rate, options.latency)
+        simulator = Simulator(world, scenario, options.rate, options.latency, options.odometry)
         stack.callback(simulator.destroy_node)
 
         def check() -> None:
@@ -303,6 +306,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--weights", default="nano", help="name of bundled weights, or path of a checkpoint")
     add("--recovery", choices=("none", "scan"), default="scan", help="search for a lost target")
     add("--no-compensation", action="store_true", help="without compensation of the latency")
+    add("--no-odometry", action="store_true", help="own motion by the commands alone")
+    add("--heading-gain", type=float, default=1.5, help="of visual_servo, rad/s for each rad")
     add("--output", type=Path, default=Path("follow_output"), help="folder for the results")
     options = parser.parse_args(arguments)
     if not 1 <= options.rate <= 50 or not 0 <= options.latency <= 1:
@@ -325,6 +330,8 @@ def main(arguments: list[str] | None = None) -> int:
             given.weights,
             given.recovery,
             not given.no_compensation,
+            not given.no_odometry,
+            given.heading_gain,
         )
 
         def progress(time: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped, TwistStamped
+from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -32,6 +33,7 @@ from world import CAMERA_FORWARD, CAMERA_PITCH, FOCAL, SIZE_WH, Truth, World
 
 TICK = 0.01  # s between messages on /clock
 CONTROL = 0.05  # s between commands
+ODOMETRY = 2  # ticks between its messages
 START = 1.0  # s of simulated time at the beginning: a clock at 0 counts as not set
 FRAME = "camera_optical"
 _PATIENCE = 20.0  # s of real time for an answer of the tracker
@@ -77,7 +79,9 @@ class Sample:
 class Simulator(Node):
     """Publishes what the sensors see, and drives as commanded."""
 
-    def __init__(self, world: World, scenario: Scenario, rate: float, latency: float) -> None:
+    def __init__(
+        self, world: World, scenario: Scenario, rate: float, latency: float, odometry: bool
+    ) -> None:
         """``rate`` in images per s, ``latency`` in s from an image's stamp to its publication."""
         super().__init__("simulator")
         self.rows: list[Row] = []
@@ -99,6 +103,7 @@ class Simulator(Node):
         self._image = self.create_publisher(Image, "image", 10)
         self._depth = self.create_publisher(Image, "depth", 10)
         self._info = self.create_publisher(CameraInfo, "camera_info", 10)
+        self._odometry = self.create_publisher(Odometry, "odom", 10) if odometry else None
         hear = self.create_subscription
         hear(Detection2DArray, "spmtrack/detections", self._on_detections, 100)
         hear(TrackStateArray, "spmtrack/status", self._on_status, 100)
@@ -163,6 +168,8 @@ class Simulator(Node):
             self._world.step(TICK, *self._command)
             self._tick += 1
             self._publish_clock()
+            if self._odometry is not None and self._tick % ODOMETRY == 0:
+                self._publish_odometry()
             self._executor.spin_once(timeout_sec=0.001)
             truth = self._world.truth()
             self.samples.append(Sample(self.time, truth, *self._command, self._state))
@@ -180,6 +187,15 @@ class Simulator(Node):
         message = Clock()
         fill_stamp(message.clock, self._now_ns)
         self._clock_topic.publish(message)
+
+    def _publish_odometry(self) -> None:
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id = "odom"
+        fill_stamp(message.header.stamp, self._now_ns)
+        x, y, yaw = self._world.odometry().tolist()
+        at, turn = message.pose.pose.position, message.pose.pose.orientation
+        at.x, at.y, turn.z, turn.w = x, y, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
+        self._odometry.publish(message)
 
     def _take_image(self) -> None:
         header = Header(frame_id=FRAME)

@@ -131,6 +131,8 @@ class World:
         self._depth = mujoco.Renderer(self._model, DEPTH_WH[1], DEPTH_WH[0])
         self._depth.enable_depth_rendering()
         self._outside = mujoco.MjvCamera()
+        self._wheels = [self._model.joint(name).qposadr[0] for name in ("left", "right")]
+        self._odometry = np.array(start)
         self.target = (0.0, 0.0, 0.0)
         """x, y in m and yaw in rad"""
 
@@ -144,6 +146,12 @@ class World:
         """x, y in m and yaw in rad of the axle."""
         x, y, _, w, i, j, k = self._data.qpos[:7]
         return np.array((x, y, np.arctan2(2 * (w * k + i * j), 1 - 2 * (j * j + k * k))))
+
+    def odometry(self) -> np.ndarray:
+        """x, y in m and yaw in rad as the robot itself measures them, from its first step on: the
+        way by the turns of the wheels, the direction by a gyroscope.
+        """
+        return self._odometry.copy()
 
     def move(self, name: str, x: float, y: float, yaw: float) -> None:
         """Put a person or the board to a place."""
@@ -162,7 +170,12 @@ class World:
         aside = turn * WHEEL_BASE / 2
         self._data.ctrl[:] = (forward - aside) / WHEEL_RADIUS, (forward + aside) / WHEEL_RADIUS
         for _ in range(round(seconds / self._model.opt.timestep)):
+            before = self._data.qpos[self._wheels].mean()
             mujoco.mj_step(self._model, self._data)
+            way = WHEEL_RADIUS * (self._data.qpos[self._wheels].mean() - before)
+            yaw = self.robot[2]
+            self._odometry[:2] += way * np.cos(yaw), way * np.sin(yaw)
+            self._odometry[2] = yaw
 
     def image(self) -> np.ndarray:
         """What the camera sees, RGB uint8 (H, W, 3)."""

@@ -40,6 +40,7 @@ ARGUMENTS = {
     "depth_topic": ("depth", "topic of the registered depth images", ()),
     "scan_topic": ("scan", "topic of the laser scans", ()),
     "points_topic": ("points", "topic of the point clouds", ()),
+    "odom_topic": ("odom", "topic of the odometry of the drive", ()),
     "cmd_vel_topic": ("cmd_vel", "topic of the commands of visual_servo", ()),
 }
 # Every parameter of the nodes is an argument; one of several nodes, such as tf_frame, is of all.

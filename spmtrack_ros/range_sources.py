@@ -94,7 +94,7 @@ class TargetPoseParameters(NodeParameters):
         0.01, "Relative standard deviation of the calibrated focal length.", (0.0, 1.0)
     )
     box_jitter: float = parameter(
-        2.0, "Standard deviation in px of the sides of the box.", (0.01, 100.0)
+        4.0, "Standard deviation in px of the sides of the box.", (0.01, 100.0)
     )
     bearing_angle: float = parameter(
         0.05, "Half the angle in rad that the target fills; for the input bearing.", (0.001, 1.0)

@@ -7,16 +7,15 @@ the left (REP 103); turning to the left is positive.
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from spmtrack_ros.kalman import ConstantVelocity
+from spmtrack_ros.own_motion import OwnMotion, check_finite, rotation
 
 _MAX_STEP = 0.2  # s; the longest time for which an acceleration is allowed at once
 _FUTURE = 0.05  # s; a stamp further ahead comes from another clock
-_MEMORY = 5.0  # s of own motion that are kept
 
 
 @dataclass(frozen=True)
@@ -79,48 +78,6 @@ class Watchdog:
         return "future stamp" if age < -_FUTURE else ""
 
 
-class OwnMotion:
-    """Where the robot was at some time, by the velocities that it was sent (dead reckoning)."""
-
-    def __init__(self, delay: float) -> None:
-        """``delay`` in s from a command to the motion."""
-        self._delay = delay
-        # from each of these times on the velocity holds: time, pose (x, y, yaw), v, w
-        self._history: deque[tuple[float, np.ndarray, float, float]] = deque()
-
-    def command(self, time: float, forward: float, turn: float) -> None:
-        """The robot is sent velocities in m/s and rad/s at ``time``."""
-        start = time + self._delay
-        pose = self.pose(start)
-        if self._history and start < self._history[-1][0]:  # the clock was set back
-            self._history.clear()
-        self._history.append((start, pose, forward, turn))
-        while len(self._history) > 2 and self._history[1][0] < start - _MEMORY:
-            self._history.popleft()
-
-    def pose(self, time: float) -> np.ndarray:
-        """x, y and yaw (3,) at ``time``, which may be a little ahead of the last command."""
-        if not self._history:
-            return np.zeros(3)
-        latest = self._history[0]
-        if time < latest[0]:
-            return latest[1]
-        for each in self._history:
-            if each[0] > time:
-                break
-            latest = each
-        start, (x, y, yaw), forward, turn = latest
-        seconds = time - start
-        middle = yaw + turn * seconds / 2
-        return np.array(
-            (
-                x + forward * seconds * math.cos(middle),
-                y + forward * seconds * math.sin(middle),
-                yaw + turn * seconds,
-            )
-        )
-
-
 @dataclass(frozen=True)
 class DriveSettings:
     """How a differential drive follows."""
@@ -162,6 +119,11 @@ class DriveServo:
         """Forget the target; the robot's own motion is kept."""
         self._filter.reset()
 
+    def odometry(self, stamp: float, x: float, y: float, yaw: float) -> None:
+        """The robot was there; raises ``ValueError`` for numbers that are not finite."""
+        if self._motion.measure(stamp, x, y, yaw):
+            self._filter.reset()
+
     def observe(
         self,
         stamp: float,
@@ -177,10 +139,10 @@ class DriveServo:
         """
         if not self._settings.compensate:
             stamp = now
-        _check_finite(place)
+        check_finite(place)
         self._approach = approach
         x, y, yaw = self._motion.pose(stamp)
-        turn = _rotation(yaw)
+        turn = rotation(yaw)
         self._filter.update(stamp, turn @ place + (x, y), turn @ covariance @ turn.T)
 
     def step(self, now: float) -> tuple[float, float]:
@@ -192,7 +154,7 @@ class DriveServo:
         then = now + settings.delay if settings.compensate else now
         state, _ = self._filter.predict(then)
         x, y, yaw = self._motion.pose(then)
-        back = _rotation(-yaw)
+        back = rotation(-yaw)
         place, velocity = back @ (state[:2] - (x, y)), settings.feedforward * (back @ state[2:])
         away, heading = math.hypot(*place), math.atan2(place[1], place[0])
         direction = place / max(away, 1e-6)
@@ -271,7 +233,7 @@ class PanTiltServo:
         """
         if not self._settings.compensate:
             stamp = now
-        _check_finite(ray)
+        check_finite(ray)
         pan, tilt = (joint.pose(stamp)[2] for joint in self._joints)
         right, down, forward = ray
         # look down by tilt, then turn by pan
@@ -327,13 +289,3 @@ class PanTiltServo:
             min(max(tilt_angle, tilt_low), tilt_high),
         )
         return self._sent
-
-
-def _check_finite(place: np.ndarray) -> None:
-    if not np.isfinite(place).all():
-        raise ValueError(f"the target is at {place.tolist()}: expected finite numbers")
-
-
-def _rotation(angle: float) -> np.ndarray:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array(((c, -s), (s, c)))

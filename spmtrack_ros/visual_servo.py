@@ -16,6 +16,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -94,6 +95,8 @@ class VisualServo(Node):
         else:
             subscribe(self, Detection2D, "detection", self._on_detection)
             subscribe(self, CameraInfo, "camera_info", self._on_camera_info)
+        if settings.mode == "drive":
+            subscribe(self, Odometry, "odom", self._on_odometry)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(TrackStateArray, "status", self._on_status, latched)
 
@@ -121,6 +124,16 @@ class VisualServo(Node):
         self._watchdog.lost = lost
         if lost and self._watchdog.enabled:
             self._publish_zero()  # without waiting for the timer
+
+    def _on_odometry(self, message: Odometry) -> None:
+        at, turn = message.pose.pose.position, message.pose.pose.orientation
+        yaw = math.atan2(
+            2 * (turn.w * turn.z + turn.x * turn.y), 1 - 2 * (turn.y * turn.y + turn.z * turn.z)
+        )
+        try:
+            self._drive.odometry(stamp_to_ns(message.header.stamp) / 1e9, at.x, at.y, yaw)
+        except ValueError as error:
+            self._problem = f"odometry: {error}"
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         at = message.pose.pose.position

@@ -225,7 +225,7 @@ def test_two_trackers_in_namespaces_of_their_own():
 FOLLOW_NODES = (TargetPoseParameters, VisualServoParameters, Nav2FollowParameters)
 FOLLOW_ARGUMENTS = {
     *("follower", "follow_params_file", "depth_topic", "scan_topic", "points_topic"),
-    "cmd_vel_topic",
+    *("odom_topic", "cmd_vel_topic"),
     *(row.name for kind in FOLLOW_NODES for row in fields(kind)),
 }
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spmtrack_ros.own_motion import OwnMotion
 from spmtrack_ros.servo import (
     DriveServo,
     DriveSettings,
     Limits,
-    OwnMotion,
     PanTiltServo,
     PanTiltSettings,
     Watchdog,
@@ -97,6 +97,37 @@ def test_the_watchdog_is_off_at_first():
     assert Watchdog(0.5, 1.0).reason(0.0) == "disabled"
 
 
+@given(st.floats(-1, 1), st.floats(-1.5, 1.5), st.floats(-3, 3), st.floats(-9, 9))
+def test_odometry_is_where_the_robot_was_and_commands_lead_on(forward, turn, yaw, x):
+    """Odometry in a frame of its own, of a robot that does half of what it is told."""
+    motion = OwnMotion(0.0)
+    motion.command(0.0, forward, turn)
+    at = yaw
+    for index in range(11):
+        first = motion.measure(
+            0.1 * index, x + 0.05 * index * forward, 2.0, math.remainder(at, math.tau)
+        )
+        assert first == (index == 0)
+        at += 0.05 * turn if index < 10 else 0
+    seen = motion.pose(0.55)
+    assert seen[:2] == pytest.approx((x + 0.275 * forward, 2.0))
+    assert motion.pose(1.0)[2] - seen[2] == pytest.approx(0.225 * turn, abs=1e-6)
+    # from there on straight ahead, where it looks
+    end, ahead = motion.pose(1.0), motion.pose(1.2)
+    assert ahead[2] - end[2] == pytest.approx(0.2 * turn)
+    moved = np.hypot(*(ahead - end)[:2])
+    assert moved == pytest.approx(0.2 * abs(forward), rel=0.02, abs=1e-9)
+
+
+def test_odometry_that_goes_back_in_time_starts_again():
+    motion = OwnMotion(0.0)
+    assert motion.measure(5.0, 1.0, 0.0, 0.0) and not motion.measure(5.1, 1.1, 0.0, 0.0)
+    assert motion.measure(1.0, 7.0, 0.0, 0.0)
+    assert motion.pose(1.0) == pytest.approx((7, 0, 0))
+    with pytest.raises(ValueError, match="finite"):
+        motion.measure(2.0, math.nan, 0.0, 0.0)
+
+
 @given(st.floats(-1, 1), st.floats(-2, 2), st.floats(0, 0.3))
 def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     motion = OwnMotion(delay)
@@ -104,8 +135,10 @@ def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     motion.command(1.0, 0.0, 0.0)
     x, y, yaw = motion.pose(5.0)
     assert yaw == pytest.approx(turn)
-    # the chord of an arc, at half its angle; exact for one step
-    assert (x, y) == pytest.approx((forward * math.cos(turn / 2), forward * math.sin(turn / 2)))
+    # by small steps along the arc
+    angles = turn * (np.arange(1000) + 0.5) / 1000
+    steps = forward / 1000 * np.array((np.cos(angles), np.sin(angles)))
+    assert (x, y) == pytest.approx(steps.sum(axis=1), abs=1e-4)
     assert motion.pose(delay - 0.01) == pytest.approx((0, 0, 0))
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
@@ -82,6 +83,13 @@ class Running:
             each[1:] == ZERO for each in self.commands[before:]
         )
 
+    def zero_after(self, event):
+        """Follow for a second; then the event must stop the robot. `make follow` has the times."""
+        self.feed(self.pose, 1.0)
+        assert self.moves()
+        event()
+        assert self.stands_after(2.0)
+
     def says(self, words):
         def found():
             return any(words in s.message for each in self.diagnostics for s in each.status)
@@ -133,52 +141,81 @@ def test_speed_and_acceleration_keep_their_limits(run):
     assert np.abs(np.diff(forward)).max() <= 0.5 * 0.2 and np.abs(np.diff(forward)).mean() < 0.025
 
 
-def zero_after(node, event, timeout):
-    """Seconds from an event to the first zero."""
-    node.feed(node.pose, 1.0)
-    assert node.moves()
-    begin = time.monotonic()
-    event()
-    assert node.stands_after(timeout)
-    return next(at for at, *command in node.commands if at > begin and command == [0, 0]) - begin
+class TestOneNode:
+    """What must stop a robot, and what must not reach it, with one node for all."""
+
+    @pytest.fixture(scope="class")
+    def shared(self):
+        world = Surroundings()
+        process = start(
+            "visual_servo", "command_timeout:=0.3", "stamp_timeout:=0.5", "diagnostics_period:=0.1"
+        )
+        yield Running(world, process, TwistStamped)
+        world.close()
+        code, output = stop_node(process)
+        assert code == 0 and "Traceback" not in output, output
+
+    @pytest.fixture
+    def node(self, shared):
+        shared.state(TrackState.TRACKING)
+        shared.enable()
+        shared.commands.clear()
+        shared.diagnostics.clear()
+        yield shared
+        shared.enable(False)
+
+    def test_lost_is_zero_at_once(self, node):
+        node.zero_after(lambda: node.state(TrackState.LOST))
+        assert node.says("lost")
+        node.feed(node.pose, 0.3)
+        assert not node.moves()
+        node.state(TrackState.TRACKING)
+        # no primary target: it was removed
+        node.zero_after(lambda: node.state(TrackState.TRACKING, primary=False))
+
+    def test_silence_is_zero(self, node):
+        node.zero_after(lambda: None)
+        assert node.says("silence")
+
+    @pytest.mark.parametrize(("age", "words"), [(0.8, "old stamp"), (-0.5, "future stamp")])
+    def test_stamps_of_another_time_are_zero(self, node, age, words):
+        node.feed(lambda: node.pose(age=age), 0.6)
+        assert node.commands and not node.moves() and node.says(words)
+        node.feed(node.pose, 0.6)
+        assert node.moves()
+
+    def test_nan_and_infinity_never_leave_the_node(self, node):
+        for bad in ({"x": math.nan}, {"z": math.inf}, {"covariance": math.nan}, {"z": 1e300}):
+            node.feed(lambda bad=bad: node.pose(**bad), 0.3)  # on_command checks all numbers
+        assert node.says("expected finite numbers")
+        node.feed(node.pose, 1.5)
+        assert node.moves()
 
 
-def test_lost_is_zero_at_once(run):
-    node = run("enabled:=true")
+def test_odometry_is_used_and_a_broken_one_told(run):
+    """A robot that turns to the left by itself: the target stays where it was."""
+    node = run("enabled:=true", "distance:=4.0", "heading_gain:=1.0", "latency_compensation:=true")
     node.state(TrackState.TRACKING)
-    assert zero_after(node, lambda: node.state(TrackState.LOST), 1.0) < 0.2
-    node.feed(node.pose, 0.3)
-    assert not node.moves() and node.says("lost")
-    node.state(TrackState.TRACKING)
-    # the target is gone: an empty list of targets
-    assert zero_after(node, lambda: node.state(TrackState.TRACKING, primary=False), 1.0) < 0.2
+    yaw = 0.0
 
+    def turned():
+        nonlocal yaw
+        yaw += 0.02
+        message = Odometry(header=header_at(node.world.now(), "odom"))
+        message.pose.pose.orientation.z = math.sin(yaw / 2)
+        message.pose.pose.orientation.w = math.cos(yaw / 2)
+        node.world.publish("odom", message)
 
-def test_silence_is_zero(run):
-    node = run("enabled:=true", "command_timeout:=0.3")
-    node.state(TrackState.TRACKING)
-    assert 0.1 < zero_after(node, lambda: None, 2.0) < 0.5
-    assert node.says("silence")
-
-
-@pytest.mark.parametrize(("age", "words"), [(0.8, "old stamp"), (-0.5, "future stamp")])
-def test_stamps_of_another_time_are_zero(run, age, words):
-    node = run("enabled:=true", "stamp_timeout:=0.5")
-    node.state(TrackState.TRACKING)
-    node.feed(lambda: node.pose(age=age), 0.6)
-    assert node.commands and not node.moves() and node.says(words)
-    node.feed(node.pose, 0.6)
-    assert node.moves()
-
-
-def test_nan_and_infinity_never_leave_the_node(run):
-    node = run("enabled:=true")
-    node.state(TrackState.TRACKING)
-    for bad in ({"x": math.nan}, {"z": math.inf}, {"covariance": math.nan}, {"z": 1e300}):
-        node.feed(lambda bad=bad: node.pose(**bad), 0.3)  # on_command checks all numbers
-    assert node.says("expected finite numbers")
-    node.feed(node.pose, 1.5)
-    assert node.moves()
+    turned()
+    node.pose(x=0.0, z=4.0, age=0.0)
+    for _ in range(12):  # 0.24 rad in 0.36 s, without a further image
+        turned()
+        node.world.until(lambda: False, 0.03)
+    assert node.commands[-1][2] < -0.05  # back to the right
+    broken = Odometry(header=header_at(node.world.now(), "odom"))
+    broken.pose.pose.position.x = math.nan
+    node.world.publish("odom", broken)
+    assert node.says("odometry: a place is [")
 
 
 def test_the_box_gives_direction_and_distance(run):
