@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class VisualServo(Node):
         self._watchdog = Watchdog(settings.command_timeout, settings.stamp_timeout)
         self._watchdog.enabled = settings.enabled
         self._camera_info: CameraInfo | None = None
+        self._target = ""  # id of the primary target
         self._reason = "disabled"
         self._problem = ""
         self._open_outputs()
@@ -65,6 +67,7 @@ class VisualServo(Node):
         """Stop the robot, before the node is destroyed."""
         if self._watchdog.enabled:
             self._watchdog.enabled = False
+            time.sleep(1 / self.parameters.control_rate)  # for a command on its way
             self._publish_zero()
 
     def _open_outputs(self) -> None:
@@ -119,9 +122,10 @@ class VisualServo(Node):
     def _on_status(self, message: TrackStateArray) -> None:
         primary = next((each for each in message.targets if each.primary), None)
         lost = primary is None or primary.state == TrackState.LOST or not message.enabled
-        if lost and not self._watchdog.lost:
+        target = "" if primary is None else primary.id
+        if target != self._target or (lost and not self._watchdog.lost):
             self._reset()
-        self._watchdog.lost = lost
+        self._target, self._watchdog.lost = target, lost
         if lost and self._watchdog.enabled:
             self._publish_zero()  # without waiting for the timer
 

@@ -50,9 +50,9 @@ class Running:
     def enable(self, on=True):
         assert self.world.call(SetBool, "/visual_servo/enable", data=on).success
 
-    def state(self, state, primary=True):
+    def state(self, state, primary=True, target_id="1"):
         message = TrackStateArray(enabled=True)
-        message.targets = [TrackState(id="1", state=state, primary=primary)]
+        message.targets = [TrackState(id=target_id, state=state, primary=primary)]
         self.world.publish("status", message, LATCHED)
 
     def pose(self, x=0.5, z=4.0, age=0.05, covariance=0.001, frame="camera_optical"):
@@ -172,6 +172,12 @@ class TestOneNode:
         node.state(TrackState.TRACKING)
         # no primary target: it was removed
         node.zero_after(lambda: node.state(TrackState.TRACKING, primary=False))
+
+    def test_another_target_starts_anew(self, node):
+        node.zero_after(lambda: node.state(TrackState.TRACKING, target_id="2"))
+        assert node.says("no target")  # and not silence
+        node.feed(node.pose, 0.6)
+        assert node.moves()
 
     def test_silence_is_zero(self, node):
         node.zero_after(lambda: None)
