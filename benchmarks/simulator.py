@@ -169,7 +169,7 @@ class Simulator(Node):
             self._tick += 1
             self._publish_clock()
             if self._odometry is not None and self._tick % ODOMETRY == 0:
-                self._publish_odometry()
+                self._publish_odometry(self._odometry)
             self._executor.spin_once(timeout_sec=0.001)
             truth = self._world.truth()
             self.samples.append(Sample(self.time, truth, *self._command, self._state))
@@ -188,14 +188,14 @@ class Simulator(Node):
         fill_stamp(message.clock, self._now_ns)
         self._clock_topic.publish(message)
 
-    def _publish_odometry(self) -> None:
+    def _publish_odometry(self, topic: Any) -> None:
         message = Odometry(child_frame_id="base_link")
         message.header.frame_id = "odom"
         fill_stamp(message.header.stamp, self._now_ns)
         x, y, yaw = self._world.odometry().tolist()
         at, turn = message.pose.pose.position, message.pose.pose.orientation
         at.x, at.y, turn.z, turn.w = x, y, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
-        self._odometry.publish(message)
+        topic.publish(message)
 
     def _take_image(self) -> None:
         header = Header(frame_id=FRAME)
