@@ -254,10 +254,16 @@ def test_follow_starts_tracker_pose_and_servo_connected_with_each_other():
     assert (found["distance"], found["enabled"], *found["pan_range"]) == (2.0, False, -1, 1)
 
 
-def test_follow_with_nav2_or_without_a_robot(monkeypatch, tmp_path):
+def test_follow_without_a_robot():
     nodes, _ = perform("follow.launch.py", follower="none")
     assert [node.node_executable for node in nodes] == ["tracker_node", "target_pose"]
-    nodes, _ = perform("follow.launch.py", follower="nav2")  # the interfaces of Nav2 are there
+
+
+@pytest.mark.skipif(
+    "nav2_msgs" not in get_packages_with_prefixes(), reason="the package nav2_msgs is absent"
+)
+def test_follow_with_nav2_and_a_clear_line_without_it(monkeypatch):
+    nodes, _ = perform("follow.launch.py", follower="nav2")
     assert nodes[-1].node_executable == "nav2_follow"
     assert "pose:=target_pose/pose" in command(nodes[-1])
     paths = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
