@@ -130,7 +130,6 @@ class World:
         self._renderer = mujoco.Renderer(self._model, height, width)
         self._depth = mujoco.Renderer(self._model, DEPTH_WH[1], DEPTH_WH[0])
         self._depth.enable_depth_rendering()
-        self._outside = mujoco.MjvCamera()
         self._wheels = [self._model.joint(name).qposadr[0] for name in ("left", "right")]
         self._odometry = np.array(start)
         self.target = (0.0, 0.0, 0.0)
@@ -179,19 +178,11 @@ class World:
 
     def image(self) -> np.ndarray:
         """What the camera sees, RGB uint8 (H, W, 3)."""
-        return self._render(self._renderer, "eye")
+        return self._render(self._renderer)
 
     def depth(self) -> np.ndarray:
         """Depth in m, float32, of the same camera with fewer pixels."""
-        return self._render(self._depth, "eye")
-
-    def overview(self) -> np.ndarray:
-        """The scene from behind and above the robot, RGB uint8."""
-        x, y, yaw = self.robot
-        self._outside.lookat[:] = x + 0.8 * np.cos(yaw), y + 0.8 * np.sin(yaw), 0.5
-        self._outside.distance, self._outside.elevation = 4.5, -35.0
-        self._outside.azimuth = np.degrees(yaw) + 25.0
-        return self._render(self._renderer, self._outside)
+        return self._render(self._depth)
 
     def truth(self) -> Truth:
         """Where the target is."""
@@ -225,10 +216,10 @@ class World:
         box = (float(low[0]), float(low[1]), *(high - low).tolist())
         return Truth(float(np.hypot(*offset[:2])), heading, box, in_view)
 
-    def _render(self, renderer: mujoco.Renderer, camera: object) -> np.ndarray:
+    def _render(self, renderer: mujoco.Renderer) -> np.ndarray:
         mujoco.mj_kinematics(self._model, self._data)  # people have been moved since the last step
         mujoco.mj_camlight(self._model, self._data)
-        renderer.update_scene(self._data, camera)
+        renderer.update_scene(self._data, "eye")
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False  # takes twice the time
         return renderer.render()
 
