@@ -1,4 +1,5 @@
 # make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
+# make follow   a simulated robot follows a person with the real nodes; ARGS="..." as of follow.py
 # make test     the tests, in parallel; ARGS="..." goes to pytest, such as ARGS="-k crop -n 0"
 # make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
 # make check    the linters and the tests
@@ -37,7 +38,7 @@ else
 ROS := wheels
 CANDIDATES := python3.12 python3.11 python3.10 python3
 EXTRAS := dev,ros
-PACKAGES := . third_party/vision_msgs
+PACKAGES := . third_party/vision_msgs third_party/tf2_msgs third_party/nav2_msgs
 CMAKE_ARGS := -GNinja "-DCMAKE_PROJECT_INCLUDE=$(CURDIR)/cmake/ros_wheels.cmake"
 endif
 
@@ -59,11 +60,14 @@ VENV_DONE := .venv/.made-for-$(ROS)
 INTERFACES_DONE := .venv/.interfaces-built
 INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
 
-.PHONY: demo test parity bench-node check lint docs wheel picture setup clean
+.PHONY: demo follow test parity bench-node check lint docs wheel picture setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
 	@$(ENV) python -m spmtrack_ros.demo $(if $(SOURCE),"$(SOURCE)") $(if $(BOX),--box $(BOX))
+
+follow: setup
+	@$(ENV) python benchmarks/follow.py $(ARGS)
 
 test: setup
 	@$(ENV) python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
@@ -99,7 +103,7 @@ picture: setup
 setup: $(INTERFACES_DONE)
 
 clean:
-	rm -rf .venv build dist install log site demo_output *.egg-info
+	rm -rf .venv build dist install log site demo_output follow_output *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV_DONE): pyproject.toml setup.py

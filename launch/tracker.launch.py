@@ -4,8 +4,6 @@ ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=
 """
 
 import os
-import re
-from dataclasses import fields
 from pathlib import Path
 
 from ament_index_python.packages import (
@@ -14,18 +12,13 @@ from ament_index_python.packages import (
     get_package_share_directory,
 )
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    LogInfo,
-    OpaqueFunction,
-    SetEnvironmentVariable,
-    Shutdown,
-)
+from launch.actions import LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
+from spmtrack_ros.launch_arguments import BOOLEAN, declare, describe
+from spmtrack_ros.launch_arguments import given as given_parameters
 from spmtrack_ros.parameters import TrackerParameters
 
 CONFIG = Path(get_package_share_directory("spmtrack_ros")) / "config"
@@ -45,43 +38,14 @@ ARGUMENTS = {
     "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
 }
 # Every parameter of the node is an argument; an empty one keeps the value from params_file.
-BOOLEAN = ("true", "false")
-ROWS = {row.name: row for row in fields(TrackerParameters)}
-PARAMETERS = {
-    name: (
-        "",
-        row.metadata["description"],
-        ("", *(BOOLEAN if isinstance(row.default, bool) else row.metadata["choices"])),
-    )
-    for name, row in ROWS.items()
-}
+PARAMETERS = describe(TrackerParameters)
 PARAMETERS["use_sim_time"] = ("", "Take the time from /clock.", ("", *BOOLEAN))
-
-
-def convert(name, text):
-    """The value of a parameter that was given as text."""
-    default = ROWS[name].default if name in ROWS else False
-    kind = type(default)
-    if kind is bool:
-        return text == "true"
-    if kind is str:
-        return ParameterValue(text, value_type=str)  # a name may look like a number
-    try:
-        if kind is tuple and isinstance(default[0], str):
-            return text.split()
-        if kind is tuple:
-            return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
-        return kind(text)
-    except ValueError:
-        expected = {tuple: "'x y w h'", float: "a number", int: "a whole number"}[kind]
-        raise RuntimeError(f"{name} is '{text}': expected {expected}") from None
 
 
 def start_nodes(context):
     """The nodes with the given parameters; raises RuntimeError before any of them starts."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    texts = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
-    parameters = {name: convert(name, text) for name, text in texts.items() if text}
+    parameters = given_parameters(context, TrackerParameters)
     if not Path(given["params_file"]).is_file():
         raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
     parent = "".join(given["image_topic"].rpartition("/")[:2])
@@ -126,15 +90,7 @@ def start_nodes(context):
 
 def generate_launch_description():
     """All arguments are declared here, so that --show-args lists them."""
-    declared = [
-        DeclareLaunchArgument(
-            name,
-            default_value=default,
-            description=description,
-            choices=choices if len(choices) > 1 else None,
-        )
-        for name, (default, description, choices) in {**ARGUMENTS, **PARAMETERS}.items()
-    ]
+    declared = declare({**ARGUMENTS, **PARAMETERS})
     # Without this profile, Fast DDS loses large images; the camera's process needs it as well.
     environment = []
     if PROFILES_VARIABLE not in os.environ:

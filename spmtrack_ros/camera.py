@@ -1,4 +1,4 @@
-"""The direction in which a pixel looks, computed from ``sensor_msgs/CameraInfo``. Free of ROS."""
+"""Directions of pixels and pixels of points, by ``sensor_msgs/CameraInfo``. Free of ROS."""
 
 from __future__ import annotations
 
@@ -30,16 +30,12 @@ def direction(
     Raises ``ValueError`` for a camera without calibration, an image of another size than that of
     ``info``, an unknown distortion model, and a point where the distortion cannot be inverted.
     """
-    binning = np.maximum((info.binning_x, info.binning_y), 1)
-    roi = info.roi
-    w, h = (roi.width or info.width, roi.height or info.height) // binning
+    h, w = image_size(info)
     if image_hw != (h, w):
         size = f"{image_hw[1]} x {image_hw[0]}"
         raise ValueError(f"camera_info is for images of {w} x {h} px, but this image has {size}")
-    matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
-    if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
-        raise ValueError("camera_info has no calibration: its focal length is not positive")
-    point = np.array(point_xy) * binning + (roi.x_offset, roi.y_offset) - 0.5
+    matrix = _matrix(info, rectified)
+    point = np.array(point_xy) * _binning(info) + (info.roi.x_offset, info.roi.y_offset) - 0.5
     if rectified or not any(info.d):
         ray = np.linalg.solve(matrix, (*point, 1.0))
     else:
@@ -48,10 +44,44 @@ def direction(
     return x, y, z
 
 
-def _undistort(
-    model: str, matrix: np.ndarray, coefficients: np.ndarray, point: np.ndarray
-) -> np.ndarray:
-    """Ray (3,) with depth 1 that a lens with distortion projects to ``point`` (2,)."""
+def project(info: Any, points: np.ndarray, rectified: bool = False) -> np.ndarray:
+    """Pixels (N, 2) of points (N, 3) in the optical frame, the inverse of :func:`direction`.
+
+    Points that are not in front of the camera are NaN. Raises ``ValueError`` for a camera without
+    calibration and an unknown distortion model.
+    """
+    matrix = _matrix(info, rectified)
+    points = np.array(points, np.float64).reshape(-1, 3)
+    points[~(points[:, 2] > 0)] = np.nan
+    rays = points / points[:, 2:]
+    if rectified or not any(info.d):
+        pixels = rays[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
+    else:
+        coefficients, zeros = np.array(info.d, np.float64), np.zeros(3)
+        lens = _lens(info.distortion_model, coefficients)
+        pixels, _ = lens.projectPoints(rays.reshape(-1, 1, 3), zeros, zeros, matrix, coefficients)
+    offset = (info.roi.x_offset, info.roi.y_offset)
+    return (pixels.reshape(-1, 2) + 0.5 - offset) / _binning(info)
+
+
+def image_size(info: Any) -> tuple[int, int]:
+    """Height and width in px of the images that ``info`` describes."""
+    roi, (x, y) = info.roi, _binning(info).tolist()
+    return (roi.height or info.height) // y, (roi.width or info.width) // x
+
+
+def _binning(info: Any) -> np.ndarray:
+    return np.maximum((info.binning_x, info.binning_y), 1)
+
+
+def _matrix(info: Any, rectified: bool) -> np.ndarray:
+    matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
+    if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise ValueError("camera_info has no calibration: its focal length is not positive")
+    return matrix
+
+
+def _lens(model: str, coefficients: np.ndarray) -> Any:
     lens, sizes = _MODELS.get(model, (None, ()))
     if lens is None or len(coefficients) not in sizes:
         known = ", ".join(
@@ -59,6 +89,14 @@ def _undistort(
         )
         problem = f"distortion '{model}' with {len(coefficients)} coefficients"
         raise ValueError(f"{problem}: expected {known}")
+    return lens
+
+
+def _undistort(
+    model: str, matrix: np.ndarray, coefficients: np.ndarray, point: np.ndarray
+) -> np.ndarray:
+    """Ray (3,) with depth 1 that a lens with distortion projects to ``point`` (2,)."""
+    lens = _lens(model, coefficients)
     ray = np.ones(3)
     ray[:2] = lens.undistortPoints(point.reshape(1, 1, 2), matrix, coefficients).ravel()
     zeros = np.zeros(3)

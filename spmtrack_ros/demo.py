@@ -45,12 +45,20 @@ _SILENCE = 5.0  # s after the last image in which its detection must come
 class Child:
     """A program of this package in its own process, ended with the block."""
 
-    def __init__(self, module: str, log: Path, parameters: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        module: str,
+        log: Path,
+        parameters: dict[str, Any],
+        remappings: Sequence[tuple[str, str]] = (),
+    ) -> None:
         command = [sys.executable, "-m", f"spmtrack_ros.{module}", "--ros-args"]
         for name, value in parameters.items():
             if isinstance(value, str):  # as YAML: a name may look like a number
                 value = "'" + value.replace("'", "''") + "'"
             command += ["-p", f"{name}:={value}"]
+        for old, new in remappings:
+            command += ["-r", f"{old}:={new}"]
         self.name, self.log = module, log
         with log.open("w") as output:
             # Its own group: Ctrl-C reaches this process only, which then ends the others in order.

@@ -23,7 +23,10 @@ from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
+from spmtrack_ros.nav2_follow import Nav2FollowParameters
 from spmtrack_ros.parameters import TrackerParameters
+from spmtrack_ros.range_sources import TargetPoseParameters
+from spmtrack_ros.servo_parameters import VisualServoParameters
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -115,7 +118,7 @@ def with_rviz(monkeypatch, folder):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"init_box": "left top"}, "init_box is 'left top': expected 'x y w h'"),
+        ({"init_box": "left top"}, "init_box is 'left top': expected numbers"),
         ({"frame_buffer": "2.5"}, "frame_buffer is '2.5': expected a whole number"),
         ({"lost_threshold": "low"}, "lost_threshold is 'low': expected a number"),
         ({"params_file": "no.yaml"}, "params_file is 'no.yaml': there is no such file"),
@@ -217,3 +220,54 @@ def test_two_trackers_in_namespaces_of_their_own():
         assert f"image:=/{camera}/image_raw" in words
         assert f"camera_info:=/{camera}/camera_info" in words
         assert parameters_of(node)["device"] == "cpu"  # given for both
+
+
+FOLLOW_NODES = (TargetPoseParameters, VisualServoParameters, Nav2FollowParameters)
+FOLLOW_ARGUMENTS = {
+    *("follower", "follow_params_file", "depth_topic", "scan_topic", "points_topic"),
+    *("odom_topic", "cmd_vel_topic"),
+    *(row.name for kind in FOLLOW_NODES for row in fields(kind)),
+}
+
+
+def test_follow_arguments_are_all_described():
+    _, arguments = load("follow.launch.py")
+    assert set(arguments) == TRACKER_ARGUMENTS | FOLLOW_ARGUMENTS
+    assert all(each.description for each in arguments.values())
+    assert set(arguments["follower"].choices) == {"servo", "nav2", "none"}
+
+
+def test_follow_starts_tracker_pose_and_servo_connected_with_each_other():
+    given = {"node_name": "eye", "namespace": "robot", "image_topic": "/cam/image"}
+    given |= {"distance": "2", "ranges": "scan size", "depth_topic": "/cam/depth"}
+    (tracker, pose, servo), _ = perform("follow.launch.py", **given, pan_range="-1 1")
+    programs = [node.node_executable for node in (tracker, pose, servo)]
+    assert programs == ["tracker_node", "target_pose", "visual_servo"]
+    for node in (pose, servo):
+        assert "__ns:=/robot" in command(node) and "detection:=eye/detection" in command(node)
+        assert "camera_info:=/cam/camera_info" in command(node)
+    assert "depth:=/cam/depth" in command(pose) and "status:=eye/status" in command(servo)
+    assert "pose:=target_pose/pose_with_covariance" in command(servo)
+    assert "~/cmd_vel:=cmd_vel" in command(servo)
+    assert [*parameters_of(pose)["ranges"]] == ["scan", "size"]
+    found = parameters_of(servo)
+    assert (found["distance"], found["enabled"], *found["pan_range"]) == (2.0, False, -1, 1)
+
+
+def test_follow_without_a_robot():
+    nodes, _ = perform("follow.launch.py", follower="none")
+    assert [node.node_executable for node in nodes] == ["tracker_node", "target_pose"]
+
+
+@pytest.mark.skipif(
+    "nav2_msgs" not in get_packages_with_prefixes(), reason="the package nav2_msgs is absent"
+)
+def test_follow_with_nav2_and_a_clear_line_without_it(monkeypatch):
+    nodes, _ = perform("follow.launch.py", follower="nav2")
+    assert nodes[-1].node_executable == "nav2_follow"
+    assert "pose:=target_pose/pose" in command(nodes[-1])
+    paths = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
+    without = [path for path in paths if not (Path(path) / "share" / "nav2_msgs").exists()]
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(without))
+    with pytest.raises(RuntimeError, match="Nav2 is not installed"):
+        perform("follow.launch.py", follower="nav2")

@@ -1,0 +1,70 @@
+"""The parameters of a node as arguments of a launch file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
+from launch_ros.parameter_descriptions import ParameterValue
+
+from spmtrack_ros.parameters import NodeParameters
+
+BOOLEAN = ("true", "false")
+
+
+def declare(arguments: dict[str, tuple[str, str, tuple[str, ...]]]) -> list[DeclareLaunchArgument]:
+    """Arguments by name with default, description and choices, as far as there are any."""
+    return [
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=description,
+            choices=choices if len(choices) > 1 else None,
+        )
+        for name, (default, description, choices) in arguments.items()
+    ]
+
+
+def describe(kind: type[NodeParameters]) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Every parameter as an argument; an empty one keeps the value from params_file."""
+    return {
+        row.name: (
+            "",
+            row.metadata["description"],
+            ("", *(BOOLEAN if isinstance(row.default, bool) else row.metadata["choices"])),
+        )
+        for row in fields(kind)
+    }
+
+
+def given(context: LaunchContext, kind: type[NodeParameters]) -> dict[str, Any]:
+    """The values of the parameters that were given, and of use_sim_time.
+
+    Raises ``RuntimeError`` for a text that is not of the parameter's type.
+    """
+    defaults = {row.name: row.default for row in fields(kind)} | {"use_sim_time": False}
+    texts = {name: LaunchConfiguration(name).perform(context) for name in defaults}
+    return {name: _convert(name, defaults[name], text) for name, text in texts.items() if text}
+
+
+def _convert(name: str, default: Any, text: str) -> Any:
+    """The value of a parameter that was given as text."""
+    kind = type(default)
+    if kind is bool:
+        return text == "true"
+    if kind is str:
+        return ParameterValue(text, value_type=str)  # a name may look like a number
+    words = re.findall(r"[^\s,\[\]]+", text)
+    try:
+        if kind is tuple and isinstance(default[0], str):
+            return words
+        if kind is tuple:
+            return [float(number) for number in words]
+        return kind(text)
+    except ValueError:
+        expected = {float: "a number", int: "a whole number"}.get(kind, "numbers")
+        raise RuntimeError(f"{name} is '{text}': expected {expected}") from None

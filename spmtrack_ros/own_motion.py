@@ -1,0 +1,94 @@
+"""The robot's own motion, so that an image is understood from where it was taken. Free of ROS."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+_MEMORY = 5.0  # s of own motion that are kept
+
+
+class OwnMotion:
+    """Where the robot was and will be: by odometry and, after its last message, by the commands.
+
+    Without odometry it is dead reckoning by the commands alone.
+    """
+
+    def __init__(self, delay: float) -> None:
+        """``delay`` in s from a command to the motion."""
+        self._delay = delay
+        # from each of these times on the velocity holds: time, pose (x, y, yaw), v, w
+        self._commands: deque[tuple[float, np.ndarray, float, float]] = deque()
+        self._odometry: deque[tuple[float, np.ndarray]] = deque()
+
+    def command(self, time: float, forward: float, turn: float) -> None:
+        """The robot is sent velocities in m/s and rad/s at ``time``."""
+        start = time + self._delay
+        pose = self._commanded(start)
+        if self._commands and start < self._commands[-1][0]:  # the clock was set back
+            self._commands.clear()
+        self._commands.append((start, pose, forward, turn))
+        while len(self._commands) > 2 and self._commands[1][0] < start - _MEMORY:
+            self._commands.popleft()
+
+    def measure(self, time: float, x: float, y: float, yaw: float) -> bool:
+        """Odometry: the robot is there, in a frame that drifts slowly.
+
+        True for the first message, and for one after the clock was set back: earlier places are in
+        another frame. Raises ``ValueError`` for numbers that are not finite.
+        """
+        check_finite(np.array((time, x, y, yaw)))
+        first = not self._odometry or time < self._odometry[-1][0]
+        if first:
+            self._odometry.clear()
+        else:
+            before = self._odometry[-1][1][2]
+            yaw = before + math.remainder(yaw - before, math.tau)
+        self._odometry.append((time, np.array((x, y, yaw))))
+        while self._odometry[0][0] < time - _MEMORY:
+            self._odometry.popleft()
+        return first
+
+    def pose(self, time: float) -> np.ndarray:
+        """x, y and yaw (3,) at ``time``, which may be a little ahead."""
+        if not self._odometry:
+            return self._commanded(time)
+        last, base = self._odometry[-1]
+        if time <= last:
+            times = [each for each, _ in self._odometry]
+            poses = np.array([pose for _, pose in self._odometry])
+            return np.array([np.interp(time, times, poses[:, i]) for i in range(3)])
+        start, end = self._commanded(last), self._commanded(time)
+        x, y = rotation(base[2] - start[2]) @ (end[:2] - start[:2])
+        return base + np.array((x, y, end[2] - start[2]))
+
+    def _commanded(self, time: float) -> np.ndarray:
+        if not self._commands:
+            return np.zeros(3)
+        latest = self._commands[0]
+        if time < latest[0]:
+            return latest[1]
+        for each in self._commands:
+            if each[0] > time:
+                break
+            latest = each
+        start, (x, y, yaw), forward, turn = latest
+        seconds = time - start
+        half = turn * seconds / 2
+        chord = forward * seconds * float(np.sinc(half / math.pi))  # of an arc
+        x, y = x + chord * math.cos(yaw + half), y + chord * math.sin(yaw + half)
+        return np.array((x, y, yaw + 2 * half))
+
+
+def rotation(angle: float) -> np.ndarray:
+    """Matrix (2, 2) that turns to the left by ``angle`` rad."""
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array(((c, -s), (s, c)))
+
+
+def check_finite(place: np.ndarray) -> None:
+    """Raise ``ValueError`` unless all numbers are finite."""
+    if not np.isfinite(place).all():
+        raise ValueError(f"a place is {place.tolist()}: expected finite numbers")
