@@ -18,6 +18,8 @@ from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.session.snapshot import FrameReport, Snapshot
+from spmtrack_core.session.target import State, Target
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
 from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import (
@@ -29,8 +31,6 @@ from spmtrack_ros.conversions import (
 from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
-from spmtrack_ros.snapshot import FrameReport, Snapshot
-from spmtrack_ros.target import State, Target
 
 
 class Outputs:

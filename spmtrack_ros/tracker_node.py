@@ -32,23 +32,23 @@ from vision_msgs.msg import Detection2D, Detection2DArray
 
 import spmtrack_core
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.session.frame_buffer import FrameBuffer
+from spmtrack_core.session.image_step import ImageStep
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.session import Session
+from spmtrack_core.session.snapshot import FrameReport
 from spmtrack_ros.conversions import stamp_to_ns
 from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_lost, why_no_image
-from spmtrack_ros.frame_buffer import FrameBuffer
-from spmtrack_ros.image_step import ImageStep
 from spmtrack_ros.images import (
     check_compressed,
     check_image,
     compressed_to_array,
     image_to_array,
 )
-from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
-from spmtrack_ros.session import Session
-from spmtrack_ros.snapshot import FrameReport
 
 _IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()

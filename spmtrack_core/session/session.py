@@ -1,4 +1,4 @@
-"""The decisions of the node, free of ROS: which image is processed, and the state of the targets.
+"""The decisions of a live tracker: which image is processed, and the state of the targets.
 
 A worker thread owns the tracker. :meth:`Session.push` never queues images: a new image replaces
 the one that waits for the worker. A second thread keeps deadlines, also while inference hangs.
@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
-from spmtrack_ros.image_step import ImageStep, reject_image
-from spmtrack_ros.init_request import Code, InitRequest, Limits, Reply
-from spmtrack_ros.listeners import Listeners
-from spmtrack_ros.request_queue import Pending, RequestQueue, answer_all
-from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
-from spmtrack_ros.target import Reason, State, TargetList
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_core.session.image_step import ImageStep, reject_image
+from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.request_queue import Pending, RequestQueue, answer_all
+from spmtrack_core.session.snapshot import Counters, FrameReport, Snapshot
+from spmtrack_core.session.target import Reason, State, TargetList
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spmtrack_ros.frame_buffer import FrameBuffer
-from spmtrack_ros.image_step import ImageStep
-from spmtrack_ros.init_request import Code, InitRequest, Limits
-from spmtrack_ros.listeners import Listeners
-from spmtrack_ros.session import Session
-from spmtrack_ros.snapshot import Counters
-from spmtrack_ros.target import Reason, State
+from spmtrack_core.session.frame_buffer import FrameBuffer
+from spmtrack_core.session.image_step import ImageStep
+from spmtrack_core.session.init_request import Code, InitRequest, Limits
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.session import Session
+from spmtrack_core.session.snapshot import Counters
+from spmtrack_core.session.target import Reason, State
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 SECOND = 1_000_000_000
