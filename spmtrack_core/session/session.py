@@ -159,6 +159,12 @@ class Session:
         answer_all(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
         self._listeners.change()
 
+    def cut(self) -> None:
+        """The next image is no successor of the one before: a video was wound."""
+        with self._condition:
+            self._discard_images()
+            self._jumped = True
+
     def enable(self, enabled: bool) -> None:
         """Process or ignore images. The targets are kept."""
         pending: list[Pending] = []
