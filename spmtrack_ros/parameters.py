@@ -39,6 +39,12 @@ def parameter(
     return field(default=default, metadata=notes | {"live": live, "as_text": number_as_text})
 
 
+def same_row(kind: type[NodeParameters], name: str) -> Any:
+    """The row ``name`` of another node, to be repeated in a :class:`NodeParameters`."""
+    row = next(row for row in fields(kind) if row.name == name)
+    return field(default=row.default, metadata=row.metadata)
+
+
 @dataclass(frozen=True)
 class NodeParameters:
     """Checked values: ``ValueError`` for one out of its range or not among its choices."""

@@ -32,6 +32,7 @@ _PER_SECOND = 60.0  # messages of one page; a fast one acknowledges as many imag
 _BURST = 120.0
 _AT_ONCE = 8  # requests of one page that are not answered yet
 _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
+_PATIENCE = 60.0  # s until a request that nobody answers is given up
 _LONGEST_SIDE = 1280  # px of the image as it is sent
 _QUALITY = 80  # of the JPEG, percent
 
@@ -214,7 +215,10 @@ class LiveServer:
 
     async def _answer(self, page: _Page, number: int, request: Request) -> None:
         try:
-            reply = await asyncio.wrap_future(await asyncio.to_thread(self._handle, request))
+            answered = await asyncio.to_thread(self._handle, request)
+            reply = await asyncio.wait_for(asyncio.wrap_future(answered), _PATIENCE)
+        except asyncio.TimeoutError:
+            reply = Reply(Code.TIMEOUT, f"no answer within {_PATIENCE:g} s")
         except Exception as error:  # whatever is wrong with a request, the others are served
             reply = Reply(Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         await page.answer(number, reply)
