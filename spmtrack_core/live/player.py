@@ -84,7 +84,8 @@ class Player:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        self._thread.join(2.0)
+        if self._thread.is_alive():
+            self._thread.join(2.0)
 
     def _run(self) -> None:
         start = 0.0

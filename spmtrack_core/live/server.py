@@ -109,9 +109,9 @@ class LiveServer:
         app = web.Application(middlewares=[self._check], client_max_size=LONGEST)
         app.router.add_get("/", _page_handler())
         app.router.add_get("/live", self._open_page)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, shutdown_timeout=0.5).start()
+        await web.TCPSite(self._runner, host, port).start()
         return int(self._runner.addresses[0][1])
 
     async def _stop(self) -> None:
@@ -119,6 +119,10 @@ class LiveServer:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(page.socket.close(code=WSCloseCode.GOING_AWAY), 1.0)
         await self._runner.cleanup()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest, timeout=1.0)
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -152,8 +156,10 @@ class LiveServer:
             await self._receive(page)
         finally:
             self._pages.discard(page)
-            for task in (sending, *page.requests):
+            tasks = [sending, *page.requests]
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         return socket
 
     async def _send(self, page: _Page) -> None:

@@ -886,3 +886,14 @@ def test_images_of_another_aspect_are_a_reason(bench):
     bench.push(1)
     bench.start()
     assert bench.push(2).primary.reason is Reason.IMAGE_SIZE_CHANGED
+
+
+def test_a_cut_resets_the_motion_and_forgets_the_images_before_without_a_warning(bench):
+    bench.push(8)
+    bench.start()
+    bench.session.cut()
+    bench.push(7)  # a little earlier: not taken for one that was overtaken
+    bench.push(9)
+    assert bench.tracker.log[1:] == [("forget", [1]), ("update", 7), ("update", 9)]
+    assert bench.init(stamp_ns=8 * SECOND).result(5).code is Code.STAMP_NOT_BUFFERED
+    assert bench.warnings == []
