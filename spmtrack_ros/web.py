@@ -70,9 +70,9 @@ class Web(Node):
         Raises ``ValueError`` for a parameter that is unusable, ``OSError`` for an address that
         cannot be listened on and ``ImportError`` without aiohttp.
         """
-        super().__init__("web")
         if LiveServer is None:
             raise ImportError(_MISSING)
+        super().__init__("web")
         self.parameters = settings = read_parameters(self, WebParameters)
         self._lock = threading.Lock()  # guards the view and the names
         self._view, self._names = View(), 0

@@ -26,7 +26,7 @@ class Access:
 
     def url(self, port: int, host: str | None = None) -> str:
         """Address of the page; ``host`` replaces the one that the server listens on."""
-        name = host or self.host
+        name = host or (_own_address() if self.host in ("0.0.0.0", "::") else self.host)
         query = f"?token={self.token}" if self.token else ""
         return f"http://{f'[{name}]' if ':' in name else name}:{port}/{query}"
 
@@ -73,3 +73,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _own_address() -> str:
+    """The address under which other computers see this one, or its name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # chooses a route, and sends nothing
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()

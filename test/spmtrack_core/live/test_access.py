@@ -54,5 +54,6 @@ def test_no_token_is_needed_on_this_computer_and_one_everywhere_else():
     assert len(remote.token) >= 20 and remote.token != other.token
     assert remote.url(80, "10.0.0.2") == f"http://10.0.0.2:80/?token={remote.token}"
     assert Access("::1").url(80) == "http://[::1]:80/"
+    assert "//0.0.0.0" not in remote.url(80)  # of no use to another computer
     for token in ("", "x", other.token, remote.token + "x", "ü"):
         assert "token" in remote.reject_reason("10.0.0.2", None, token, False)

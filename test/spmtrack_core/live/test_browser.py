@@ -101,7 +101,8 @@ class Live:
                 """([x, y, w]) => {
                     draw();
                     const at = frame(), ratio = devicePixelRatio;
-                    const left = (at.x + x * at.scale) * ratio, top = (at.y + y * at.scale) * ratio;
+                    const left = (at.x + x * at.scale) * ratio;
+                    const top = (at.y + y * at.scale) * ratio;
                     const row = pen.getImageData(left, top, w * at.scale * ratio, 1).data;
                     return Array.from({ length: row.length / 4 }, (_, i) =>
                         Array.from(row.slice(4 * i, 4 * i + 3)));

@@ -197,7 +197,7 @@ def test_a_port_in_use_is_one_sentence(server, handler):
         OSError, match=f"cannot listen on 127.0.0.1, port {server.port}: .*another"
     ):
         LiveServer(handler, port=server.port)
-    with pytest.raises(OSError, match="cannot listen on 203.0.113.1"):
+    with pytest.raises(OSError, match=r"cannot listen on 203\.0\.113\.1"):
         LiveServer(handler, host="203.0.113.1")
     with pytest.raises(ValueError, match="0 to 65535; got 70000"):
         LiveServer(handler, port=70_000)
