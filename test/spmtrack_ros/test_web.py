@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -267,6 +268,16 @@ def test_without_aiohttp_the_cure_is_named():
     code, output = stop_node(process)
     assert code == 2 and "Traceback" not in output
     assert "aiohttp is not installed: pip install 'spmtrack_ros[live]'" in output
+
+
+def test_its_parameters_are_documented():
+    text = (Path(__file__).parents[2] / "docs" / "live.md").read_text(encoding="utf-8")
+    shown = {
+        name
+        for row in re.findall(r"^\| (`\w+`.*?) \|", text, re.M)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert shown == {row.name for row in fields(web.WebParameters)}
 
 
 def test_a_lost_target_keeps_its_last_box_and_its_reason():
