@@ -44,6 +44,7 @@ except ModuleNotFoundError as error:  # aiohttp, which only this node needs
 
 _BUFFER = 30, 100e6  # images, bytes: they wait here for the tracker's word on them
 _PATIENCE = 1.0  # s after which an image is shown without that word
+_LINGER = 5.0  # s without a page after which no images are taken any more
 _SILENCE = 2.0  # s without an image or a word after which the page says why
 
 
@@ -62,7 +63,10 @@ class WebParameters(NodeParameters):
 
 
 class Web(Node):
-    """Shows each image with the state that the tracker publishes for it, by the stamp of both."""
+    """Shows each image with the state that the tracker publishes for it, by the stamp of both.
+
+    Subscribes to the images only while a page is open.
+    """
 
     def __init__(self) -> None:
         """Open the page.
@@ -79,7 +83,7 @@ class Web(Node):
         self._buffer = FrameBuffer(*_BUFFER)
         self._received = 0
         self._status = TrackStateArray(enabled=True)
-        self._last_image = self._last_word = self._started = time.monotonic()
+        self._last_image = self._last_word = self._last_page = time.monotonic()
         self._decode, _ = image_codec(settings.image_transport, settings.max_pixels)
         name = settings.tracker.rstrip("/")
         clients = {
@@ -92,14 +96,13 @@ class Web(Node):
             for request, (kind, service) in clients.items()
         }
         self.server = LiveServer(self.call_service, settings.host, settings.port)
-        self._images = ImageTopic(
-            self, self._on_image, settings.image_transport, settings.image_reliability
-        )
+        self._images: ImageTopic | None = None
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(TrackStateArray, f"{name}/status", self._on_status, latched)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(0.5, self._on_timer, clock=steady)
-        self.get_logger().info(f"open {self.server.url}")
+        # not by the logger: whoever records /rosout would have the token
+        print(f"{self.get_name()}: open {self.server.url}", flush=True)
 
     def close(self) -> None:
         """Close the page."""
@@ -163,6 +166,18 @@ class Web(Node):
         self._show(frames[0] if frames and not same else None)
 
     def _on_timer(self) -> None:
+        now, settings = time.monotonic(), self.parameters
+        if self.server.pages:
+            self._last_page = now
+            if self._images is None:
+                self._last_image = self._last_word = now
+                self._images = ImageTopic(
+                    self, self._on_image, settings.image_transport, settings.image_reliability
+                )
+        elif self._images is not None and now - self._last_page > _LINGER:
+            self.destroy_subscription(self._images.subscription)
+            self._images = None
+            self._buffer.clear()
         self._show(None)
 
     def _show(self, frame: Frame | None) -> None:
@@ -189,6 +204,8 @@ class Web(Node):
     def _hint(self) -> str:
         """What keeps the page from showing something, and the cure; empty if nothing does."""
         now = time.monotonic()
+        if self._images is None:  # nobody looks
+            return ""
         if now - self._last_image > _SILENCE:
             return self._images.why_silent(self._images.publishers())
         if not self._status.enabled:

@@ -43,6 +43,8 @@ def live(
         check_video_path(record)
         check_output(record, inputs)
     sequence = open_frames(source, with_boxes=False)
+    if not sequence.live and next(iter(sequence), None) is None:
+        raise ValueError(f"{source} gave no frame")
     tracker = load_tracker(weights, device, precision=precision, trunk=trunk)
     tracker.warm_up()
     page = LiveTracking(sequence, tracker, host, port, record)

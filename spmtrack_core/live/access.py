@@ -47,7 +47,8 @@ class Access:
                 return "a WebSocket needs the header Origin"
         elif urlsplit(origin).netloc.lower() != host.lower():
             return f"Origin {origin[:80]!r} is not this server, {host!r}"
-        if self.token and not hmac.compare_digest(token.encode(), self.token.encode()):
+        given = token.encode(errors="replace")
+        if self.token and not hmac.compare_digest(given, self.token.encode()):
             return "the token is missing or wrong: open the address that the server printed"
         return None
 

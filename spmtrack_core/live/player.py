@@ -55,9 +55,14 @@ class Player:
             return Playback(self._playing, self._position, seconds, seekable, self._ended)
 
     def play(self, playing: bool) -> None:
-        """Go on or stop; at the end, go on from the beginning."""
+        """Go on or stop; at the end, go on from the beginning.
+
+        Raises ``ValueError`` for a live source that has ended.
+        """
         with self._condition:
-            if playing and self._ended and not self._sequence.live:
+            if playing and self._ended:
+                if self._sequence.live:
+                    raise ValueError(f"{self._sequence.name} has ended: start the program again")
                 self._seek = 0.0
             self._playing, self._steps = playing, 0
             self._condition.notify_all()
@@ -96,8 +101,8 @@ class Player:
                     self._show_live(frames)
                 else:
                     self._show_from(frames, start)
-            except (OSError, ValueError, RuntimeError) as error:
-                self.fault = str(error)
+            except Exception as error:  # of whatever library reads the source
+                self.fault = str(error) or type(error).__name__
             with self._condition:
                 if self._seek is None and not self._closed:
                     self._ended, self._playing = True, False

@@ -121,20 +121,20 @@ class LiveTracking:
         return done
 
     def _control(self, request: Play | Step | Seek) -> Reply:
-        if isinstance(request, Seek):
-            try:
+        pauses = not (isinstance(request, Play) and request.playing)
+        try:
+            if isinstance(request, Seek):
                 self._player.seek(request.position)
-            except ValueError as error:
-                return Reply(Code.INTERNAL_ERROR, str(error))
-            return Reply(Code.OK)
-        if self._sequence.live:
-            pauses = not (isinstance(request, Play) and request.playing)
-            timeout = math.inf if pauses else self._limits.image_timeout
-            self._session.limits = replace(self._limits, image_timeout=timeout)
-        if isinstance(request, Play):
-            self._player.play(request.playing)
-        else:
-            self._player.step()
+                return Reply(Code.OK)
+            if self._sequence.live:  # no image comes during a pause, and no target is lost by it
+                timeout = math.inf if pauses else self._limits.image_timeout
+                self._session.limits = replace(self._limits, image_timeout=timeout)
+            if isinstance(request, Play):
+                self._player.play(request.playing)
+            else:
+                self._player.step()
+        except ValueError as error:
+            return Reply(Code.INTERNAL_ERROR, str(error))
         return Reply(Code.OK)
 
     def _new_name(self) -> str:

@@ -40,8 +40,9 @@ from test.spmtrack_ros.peer import (
 pytestmark = pytest.mark.ros
 
 
-def start_web(*parameters):
+def start_web(*parameters, image="image"):
     command = [sys.executable, "-m", "spmtrack_ros.web", "--ros-args", "-p", "port:=0"]
+    command += ["-r", f"image:={image}"]
     for parameter in (RELIABLE, *parameters):
         command += ["-p", parameter]
     return start_process(command)
@@ -268,6 +269,23 @@ def test_without_aiohttp_the_cure_is_named():
     code, output = stop_node(process)
     assert code == 2 and "Traceback" not in output
     assert "aiohttp is not installed: pip install 'spmtrack_ros[live]'" in output
+
+
+def test_images_are_taken_only_while_a_page_is_open():
+    process = start_web("tracker:=nobody", image="other")
+    peer = Peer("nobody", topic="other")
+    try:
+        address = address_of(process, peer)
+        for _ in range(2):
+            assert not peer.camera.get_subscription_count()
+            page = Page(peer, address)
+            assert peer.until(peer.camera.get_subscription_count)
+            page.close()
+            assert peer.until(lambda: not peer.camera.get_subscription_count())
+    finally:
+        peer.close()
+        code, output = stop_node(process)
+    assert code == 0 and "Traceback" not in output, output
 
 
 def test_its_parameters_are_documented():

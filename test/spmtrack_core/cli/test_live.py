@@ -86,6 +86,7 @@ def test_name_a_target_follow_it_and_end(folder, tmp_path, tiny_checkpoint):
     ("arguments", "words"),
     [
         (["no.mp4"], "no video, folder of images or camera at no.mp4"),
+        (["broken"], "is not an image"),
         (["--port", "70000"], "port must be 0 to 65535; got 70000"),
         (["--port", "in use"], "another --port"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
@@ -98,7 +99,11 @@ def test_mistakes_are_one_line(spmtrack, folder, tiny_checkpoint, arguments, wor
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         arguments = [port if word == "in use" else word for word in arguments]
-        source = [] if arguments[0] == "no.mp4" else [folder]
+        (folder.parent / "broken").mkdir()
+        (folder.parent / "broken" / "1.png").write_bytes(b"no image")
+        if arguments == ["broken"]:
+            arguments = [folder.parent / "broken"]
+        source = [folder] if str(arguments[0]).startswith("--") else []
         weights = [] if "--weights" in arguments else ["--weights", tiny_checkpoint]
         code, out, err = spmtrack("live", *source, *arguments, *weights)
     assert (code, out) == (2, "") and words in err and err.count("\n") == 1

@@ -146,7 +146,7 @@ def test_a_live_source_plays_at_once_and_shows_the_newest_after_a_pause(screen):
 def test_a_source_that_breaks_says_why_and_can_be_started_again(screen):
     def timed():
         yield from list(squares(2, 100.0).timed())
-        raise ValueError("walk.mp4 cannot be read any further")
+        raise ModuleNotFoundError("walk.mp4 cannot be read any further")
 
     seen = screen(open_timed=timed)
     seen.player.play(True)
@@ -154,6 +154,14 @@ def test_a_source_that_breaks_says_why_and_can_be_started_again(screen):
     assert seen.places == [0, 1] and "any further" in seen.player.fault
     seen.player.play(True)
     seen.until(lambda s: len(s.shown) == 4)
+
+
+def test_a_camera_that_has_ended_cannot_play(screen):
+    seen = screen(2, live=True)
+    seen.until(lambda s: s.player.playback.ended)
+    with pytest.raises(ValueError, match="squares has ended"):
+        seen.player.play(True)
+    assert not seen.player.playback.playing
 
 
 def test_an_empty_source_ends(screen):
