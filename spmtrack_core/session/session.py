@@ -48,7 +48,7 @@ class Session:
     ) -> None:
         self._step = step
         self._listeners = listeners
-        self.limits = limits or Limits()
+        self._limits = limits or Limits()
 
         lock = threading.RLock()  # guards all of the below
         self._condition = threading.Condition(lock)  # wakes the worker
@@ -73,6 +73,17 @@ class Session:
             thread.start()
 
     # Called from any thread
+
+    @property
+    def limits(self) -> Limits:
+        """What is accepted and expected at present."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        with self._condition:
+            self._limits = limits
+            self._alarm.notify_all()  # perhaps another time to be woken up
 
     def snapshot(self) -> Snapshot:
         """The present state."""

@@ -161,6 +161,9 @@ def test_a_paused_camera_does_not_lose_its_targets(bench):
     assert b.start((1.0, 1.0, 30.0, 30.0)).code is Code.OK
     time.sleep(0.3)
     assert b.view.targets[0].state == "tracking"
+    b.live._player.play(False)  # a source that has stopped, although nobody has paused it
+    b.live._session.limits = b.live._limits
+    b.until(lambda view: view.targets[0].reason == "no image")
 
 
 def test_what_is_shown_is_recorded_with_its_boxes(bench, tmp_path):

@@ -897,3 +897,13 @@ def test_a_cut_resets_the_motion_and_forgets_the_images_before_without_a_warning
     assert bench.tracker.log[1:] == [("forget", [1]), ("update", 7), ("update", 9)]
     assert bench.init(stamp_ns=8 * SECOND).result(5).code is Code.STAMP_NOT_BUFFERED
     assert bench.warnings == []
+
+
+def test_a_shorter_timeout_holds_at_once(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=float("inf")))
+    bench.push(1)
+    bench.start()
+    time.sleep(0.1)
+    assert bench.target.state is State.TRACKING
+    bench.session.limits = Limits(image_timeout=0.05)
+    assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
