@@ -28,7 +28,8 @@ from spmtrack_core.session.init_request import Code, Reply
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_PAGES = 16
-_PER_SECOND = 60.0  # messages of one page; a fast one acknowledges as many images
+_IMAGE_RATE = 60.0  # images per second to one page; screens show no more
+_PER_SECOND = 100.0  # messages of one page, which acknowledges each image
 _BURST = 120.0
 _AT_ONCE = 8  # requests of one page that are not answered yet
 _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
@@ -169,7 +170,9 @@ class LiveServer:
             while True:
                 await asyncio.wait_for(page.ready.wait(), _SILENCE)
                 await page.news.wait()
+                await asyncio.sleep(page.sent + 1 / _IMAGE_RATE - time.monotonic())
                 page.news.clear()
+                page.sent = time.monotonic()
                 view = self._view
                 if view.image is None:
                     size_hw, jpeg = (0, 0), b""
@@ -239,6 +242,7 @@ class _Page:
         self.ready, self.news = asyncio.Event(), asyncio.Event()
         self.ready.set()
         self.news.set()
+        self.sent = 0.0  # s of the monotonic clock; the last message
         self.arrived = 0.0  # of the image that the page draws now; 0: it draws none
         self.latency: float | None = None
         self._allowance, self._counted = _BURST, time.monotonic()

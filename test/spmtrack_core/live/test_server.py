@@ -401,6 +401,20 @@ def test_a_flood_ends_the_connection(server, handler):
     assert len(handler.requests) == 1
 
 
+def test_a_fast_page_is_no_flood(server, monkeypatch):
+    monkeypatch.setattr(server_module, "_BURST", 10.0)
+
+    async def run():
+        async with open_page(server) as page:
+            for number in range(80):
+                server.show(picture(number, side=2))
+                await page.view()
+                await page.shown()
+            assert (await page.ask(type="remove", request=1))["code"] == "OK"
+
+    asyncio.run(run())
+
+
 def test_requests_that_nobody_answers_do_not_add_up(server, handler, monkeypatch):
     monkeypatch.setattr(server_module, "_PATIENCE", 0.5)
     handler.keep = True
