@@ -44,7 +44,7 @@ except ModuleNotFoundError as error:  # aiohttp, which only this node needs
 
 _BUFFER = 30, 100e6  # images, bytes: they wait here for the tracker's word on them
 _PATIENCE = 1.0  # s after which an image is shown without that word
-_LINGER = 5.0  # s without a page after which no images are taken any more
+_LINGER = 2.0  # s without a page after which no images are taken any more
 _SILENCE = 2.0  # s without an image or a word after which the page says why
 
 

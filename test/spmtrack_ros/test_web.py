@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,43 +59,40 @@ def address_of(process, peer):
 
 
 class Page:
-    """A page, whose WebSocket is served while the peer spins."""
+    """A page that draws whatever it gets, in a thread of its own."""
 
     def __init__(self, peer, address):
         self.peer, self.view, self.jpeg, self.answers = peer, None, b"", {}
         self._loop = asyncio.new_event_loop()
-        self._run(self._open(address.rstrip("/")))
+        self._opened = threading.Event()
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._live(address.rstrip("/")),)
+        )
+        self._thread.start()
+        assert self._opened.wait(STARTUP)
+
+    async def _live(self, address):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{address}/live", headers={"Origin": address}) as self.socket,
+        ):
+            self._opened.set()
+            async for message in self.socket:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    answer = json.loads(message.data)
+                    self.answers[answer["request"]] = answer
+                else:
+                    length = int.from_bytes(message.data[:4], "big")
+                    self.jpeg = message.data[4 + length :] or self.jpeg
+                    self.view = json.loads(message.data[4 : 4 + length])
+                    await self.socket.send_str('{"type": "shown"}')
 
     def _run(self, work):
-        return self._loop.run_until_complete(work)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STARTUP)
 
-    async def _open(self, address):
-        self._session = aiohttp.ClientSession()
-        self.socket = await self._session.ws_connect(
-            f"{address}/live", headers={"Origin": address}
-        )
-
-    async def _receive(self):
-        try:
-            message = await self.socket.receive(0.05)
-        except asyncio.TimeoutError:
-            return
-        if message.type is aiohttp.WSMsgType.TEXT:
-            answer = json.loads(message.data)
-            self.answers[answer["request"]] = answer
-        else:
-            assert message.type is aiohttp.WSMsgType.BINARY, message
-            length = int.from_bytes(message.data[:4], "big")
-            self.view = json.loads(message.data[4 : 4 + length])
-            self.jpeg = message.data[4 + length :] or self.jpeg
-            await self.socket.send_str('{"type": "shown"}')
-
-    def until(self, condition, timeout=20.0):
-        def reached():
-            self._run(self._receive())
-            return self.view is not None and condition(self)
-
-        assert self.peer.until(reached, timeout), self.view
+    def until(self, condition, timeout=60.0):
+        reached = self.peer.until(lambda: self.view is not None and condition(self), timeout)
+        assert reached, self.view
 
     def ask(self, **fields):
         number = len(self.answers) + 1
@@ -109,7 +107,7 @@ class Page:
 
     def close(self):
         self._run(self.socket.close())
-        self._run(self._session.close())
+        self._thread.join()
         self._loop.close()
 
 
@@ -120,9 +118,9 @@ def running(tiny_checkpoint):
     peer = Peer()
     try:
         address = address_of(process, peer)
-        page = Page(peer, address)
         peer.wait_for_node(tracker)
-        assert peer.until(lambda: peer.camera.get_subscription_count() == 2)
+        page = Page(peer, address)
+        assert peer.until(lambda: peer.camera.get_subscription_count() == 2, STARTUP)
         yield SimpleNamespace(peer=peer, page=page, process=process, tracker=tracker)
         page.close()
     finally:
