@@ -161,7 +161,7 @@ def test_drag_follow_lose_find_and_remove(open_live):
 
 
 def test_the_image_stays_while_a_rectangle_is_drawn_in_it(open_live):
-    live = open_live(squares(fps=5.0))
+    live = open_live(squares(fps=2.0))
     page = live.page
     page.keyboard.press(" ")
     live.until("view.playback.playing && Number(view.stamp) > 1.2e9")
@@ -177,7 +177,7 @@ def test_the_image_stays_while_a_rectangle_is_drawn_in_it(open_live):
     page.mouse.move(*live.place(*blue(60)[:2]))
     page.mouse.down()
     stamp = int(page.evaluate("held.view.stamp"))
-    index = round((stamp - SECOND) * 5 / SECOND)
+    index = round((stamp - SECOND) * 2 / SECOND)
     x, y, w, h = blue(index)
     page.mouse.move(*live.place(x + w, y + h))
     page.evaluate(f"[corner[0], corner[1]] = [{x}, {y}]")
