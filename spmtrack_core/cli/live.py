@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from spmtrack_core.cli.options import Device, Precision, Source, Trunk, Weights
+from spmtrack_core.cli.options import Device, Precision, Runtime, Source, Trunk, Weights
 from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
@@ -23,6 +23,7 @@ def live(
     device: Device = "auto",
     precision: Precision = "float32",
     trunk: Trunk = None,
+    runtime: Runtime = "torch",
     record: Annotated[
         Path | None,
         typer.Option(help="Video (mp4) to write of all that is shown, boxes in .txt beside it."),
@@ -45,7 +46,7 @@ def live(
     sequence = open_frames(source, with_boxes=False)
     if not sequence.live and next(iter(sequence), None) is None:
         raise ValueError(f"{source} gave no frame")
-    tracker = load_tracker(weights, device, precision=precision, trunk=trunk)
+    tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
     tracker.warm_up()
     page = LiveTracking(sequence, tracker, host, port, record)
     written: list[Path] = []
