@@ -41,7 +41,12 @@ def squares(length=LENGTH, fps=30.0, live=False):
             yield frame(index), index / fps
 
     return FrameSequence(
-        "squares", lambda: (image for image, _ in timed()), length, fps, None, timed, live
+        "squares",
+        lambda: (image for image, _ in timed()),
+        length,
+        fps,
+        open_timed=timed,
+        live=live,
     )
 
 
