@@ -26,7 +26,7 @@ RUN python3 -m venv --system-site-packages "$VIRTUAL_ENV" \
     && pip install --no-cache-dir --index-url "$TORCH_INDEX" 'torch>=2.6' 'torchvision>=0.21'
 
 COPY . src/spmtrack_ros
-RUN pip install --no-cache-dir -e src/spmtrack_ros 'numpy<2' \
+RUN pip install --no-cache-dir -e 'src/spmtrack_ros[live]' 'numpy<2' \
     && . /opt/ros/jazzy/setup.sh \
     && colcon build --packages-select spmtrack_ros \
     && printf '#!/bin/bash\nset -e\nsource /ws/install/setup.bash\nexec "$@"\n' >/entrypoint \

@@ -1,4 +1,4 @@
-"""Starts the node `spmtrack`, and RViz on request.
+"""Starts the node `spmtrack`, and on request RViz and the live page.
 
 ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=true
 """
@@ -33,10 +33,15 @@ ARGUMENTS = {
     "rviz": ("false", "start RViz as well", ("true", "false")),
     "rviz_config": (str(CONFIG / "tracker.rviz"), "configuration of RViz", ()),
     "fixed_frame": ("", "fixed frame of RViz: the frame_id of the images; empty: camera", ()),
+    "web": ("false", "serve the live page, on which targets are named", ("true", "false")),
+    "web_host": ("127.0.0.1", "address of the page; 0.0.0.0: other computers, with a token", ()),
+    "web_port": ("8642", "port of the page; 0: any that is free", ()),
     "log_level": ("info", "lowest level logged", ("debug", "info", "warn", "error", "fatal")),
     "respawn": ("false", "start the node again when it ends", ("true", "false")),
     "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
 }
+# Somebody takes seconds to draw a box, and its image must still be there.
+WEB_FRAME_BUFFER = 150
 # Every parameter of the node is an argument; an empty one keeps the value from params_file.
 PARAMETERS = describe(TrackerParameters)
 PARAMETERS["use_sim_time"] = ("", "Take the time from /clock.", ("", *BOOLEAN))
@@ -48,6 +53,10 @@ def start_nodes(context):
     parameters = given_parameters(context, TrackerParameters)
     if not Path(given["params_file"]).is_file():
         raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
+    nodes = []
+    if given["web"] == "true":
+        parameters.setdefault("frame_buffer", WEB_FRAME_BUFFER)
+        nodes.append(live_page(given, parameters))
     parent = "".join(given["image_topic"].rpartition("/")[:2])
     camera_info = given["camera_info_topic"] or f"{parent}camera_info"
     tracker = Node(
@@ -62,8 +71,9 @@ def start_nodes(context):
         respawn=given["respawn"] == "true",
         on_exit=Shutdown(reason="the tracker ended") if given["on_exit"] == "shutdown" else None,
     )
+    nodes.insert(0, tracker)
     if given["rviz"] == "false":
-        return [tracker]
+        return nodes
     try:
         get_package_prefix("rviz2")
     except PackageNotFoundError:
@@ -84,8 +94,34 @@ def start_nodes(context):
     )
     if parameters.get("debug_image") is False:
         text = "RViz shows no picture: debug_image is false"
-        return [tracker, rviz, LogInfo(msg=text)]
-    return [tracker, rviz]
+        return [*nodes, rviz, LogInfo(msg=text)]
+    return [*nodes, rviz]
+
+
+def live_page(given, parameters):
+    """The node `web` for the tracker; `parameters` are those given to the tracker."""
+    shared = ("image_transport", "image_reliability", "max_pixels", "use_sim_time")
+    try:
+        port = int(given["web_port"])
+    except ValueError:
+        raise RuntimeError(f"web_port is '{given['web_port']}': expected a whole number") from None
+    return Node(
+        package="spmtrack_ros",
+        executable="web",
+        name=f"{given['node_name']}_web",
+        namespace=given["namespace"],
+        parameters=[
+            {
+                "tracker": ParameterValue(given["node_name"], value_type=str),
+                "host": ParameterValue(given["web_host"], value_type=str),
+                "port": port,
+                **{name: parameters[name] for name in shared if name in parameters},
+            }
+        ],
+        remappings=[("image", given["image_topic"])],
+        ros_arguments=["--log-level", given["log_level"]],
+        output="screen",
+    )
 
 
 def generate_launch_description():

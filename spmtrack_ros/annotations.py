@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from spmtrack_core.session.target import Target
 from spmtrack_ros.markers import STATE_COLORS, WHITE
-from spmtrack_ros.target import Target
 
 try:
     from foxglove_msgs.msg import Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation

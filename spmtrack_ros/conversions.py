@@ -52,19 +52,6 @@ def fill_bbox(bbox: Any, box_xywh: tuple[float, float, float, float]) -> Any:
     return bbox
 
 
-def normalized_to_pixels(
-    box_xywh: tuple[float, float, float, float], image_hw: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """Pixels of a box that is given in parts of the image (0 to 1).
-
-    >>> normalized_to_pixels((0.5, 0.25, 0.1, 0.5), (100, 200))
-    (100.0, 25.0, 20.0, 50.0)
-    """
-    height, width = image_hw
-    x, y, w, h = box_xywh
-    return x * width, y * height, w * width, h * height
-
-
 def fill_image(message: Any, image: Image, header: Any) -> Any:
     """Put an RGB image (H, W, 3) into an empty ``sensor_msgs/Image``; return that.
 

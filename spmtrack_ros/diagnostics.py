@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spmtrack_core.session.snapshot import Counters, Snapshot
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
-from spmtrack_ros.snapshot import Counters, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 

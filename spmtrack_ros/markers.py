@@ -12,7 +12,7 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spmtrack_ros.target import State, Target
+from spmtrack_core.session.target import State, Target
 
 Ray = Callable[[tuple[float, float]], tuple[float, float, float]]
 """Direction (x, y, z) of a pixel (x, y) in the optical frame."""

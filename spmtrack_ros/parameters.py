@@ -18,8 +18,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
+from spmtrack_core.session.init_request import Limits
 from spmtrack_ros.images import MAX_PIXELS
-from spmtrack_ros.init_request import Limits
 
 
 def parameter(
@@ -37,6 +37,12 @@ def parameter(
     """
     notes = {"description": description, "bounds": bounds, "choices": choices}
     return field(default=default, metadata=notes | {"live": live, "as_text": number_as_text})
+
+
+def same_row(kind: type[NodeParameters], name: str) -> Any:
+    """The row ``name`` of another node, to be repeated in a :class:`NodeParameters`."""
+    row = next(row for row in fields(kind) if row.name == name)
+    return field(default=row.default, metadata=row.metadata)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from rclpy.task import Future as RosFuture
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D, Detection2DArray
 
+from spmtrack_core.session.init_request import Code, InitRequest, Reply
+from spmtrack_core.session.session import Session
 from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
-from spmtrack_ros.init_request import Code, InitRequest, Reply
 from spmtrack_ros.parameters import TrackerParameters
-from spmtrack_ros.session import Session
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 
 

@@ -9,48 +9,37 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
-from rclpy import get_rmw_implementation_identifier
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage
-from sensor_msgs.msg import Image as ImageMessage
+from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 import spmtrack_core
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.session.frame_buffer import FrameBuffer
+from spmtrack_core.session.image_step import ImageStep
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.session import Session
+from spmtrack_core.session.snapshot import FrameReport
 from spmtrack_ros.conversions import stamp_to_ns
-from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_lost, why_no_image
-from spmtrack_ros.frame_buffer import FrameBuffer
-from spmtrack_ros.image_step import ImageStep
-from spmtrack_ros.images import (
-    check_compressed,
-    check_image,
-    compressed_to_array,
-    image_to_array,
-)
-from spmtrack_ros.listeners import Listeners
+from spmtrack_ros.diagnostics import OK, RateWindow
+from spmtrack_ros.image_topic import ImageTopic, image_codec
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
-from spmtrack_ros.session import Session
-from spmtrack_ros.snapshot import FrameReport
 
-_IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
@@ -144,11 +133,7 @@ class TrackerNode(LifecycleNode):
         )
         self._weights_config = self._tracker.config
         self._configure_tracker(settings)
-        self._decode: Callable[[Any], Image] = image_to_array
-        check: Callable[[Any], Any] = check_image
-        if settings.image_transport == "compressed":
-            self._decode = partial(compressed_to_array, max_pixels=settings.max_pixels)
-            check = partial(check_compressed, max_pixels=settings.max_pixels)
+        self._decode, check = image_codec(settings.image_transport, settings.max_pixels)
         self.session = Session(
             ImageStep(self._tracker, self._decode, check),
             Listeners(self._on_report, self._on_change, self._on_error, self.get_logger().warning),
@@ -179,19 +164,16 @@ class TrackerNode(LifecycleNode):
         self._offered = Services(self, self.session, lambda: self.parameters, lambda: self.active)
 
     def _open_inputs(self) -> None:
-        def subscribe(kind: Any, name: str, callback: Any, reliability: Any = None) -> Any:
-            reliability = reliability or ReliabilityPolicy.BEST_EFFORT
-            qos = QoSProfile(depth=1, reliability=reliability)
+        def subscribe(kind: Any, name: str, callback: Any) -> None:
+            qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             options = {"qos_overriding_options": _OVERRIDABLE}
             self._inputs.append(self.create_subscription(kind, name, callback, qos, **options))
-            return self._inputs[-1]
 
-        compressed = self.parameters.image_transport == "compressed"
-        # Resolved before the suffix is added, so that a remapping of `image` holds for both.
-        topic = self.resolve_topic_name("image") + ("/compressed" if compressed else "")
-        reliability = ReliabilityPolicy[self.parameters.image_reliability.upper()]
-        kind = CompressedImage if compressed else ImageMessage
-        self._images = subscribe(kind, topic, self._on_image, reliability)
+        settings = self.parameters
+        self._images = ImageTopic(
+            self, self._on_image, settings.image_transport, settings.image_reliability
+        )
+        self._inputs.append(self._images.subscription)
         subscribe(CameraInfo, "camera_info", self._on_camera_info)
         subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
         subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)
@@ -285,33 +267,12 @@ class TrackerNode(LifecycleNode):
         if self.session is None or not self.active:
             self._publish_diagnostics(OK, "not active", {})
             return
-        subscription = self._images
-        publishers = [
-            Publisher(
-                info.node_name,
-                info.topic_type,
-                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
-            )
-            for info in self.get_publishers_info_by_topic(subscription.topic_name)
-        ]
-        transport = (
-            shutil.disk_usage("/dev/shm").total,
-            "fastrtps" in get_rmw_implementation_identifier(),
-        )
-        hint = why_no_image(
-            subscription.topic_name,
-            f"sensor_msgs/msg/{subscription.msg_type.__name__}",
-            subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
-            publishers,
-            [
-                name
-                for name, kinds in self.get_topic_names_and_types()
-                if _IMAGES & {*kinds} and not name.startswith(self.get_fully_qualified_name())
-            ],
-            *transport,
-        )
+        publishers = self._images.publishers()
         level, text, values = self._rates.report(
-            self.session.snapshot(), hint, publishers, why_lost(*transport)
+            self.session.snapshot(),
+            self._images.why_silent(publishers),
+            publishers,
+            self._images.why_lossy(),
         )
         if str(self._tracker.device).startswith("cuda"):
             allocated = sys.modules["torch"].cuda.memory_allocated(self._tracker.device)

@@ -2,8 +2,8 @@
 
 5   cli
 4   training    export    spmtrack_ros
-3   evaluation
-2   tracking
+3   evaluation  live
+2   tracking    session
 1   model       data
 0   geometry    config
 -   settings    files
@@ -22,13 +22,13 @@ FLOORS = (
     ("settings", "files"),
     ("geometry", "config"),
     ("model", "data"),
-    ("tracking",),
-    ("evaluation",),
+    ("tracking", "session"),
+    ("evaluation", "live"),
     ("training", "export"),
     ("cli",),
 )
 """Parts of the core, from the ground up."""
-NODE_SEES = {"tracking", "data", "geometry", "files"}
+NODE_SEES = {"tracking", "session", "live", "data", "geometry", "files"}
 """What the ROS 2 package sees of the core, besides its public names."""
 OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "skimage"}
 """Packages of extras: imported where they are used, so that nothing else needs them."""

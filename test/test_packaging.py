@@ -39,6 +39,7 @@ MODULES = {
     "typer": "typer",
     "yaml": "PyYAML",
     # extras
+    "aiohttp": "aiohttp",
     "lightning_fabric": "lightning-fabric",
     "matplotlib": "matplotlib",
     "onnx": "onnx",
@@ -93,9 +94,8 @@ def test_one_version():
 def test_every_import_of_the_core_is_declared():
     core = names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    declared = core.union(
-        *(names(extras[extra]) for extra in ("demo", "eval", "onnx", "openvino", "train"))
-    )
+    used = ("demo", "eval", "live", "onnx", "openvino", "train")
+    declared = core.union(*(names(extras[extra]) for extra in used))
     modules = imported("spmtrack_core") - NOT_ON_PYPI
     assert modules <= set(MODULES), "name the distribution of a new module above"
     assert {MODULES[module] for module in modules} <= declared

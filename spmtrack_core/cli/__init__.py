@@ -22,6 +22,7 @@ import typer.main
 import spmtrack_core
 
 COMMANDS = {
+    "live": "live",
     "track": "track",
     "eval": "evaluate",
     "eval table": "standings",
@@ -36,6 +37,7 @@ COMMANDS = {
 """Sub-commands, each with its function, which is in the module of the same name; two words are
 a sub-command of a sub-command."""
 EXTRAS = {
+    "aiohttp": "live",
     "matplotlib": "eval",
     "skimage": "demo",
     "onnx": "onnx",

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Video file, folder of images, camera (0 or /dev/video0), address (rtsp://, "
+        "http://, udp://) or 'synthetic'."
+    ),
+]
 Weights = Annotated[
     str, typer.Option(help="Weights: a bundled name (nano), a checkpoint or an .onnx file.")
 ]

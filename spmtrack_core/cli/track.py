@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.options import Device, Precision, Runtime, Trunk, Weights
+from spmtrack_core.cli.options import Device, Precision, Runtime, Source, Trunk, Weights
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
@@ -29,13 +29,7 @@ CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative n
 
 
 def track(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Video file, folder of images, camera (0 or /dev/video0), address (rtsp://, "
-            "http://, udp://) or 'synthetic'."
-        ),
-    ],
+    source: Source,
     box: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(

@@ -53,6 +53,8 @@ class FrameSequence:
     """What a benchmark says of the target in every frame: flags, attributes, quirks."""
     read_frame: Callable[[int], Image] | None = field(default=None, repr=False)
     """Reads one frame by its index, where that is possible without reading those before it."""
+    live: bool = False
+    """Frames come as they are made; whoever is slower gets the newest one."""
 
     def __iter__(self) -> Iterator[Image]:
         return self.open()

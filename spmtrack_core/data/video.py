@@ -148,7 +148,13 @@ def _live(name: str, container: av.container.InputContainer, connect: Connect) -
     fps = float(stream.average_rate) if stream.average_rate else None
     frames = NewestFrame(name, container, connect)
     return FrameSequence(
-        name, lambda: (frame for frame, _ in frames), None, fps, None, lambda: iter(frames)
+        name,
+        lambda: (frame for frame, _ in frames),
+        None,
+        fps,
+        None,
+        lambda: iter(frames),
+        live=True,
     )
 
 

@@ -41,6 +41,10 @@ def start_node(*parameters, weights, name="spmtrack", program=("-m", "spmtrack_r
     command = [sys.executable, *program, *arguments, "device:=cpu"]
     for parameter in parameters:
         command += ["-p", parameter]
+    return start_process(command)
+
+
+def start_process(command):
     # One thread: the tests must not depend on how many processors there are.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = tempfile.TemporaryFile("w+")  # not a pipe, which would be full one day

@@ -11,9 +11,9 @@ pytest.importorskip("visualization_msgs", reason="visualization_msgs is absent: 
 
 from builtin_interfaces.msg import Time
 
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.target import State, Target
 from spmtrack_ros.annotations import image_annotations
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.target import State, Target
 
 pytestmark = pytest.mark.ros
 STAMP = Time(sec=3, nanosec=5)

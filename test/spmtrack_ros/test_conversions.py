@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.init_request import Code, Reply
+from spmtrack_core.session.target import Reason, State, Target
 from spmtrack_ros.conversions import (
     bbox_to_xywh,
     best_class,
@@ -16,12 +19,8 @@ from spmtrack_ros.conversions import (
     fill_detection,
     fill_stamp,
     fill_track_state,
-    normalized_to_pixels,
     stamp_to_ns,
 )
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.init_request import Code, Reply
-from spmtrack_ros.target import Reason, State, Target
 
 
 def bbox(x, y, w, h, theta=0.0):
@@ -54,10 +53,6 @@ def test_stamps(nanoseconds):
     stamp = fill_stamp(SimpleNamespace(), nanoseconds)
     assert 0 <= stamp.nanosec < 10**9
     assert stamp_to_ns(stamp) == nanoseconds
-
-
-def test_normalized_box():
-    assert normalized_to_pixels((0.0, 0.0, 1.0, 1.0), (480, 640)) == (0.0, 0.0, 640.0, 480.0)
 
 
 @pytest.mark.parametrize(

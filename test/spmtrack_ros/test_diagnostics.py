@@ -7,6 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.snapshot import Counters, Snapshot
+from spmtrack_core.session.target import State, Target
 from spmtrack_ros.diagnostics import (
     ERROR,
     OK,
@@ -17,9 +20,6 @@ from spmtrack_ros.diagnostics import (
     why_no_image,
 )
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.snapshot import Counters, Snapshot
-from spmtrack_ros.target import State, Target
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"

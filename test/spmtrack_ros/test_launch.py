@@ -33,6 +33,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 TRACKER_ARGUMENTS = {
     *("namespace", "node_name", "image_topic", "camera_info_topic", "params_file"),
     *("rviz", "rviz_config", "fixed_frame", "log_level", "respawn", "on_exit", "use_sim_time"),
+    *("web", "web_host", "web_port"),
     *(row.name for row in fields(TrackerParameters)),
 }
 DEMO_ARGUMENTS = {"source", "box", "output", "rate", "max_frames"}
@@ -123,6 +124,7 @@ def with_rviz(monkeypatch, folder):
         ({"lost_threshold": "low"}, "lost_threshold is 'low': expected a number"),
         ({"params_file": "no.yaml"}, "params_file is 'no.yaml': there is no such file"),
         ({"precision": "float8"}, "float8"),
+        ({"web": "true", "web_port": "http"}, "web_port is 'http': expected a whole number"),
         # no tracker must be left behind without its RViz
         ({"rviz": "true"}, "the package rviz2 is not installed"),
     ],
@@ -165,6 +167,25 @@ def test_rviz_in_another_frame_and_without_a_picture(monkeypatch, tmp_path, capl
     (_, rviz), _ = perform("tracker.launch.py", **given)
     words = command(rviz)
     assert words[words.index("-f") + 1] == "eye"
+
+
+def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
+    given = {"web": "true", "namespace": "/robot", "node_name": "eye", "image_topic": "/cam/raw"}
+    (tracker, page), _ = perform("tracker.launch.py", image_transport="compressed", **given)
+    assert page.node_executable == "web"
+    assert {"__ns:=/robot", "__node:=eye_web", "image:=/cam/raw"} <= set(command(page))
+    values = parameters_of(page)
+    assert values == {
+        "tracker": "eye",
+        "host": "127.0.0.1",
+        "port": 8642,
+        "image_transport": "compressed",
+    }
+    assert parameters_of(tracker)["frame_buffer"] == 150  # time to draw a box
+    (tracker, _), _ = perform("tracker.launch.py", frame_buffer="20", **given)
+    assert parameters_of(tracker)["frame_buffer"] == 20
+    (tracker,), _ = perform("tracker.launch.py")
+    assert parameters_of(tracker)["frame_buffer"] == 30
 
 
 def test_every_topic_of_the_rviz_file_is_one_of_the_node_and_remapped(monkeypatch, tmp_path):

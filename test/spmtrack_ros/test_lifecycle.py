@@ -16,7 +16,7 @@ pytest.importorskip("lifecycle_msgs", reason="lifecycle_msgs is absent: no ROS 2
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-from spmtrack_ros.init_request import Code
+from spmtrack_core.session.init_request import Code
 from spmtrack_ros.srv import InitTarget
 from test.spmtrack_ros.peer import (
     RELIABLE,

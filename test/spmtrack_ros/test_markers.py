@@ -11,9 +11,9 @@ pytest.importorskip("visualization_msgs", reason="visualization_msgs is absent: 
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from spmtrack_ros.frame_buffer import Frame
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.target import State, Target
 from spmtrack_ros.markers import target_markers
-from spmtrack_ros.target import State, Target
 
 pytestmark = pytest.mark.ros
 HEADER = Header(frame_id="camera")

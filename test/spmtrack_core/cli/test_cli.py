@@ -13,7 +13,10 @@ import pytest
 from spmtrack_core.cli import COMMANDS, EXTRAS, load_command
 from spmtrack_core.data.recording import write_image
 
-EXTRA = ("matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX", "skimage")
+EXTRA = (
+    *("aiohttp", "matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX"),
+    "skimage",
+)
 HEAVY = ("torch", "torchvision", "timm", "av", *EXTRA)
 
 

@@ -1,4 +1,4 @@
-"""The last images as they arrived, found by stamp. Free of ROS; not thread-safe."""
+"""The last images as they arrived, found by stamp. Not thread-safe."""
 
 from __future__ import annotations
 

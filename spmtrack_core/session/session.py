@@ -1,4 +1,4 @@
-"""The decisions of the node, free of ROS: which image is processed, and the state of the targets.
+"""The decisions of a live tracker: which image is processed, and the state of the targets.
 
 A worker thread owns the tracker. :meth:`Session.push` never queues images: a new image replaces
 the one that waits for the worker. A second thread keeps deadlines, also while inference hangs.
@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
-from spmtrack_ros.image_step import ImageStep, reject_image
-from spmtrack_ros.init_request import Code, InitRequest, Limits, Reply
-from spmtrack_ros.listeners import Listeners
-from spmtrack_ros.request_queue import Pending, RequestQueue, answer_all
-from spmtrack_ros.snapshot import Counters, FrameReport, Snapshot
-from spmtrack_ros.target import Reason, State, TargetList
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_core.session.image_step import ImageStep, reject_image
+from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.request_queue import Pending, RequestQueue, answer_all
+from spmtrack_core.session.snapshot import Counters, FrameReport, Snapshot
+from spmtrack_core.session.target import Reason, State, TargetList
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.
@@ -48,7 +48,7 @@ class Session:
     ) -> None:
         self._step = step
         self._listeners = listeners
-        self.limits = limits or Limits()
+        self._limits = limits or Limits()
 
         lock = threading.RLock()  # guards all of the below
         self._condition = threading.Condition(lock)  # wakes the worker
@@ -73,6 +73,17 @@ class Session:
             thread.start()
 
     # Called from any thread
+
+    @property
+    def limits(self) -> Limits:
+        """What is accepted and expected at present."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        with self._condition:
+            self._limits = limits
+            self._alarm.notify_all()  # perhaps another time to be woken up
 
     def snapshot(self) -> Snapshot:
         """The present state."""
@@ -158,6 +169,12 @@ class Session:
             pending = self._requests.drop_all()
         answer_all(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
         self._listeners.change()
+
+    def cut(self) -> None:
+        """The next image is no successor of the one before: a video was wound."""
+        with self._condition:
+            self._discard_images()
+            self._jumped = True
 
     def enable(self, enabled: bool) -> None:
         """Process or ignore images. The targets are kept."""

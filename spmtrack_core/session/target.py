@@ -1,4 +1,4 @@
-"""Targets and the list of them. Free of ROS and of threads."""
+"""Targets and the list of them. Free of threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from enum import IntEnum
 from typing import Any
 
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.init_request import (
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.init_request import (
     BoxXywh,
     Code,
     InitRequest,
@@ -203,7 +203,7 @@ class TargetList:
             return rejection
         if self.replaced_by(request.id) is None and len(self) >= limits.max_targets:
             problem = f"{len(self)} targets are followed, max_targets is {limits.max_targets}"
-            return Reply(Code.TOO_MANY_TARGETS, f"{problem}: remove one with ~/remove_target")
+            return Reply(Code.TOO_MANY_TARGETS, f"{problem}: remove one first")
         for target in self if request.unless_followed else ():
             boxes = xywh_to_xyxy([target.box_xywh, *request.unless_followed])
             if target.visible and iou_xyxy(boxes[:1], boxes[1:]).max() >= limits.init_overlap:

@@ -1,4 +1,4 @@
-"""The listeners of a session, called one at a time. Free of ROS."""
+"""The listeners of a session, called one at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spmtrack_ros.snapshot import FrameReport
+from spmtrack_core.session.snapshot import FrameReport
 
 
 def _ignore(*_: Any) -> None:

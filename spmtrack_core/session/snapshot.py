@@ -1,12 +1,12 @@
-"""What a session reports: one image, the totals, and the state at one moment. Free of ROS."""
+"""What a session reports: one image, the totals, and the state at one moment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.target import Target
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.target import Target
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spmtrack_ros.frame_buffer import FrameBuffer
-from spmtrack_ros.image_step import ImageStep
-from spmtrack_ros.init_request import Code, InitRequest, Limits
-from spmtrack_ros.listeners import Listeners
-from spmtrack_ros.session import Session
-from spmtrack_ros.snapshot import Counters
-from spmtrack_ros.target import Reason, State
+from spmtrack_core.session.frame_buffer import FrameBuffer
+from spmtrack_core.session.image_step import ImageStep
+from spmtrack_core.session.init_request import Code, InitRequest, Limits
+from spmtrack_core.session.listeners import Listeners
+from spmtrack_core.session.session import Session
+from spmtrack_core.session.snapshot import Counters
+from spmtrack_core.session.target import Reason, State
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 SECOND = 1_000_000_000
@@ -886,3 +886,24 @@ def test_images_of_another_aspect_are_a_reason(bench):
     bench.push(1)
     bench.start()
     assert bench.push(2).primary.reason is Reason.IMAGE_SIZE_CHANGED
+
+
+def test_a_cut_resets_the_motion_and_forgets_the_images_before_without_a_warning(bench):
+    bench.push(8)
+    bench.start()
+    bench.session.cut()
+    bench.push(7)  # a little earlier: not taken for one that was overtaken
+    bench.push(9)
+    assert bench.tracker.log[1:] == [("forget", [1]), ("update", 7), ("update", 9)]
+    assert bench.init(stamp_ns=8 * SECOND).result(5).code is Code.STAMP_NOT_BUFFERED
+    assert bench.warnings == []
+
+
+def test_a_shorter_timeout_holds_at_once(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=float("inf")))
+    bench.push(1)
+    bench.start()
+    time.sleep(0.1)
+    assert bench.target.state is State.TRACKING
+    bench.session.limits = Limits(image_timeout=0.05)
+    assert until(lambda: bench.target.reason is Reason.NO_IMAGE)

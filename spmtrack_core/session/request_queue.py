@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from spmtrack_ros.frame_buffer import Frame, FrameBuffer
-from spmtrack_ros.init_request import Code, InitRequest, Reply
-from spmtrack_ros.target import Target
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
+from spmtrack_core.session.init_request import Code, InitRequest, Reply
+from spmtrack_core.session.target import Target
 
 
 @dataclass(eq=False)

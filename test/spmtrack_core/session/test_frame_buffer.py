@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_ros.frame_buffer import Frame, FrameBuffer, Order
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
 
 MS = 1_000_000
 

@@ -1,4 +1,4 @@
-"""One image: start a target in it, or find targets in it. Free of ROS and of threads."""
+"""One image: start a target in it, or find targets in it. Free of threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.init_request import BoxXywh, Code, InitRequest, Limits, Reply, box_in_image
-from spmtrack_ros.target import Reason, Target
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.init_request import (
+    BoxXywh,
+    Code,
+    InitRequest,
+    Limits,
+    Reply,
+    box_in_image,
+)
+from spmtrack_core.session.target import Reason, Target
 
 
 class Tracker(Protocol):
-    """The methods that the node uses of ``spmtrack_core.load_tracker``'s tracker."""
+    """The methods that a session uses of ``spmtrack_core.load_tracker``'s tracker."""
 
     def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
 

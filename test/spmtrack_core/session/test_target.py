@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.init_request import Code, InitRequest, Limits, Reply, box_in_image
-from spmtrack_ros.target import State, Target, TargetList
+from spmtrack_core.session.frame_buffer import Frame
+from spmtrack_core.session.init_request import (
+    Code,
+    InitRequest,
+    Limits,
+    Reply,
+    box_in_image,
+    normalized_to_pixels,
+)
+from spmtrack_core.session.target import State, Target, TargetList
 
 ANY_BOX = st.tuples(*[st.floats() | st.floats(-1000, 1000)] * 4)
 FRAME = Frame(1, 0, SimpleNamespace(header=None))
@@ -77,3 +84,7 @@ def test_there_is_a_primary_target_exactly_if_there_is_a_target(changes):
 def test_ids(text, code):
     reply = TargetList().reject_reason(InitRequest((0, 0, 9, 9), id=text), Limits())
     assert (reply.code if reply else None) is code
+
+
+def test_normalized_box():
+    assert normalized_to_pixels((0.0, 0.0, 1.0, 1.0), (480, 640)) == (0.0, 0.0, 640.0, 480.0)

@@ -1,4 +1,4 @@
-"""Requests for a target: their content, their rules, and the answers. Free of ROS."""
+"""Requests for a target: their content, their rules, and the answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, misses_image, xywh_to_xyxy
-from spmtrack_ros.conversions import normalized_to_pixels
 
 BoxXywh = tuple[float, float, float, float]
 
@@ -101,6 +100,17 @@ def check_request(request: InitRequest) -> Reply | None:
         if any(unicodedata.category(letter) == "Cc" for letter in text):
             return Reply(Code.INVALID_ID, f"{name} is {text!r}: expected no control characters")
     return None
+
+
+def normalized_to_pixels(box_xywh: BoxXywh, image_hw: tuple[int, int]) -> BoxXywh:
+    """Pixels of a box that is given in parts of the image (0 to 1).
+
+    >>> normalized_to_pixels((0.5, 0.25, 0.1, 0.5), (100, 200))
+    (100.0, 25.0, 20.0, 50.0)
+    """
+    height, width = image_hw
+    x, y, w, h = box_xywh
+    return x * width, y * height, w * width, h * height
 
 
 def box_in_image(

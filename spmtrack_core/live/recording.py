@@ -1,0 +1,73 @@
+"""Records what the page shows: a video with the boxes drawn in, and a file of boxes per target."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spmtrack_core.data.recording import VideoRecorder, write_boxes
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.session.drawing import draw_targets
+from spmtrack_core.session.target import Target
+
+_LONGEST_GAP = 1.0  # s between two images in the video; a pause is shorter there
+
+
+class LiveRecorder:
+    """Writes each shown image to ``path``, an mp4 file, and boxes beside it when it is closed.
+
+    ``walk.mp4`` gets the boxes of the target ``target-1`` in ``walk.target-1.txt``: one
+    ``x,y,w,h`` for every image of the video, ``nan`` where the target was not followed or LOST.
+    Errors are those of ``VideoRecorder``.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._period = path, 1 / fps
+        self._video = VideoRecorder(path, fps)
+        self._boxes: dict[str, array[float]] = {}
+        self._count = 0
+        self._time, self._before = 0.0, math.nan
+        self._shown: tuple[int, Image, float, Sequence[Target]] | None = None
+
+    def show(self, number: int, image: Image, seconds: float, targets: Sequence[Target]) -> None:
+        """An image of this ``number``, ``seconds`` after the first one of its source.
+
+        Written when the next one is shown: until then, targets may be named and removed in it.
+        """
+        before, self._shown = self._shown, (number, image, seconds, targets)
+        if before is not None and before[0] != number:
+            self._write(*before[1:])
+
+    def _write(self, image: Image, seconds: float, targets: Sequence[Target]) -> None:
+        gap = seconds - self._before
+        if self._count:  # the source may have been wound
+            self._time += gap if 0 < gap <= _LONGEST_GAP else self._period
+        self._before = seconds
+        self._video.write(draw_targets(image, targets), self._time)
+        for target in targets:
+            if target.id not in self._boxes:
+                self._boxes[target.id] = array("d", [math.nan] * 4 * self._count)
+        seen = {target.id: target.box_xywh for target in targets if target.visible}
+        for name, boxes in self._boxes.items():
+            boxes.extend(seen.get(name, (math.nan,) * 4))
+        self._count += 1
+
+    def close(self) -> list[Path]:
+        """Complete the files; returns those that were written: none without an image."""
+        if self._shown is not None:
+            self._write(*self._shown[1:])
+        self._video.close()
+        written = [self._path] if self._count else []
+        for name, boxes in self._boxes.items():
+            path = self._path.with_suffix(f".{name}.txt")
+            write_boxes(path, np.reshape(boxes, (-1, 4)))
+            written.append(path)
+        return written
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._video.discard()

@@ -1,0 +1,313 @@
+"""Serves the live page: an HTTP and WebSocket server in a thread of its own.
+
+Every page gets the newest view whenever it has drawn the one before: a slow one gets fewer images
+and never old ones, and whoever makes the views waits for none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import cv2
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.live.access import Access
+from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
+from spmtrack_core.session.init_request import Code, Reply
+
+PAGE = Path(__file__).with_name("page.html")
+MAX_PAGES = 16
+_IMAGE_RATE = 60.0  # images per second to one page; screens show no more
+_PER_SECOND = 100.0  # messages of one page, which acknowledges each image
+_BURST = 120.0
+_AT_ONCE = 8  # requests of one page that are not answered yet
+_SILENCE = 20.0  # s in which a page must draw an image, or take it at all
+_PATIENCE = 60.0  # s until a request that nobody answers is given up
+_LONGEST_SIDE = 1280  # px of the image as it is sent
+_QUALITY = 80  # of the JPEG, percent
+
+Encoded = tuple[tuple[int, int], bytes]
+"""Height and width of the image before it was made smaller, and its JPEG."""
+
+
+class LiveServer:
+    """The server; ``show`` gives it a new view, and it calls ``handle`` with each request.
+
+    ``handle`` is called in several threads and returns the answer to come.
+    """
+
+    def __init__(
+        self, handle: Callable[[Request], Future[Reply]], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """Start to listen; port 0 is any that is free. Raises ``OSError`` where it cannot."""
+        self._handle = handle
+        self.access = Access(host)
+        self._lock = threading.Lock()
+        self._view, self._noticed = View(), True
+        self._pages: set[_Page] = set()
+        self._encoded: tuple[int, asyncio.Task[Encoded]] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="live", daemon=True)
+        self._thread.start()
+        try:
+            self.port = self._call(self._start(host, port))
+        except OSError as error:
+            self._end()
+            cure = "choose another --port, or 0 for any that is free"
+            reason = error.strerror or str(error)
+            raise OSError(f"cannot listen on {host}, port {port}: {reason}; {cure}") from None
+        except OverflowError:
+            self._end()
+            raise ValueError(f"port must be 0 to 65535; got {port}") from None
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return self.access.url(self.port)
+
+    @property
+    def pages(self) -> int:
+        """How many pages are open."""
+        return len(self._pages)
+
+    def show(self, view: View) -> None:
+        """Make this the newest view; returns at once. May be called from any thread."""
+        with self._lock:
+            self._view = view
+            pending, self._noticed = not self._noticed, False
+        if not pending:
+            with contextlib.suppress(RuntimeError):  # the server is closed
+                self._loop.call_soon_threadsafe(self._notice)
+
+    def close(self) -> None:
+        """Close all pages and end the thread."""
+        if self._thread.is_alive():
+            self._call(self._stop())
+            self._end()
+
+    # Everything below runs in the thread of the server
+
+    def _call(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5.0)
+        self._loop.close()
+
+    async def _start(self, host: str, port: int) -> int:
+        app = web.Application(middlewares=[self._check], client_max_size=LONGEST)
+        app.router.add_get("/", _page_handler())
+        app.router.add_get("/live", self._open_page)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        return int(self._runner.addresses[0][1])
+
+    async def _stop(self) -> None:
+        for page in list(self._pages):
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(page.socket.close(code=WSCloseCode.GOING_AWAY), 1.0)
+        await self._runner.cleanup()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest, timeout=1.0)
+
+    @web.middleware
+    async def _check(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        reason = self.access.reject_reason(
+            request.headers.get("Host", ""),
+            request.headers.get("Origin"),
+            request.query.get("token", ""),
+            request.path == "/live",
+        )
+        if reason is not None:
+            return web.Response(status=403, text=f"{reason}\n")
+        return await handler(request)
+
+    def _notice(self) -> None:
+        with self._lock:
+            self._noticed = True
+        for page in self._pages:
+            page.news.set()
+
+    async def _open_page(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
+        await socket.prepare(request)
+        if len(self._pages) >= MAX_PAGES:
+            text = f"{MAX_PAGES} pages are open already: close one of them"
+            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=text.encode())
+            return socket
+        page = _Page(socket, request)
+        self._pages.add(page)
+        sending = asyncio.create_task(self._send(page))
+        try:
+            await self._receive(page)
+        finally:
+            self._pages.discard(page)
+            tasks = [sending, *page.requests]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return socket
+
+    async def _send(self, page: _Page) -> None:
+        """Send the newest view whenever the page is ready; drop a page that never is."""
+        shown = -1
+        try:
+            while True:
+                await asyncio.wait_for(page.ready.wait(), _SILENCE)
+                await page.news.wait()
+                await asyncio.sleep(page.sent + 1 / _IMAGE_RATE - time.monotonic())
+                page.news.clear()
+                page.sent = time.monotonic()
+                view = self._view
+                if view.image is None:
+                    size_hw, jpeg = (0, 0), b""
+                else:
+                    size_hw, jpeg = await self._encode(view.number, view.image)
+                jpeg = b"" if view.number == shown else jpeg
+                shown = view.number
+                page.ready.clear()
+                page.arrived = view.arrived if jpeg else 0.0
+                message = pack(view, size_hw, jpeg, page.latency)
+                await asyncio.wait_for(page.socket.send_bytes(message), _SILENCE)
+        except asyncio.TimeoutError:
+            page.abort()
+        except ConnectionError:
+            pass  # the page was closed meanwhile
+
+    async def _encode(self, number: int, image: Callable[[], Image]) -> Encoded:
+        """The JPEG of the image of this number: made once for all pages, outside this thread."""
+        if self._encoded is None or self._encoded[0] != number:
+            work = asyncio.to_thread(encode_jpeg, image)
+            self._encoded = number, asyncio.create_task(work)
+        return await asyncio.shield(self._encoded[1])
+
+    async def _receive(self, page: _Page) -> None:
+        async for message in page.socket:
+            if not page.allows():
+                text = f"more than {_PER_SECOND:g} messages a second"
+                await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=text.encode())
+                return
+            if message.type is not WSMsgType.TEXT:
+                text = "messages are texts"
+                await page.socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=text.encode())
+                return
+            number = 0
+            try:
+                number, request = parse(message.data)
+            except ValueError as error:
+                await page.answer(number, Reply(Code.INTERNAL_ERROR, str(error)))
+                continue
+            if isinstance(request, Shown):
+                page.drawn()
+            elif len(page.requests) >= _AT_ONCE:
+                text = f"{_AT_ONCE} requests of this page are not answered yet"
+                await page.answer(number, Reply(Code.CANCELLED, text))
+            else:
+                task = asyncio.create_task(self._answer(page, number, request))
+                page.requests.add(task)
+                task.add_done_callback(page.requests.discard)
+
+    async def _answer(self, page: _Page, number: int, request: Request) -> None:
+        try:
+            answered = await asyncio.to_thread(self._handle, request)
+            reply = await asyncio.wait_for(asyncio.wrap_future(answered), _PATIENCE)
+        except asyncio.TimeoutError:
+            reply = Reply(Code.TIMEOUT, f"no answer within {_PATIENCE:g} s")
+        except Exception as error:  # whatever is wrong with a request, the others are served
+            reply = Reply(Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        await page.answer(number, reply)
+
+
+class _Page:
+    """One open page."""
+
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
+        self.socket, self._request = socket, request
+        self.requests: set[asyncio.Task[None]] = set()
+        self.ready, self.news = asyncio.Event(), asyncio.Event()
+        self.ready.set()
+        self.news.set()
+        self.sent = 0.0  # s of the monotonic clock; the last message
+        self.arrived = 0.0  # of the image that the page draws now; 0: it draws none
+        self.latency: float | None = None
+        self._allowance, self._counted = _BURST, time.monotonic()
+
+    def drawn(self) -> None:
+        """The page has drawn what was sent."""
+        if self.arrived and not self.ready.is_set():
+            self.latency = time.monotonic() - self.arrived
+        self.ready.set()
+
+    def allows(self) -> bool:
+        """Whether one more message is within the rate."""
+        now = time.monotonic()
+        earned = (now - self._counted) * _PER_SECOND
+        self._allowance, self._counted = min(_BURST, self._allowance + earned) - 1, now
+        return self._allowance > 0
+
+    async def answer(self, number: int, reply: Reply) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self.socket.send_str(answer(number, reply))
+
+    def abort(self) -> None:
+        """Drop the connection without waiting for the other side."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+def encode_jpeg(image: Callable[[], Image]) -> Encoded:
+    """The image as JPEG, not larger than a screen; without a picture if it cannot be decoded."""
+    try:
+        rgb = image()
+    except ValueError:
+        return (0, 0), b""
+    size_hw = rgb.shape[:2]
+    scale = _LONGEST_SIDE / max(size_hw)
+    if scale < 1:
+        sides = tuple(max(1, round(side * scale)) for side in reversed(size_hw))
+        rgb = cv2.resize(rgb, sides, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return (size_hw[0], size_hw[1]), jpeg.tobytes()
+
+
+def _page_handler() -> Callable[[web.Request], Any]:
+    """Answers with the page, which may load nothing and run no script but its own."""
+    page = PAGE.read_text(encoding="utf-8")
+
+    def allowed(tag: str) -> str:
+        text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = hashlib.sha256(text.group(1).encode() if text else b"").digest()
+        return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; "
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
+        ),
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",  # the address has the token
+        "X-Content-Type-Options": "nosniff",
+    }
+
+    async def send_page(request: web.Request) -> web.Response:
+        return web.Response(text=page, content_type="text/html", headers=headers)
+
+    return send_page

@@ -1,0 +1,95 @@
+"""The topic `image` of a node: its subscription, its decoder, and why nothing arrives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rclpy import get_rmw_implementation_identifier
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
+
+from spmtrack_core.geometry.image import Image
+from spmtrack_ros.diagnostics import Publisher, why_lost, why_no_image
+from spmtrack_ros.images import (
+    check_compressed,
+    check_image,
+    compressed_to_array,
+    image_to_array,
+)
+
+_IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
+
+
+def image_codec(
+    transport: str, max_pixels: int
+) -> tuple[Callable[[Any], Image], Callable[[Any], Any]]:
+    """What decodes a message of `raw` or `compressed` transport, and what only checks it."""
+    if transport == "compressed":
+        return (
+            partial(compressed_to_array, max_pixels=max_pixels),
+            partial(check_compressed, max_pixels=max_pixels),
+        )
+    return image_to_array, check_image
+
+
+class ImageTopic:
+    """A subscription to `image`, or to `image/compressed`."""
+
+    def __init__(
+        self, node: Node, callback: Callable[[Any], None], transport: str, reliability: str
+    ) -> None:
+        """``transport`` is raw or compressed, ``reliability`` best_effort or reliable."""
+        self._node = node
+        compressed = transport == "compressed"
+        # Resolved before the suffix is added, so that a remapping of `image` holds for both.
+        topic = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self.subscription = node.create_subscription(
+            CompressedImage if compressed else ImageMessage,
+            topic,
+            callback,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()]),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def publishers(self) -> list[Publisher]:
+        """The publishers of the topic."""
+        return [
+            Publisher(
+                info.node_name,
+                info.topic_type,
+                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+            )
+            for info in self._node.get_publishers_info_by_topic(self.subscription.topic_name)
+        ]
+
+    def why_silent(self, publishers: list[Publisher]) -> str:
+        """The most likely cause of a silent topic with these publishers, and the cure."""
+        own = self._node.get_fully_qualified_name()
+        topics = [
+            name
+            for name, kinds in self._node.get_topic_names_and_types()
+            if _IMAGES & {*kinds} and not name.startswith(own)
+        ]
+        return why_no_image(
+            self.subscription.topic_name,
+            f"sensor_msgs/msg/{self.subscription.msg_type.__name__}",
+            self.subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+            publishers,
+            topics,
+            *_transport(),
+        )
+
+    def why_lossy(self) -> str:
+        """The most likely cause of images that get lost, and the cure."""
+        return why_lost(*_transport())
+
+
+def _transport() -> tuple[int, bool]:
+    """Bytes of shared memory, and whether Fast DDS is used."""
+    return shutil.disk_usage("/dev/shm").total, "fastrtps" in get_rmw_implementation_identifier()
