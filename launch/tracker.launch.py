@@ -15,6 +15,7 @@ from launch import LaunchDescription
 from launch.actions import LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.launch_arguments import BOOLEAN, declare, describe
