@@ -48,7 +48,9 @@ class ImageStep:
         except Exception as error:
             text = f"the tracker did not start: {type(error).__name__}: {error}"
             return Reply(Code.INTERNAL_ERROR, text)
-        return Target.started_in(frame, request, box_xywh, handle)
+        return Target.started_in(
+            frame, request.id, request.label, box_xywh, handle, time.monotonic()
+        )
 
     def follow(
         self, frame: Frame, image: Image | None, targets: Sequence[Target], jumped: bool

@@ -16,8 +16,8 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import MarkerArray
 
-from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.tracking.followed import Target, draw_targets
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
 from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import (
@@ -30,7 +30,6 @@ from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.snapshot import FrameReport, Snapshot
-from spmtrack_ros.target import State, Target
 
 
 class Outputs:
@@ -170,20 +169,3 @@ class Outputs:
                 reason = each.reason.name.lower().replace("_", " ")
                 change = "found again" if each.visible else f"lost, {reason}"
                 self._logger.info(f"'{each.id}' {change} (score {each.score:.2f})")
-
-
-def draw_targets(image: Image, targets: Sequence[Target]) -> Image:
-    """A copy of the image with the boxes of the visible targets and a caption for each."""
-    if not targets:
-        return draw_box(image, None, "no target", WHITE)
-    if lost := [_caption(target) for target in targets if not target.visible]:
-        image = draw_box(image, None, ", ".join(lost), ORANGE)
-    for target in targets:
-        if target.visible:
-            color = GREEN if target.state is State.TRACKING else ORANGE
-            image = draw_box(image, target.box_xywh, _caption(target), color)
-    return image
-
-
-def _caption(target: Target) -> str:
-    return f"{target.id} {target.label} {target.state.name.lower()} {target.score:.2f}"

@@ -31,17 +31,13 @@ from sensor_msgs.msg import Image as ImageMessage
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 import spmtrack_core
+from spmtrack_core.data.image_messages import check_compressed, compressed_to_array
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.conversions import stamp_to_ns
 from spmtrack_ros.diagnostics import OK, Publisher, RateWindow, why_lost, why_no_image
 from spmtrack_ros.frame_buffer import FrameBuffer
 from spmtrack_ros.image_step import ImageStep
-from spmtrack_ros.images import (
-    check_compressed,
-    check_image,
-    compressed_to_array,
-    image_to_array,
-)
+from spmtrack_ros.images import check_image, image_to_array
 from spmtrack_ros.listeners import Listeners
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters

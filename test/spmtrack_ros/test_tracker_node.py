@@ -27,12 +27,12 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.data.image_messages import compressed_to_array
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
-from spmtrack_ros.images import compressed_to_array
 from spmtrack_ros.init_request import Code
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
