@@ -41,11 +41,14 @@ MODULES = {
     # extras
     "lightning_fabric": "lightning-fabric",
     "matplotlib": "matplotlib",
+    "mcap": "mcap",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxscript",
+    "rosbags": "rosbags",
     "skimage": "scikit-image",
     "tensorboardX": "tensorboardX",
+    "zstandard": "zstandard",
 }
 """Modules that the packages import, and the distribution on PyPI that brings each."""
 NOT_ON_PYPI = {"tensorrt"}  # must fit the driver; docs/export.md
@@ -92,7 +95,9 @@ def test_one_version():
 def test_every_import_of_the_core_is_declared():
     core = names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    declared = core.union(*(names(extras[extra]) for extra in ("demo", "eval", "onnx", "train")))
+    declared = core.union(
+        *(names(extras[extra]) for extra in ("bag", "demo", "eval", "onnx", "train"))
+    )
     modules = imported("spmtrack_core") - NOT_ON_PYPI
     assert modules <= set(MODULES), "name the distribution of a new module above"
     assert {MODULES[module] for module in modules} <= declared

@@ -23,6 +23,7 @@ import spmtrack_core
 
 COMMANDS = {
     "track": "track",
+    "bag": "bag",
     "eval": "evaluate",
     "eval table": "standings",
     "eval vot": "vot",
@@ -37,6 +38,9 @@ COMMANDS = {
 a sub-command of a sub-command."""
 EXTRAS = {
     "matplotlib": "eval",
+    "mcap": "bag",
+    "rosbags": "bag",
+    "zstandard": "bag",
     "skimage": "demo",
     "onnx": "onnx",
     "onnxscript": "onnx",
