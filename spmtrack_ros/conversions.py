@@ -94,6 +94,7 @@ def fill_answer(response: Any, reply: Any) -> Any:
     if hasattr(response, "init_stamp"):
         response.id, response.score = reply.id, reply.score
         fill_stamp(response.init_stamp, reply.stamp_ns)
+        fill_bbox(response.bbox, reply.box_xywh)
         response.frames_caught_up = reply.frames_caught_up
     return response
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.tracking.propose import propose_box
 from spmtrack_ros.frame_buffer import Frame
-from spmtrack_ros.init_request import BoxXywh, Code, InitRequest, Limits, Reply, box_in_image
+from spmtrack_ros.init_request import (
+    BoxXywh,
+    Code,
+    InitRequest,
+    Limits,
+    Reply,
+    box_in_image,
+    point_in_image,
+)
 from spmtrack_ros.target import Reason, Target
 
 
@@ -36,6 +46,29 @@ class ImageStep:
         check: Callable[[Any], Any] = lambda message: None,
     ) -> None:
         self.tracker, self.decode, self._check = tracker, decode, check
+
+    def place(
+        self, request: InitRequest, frame: Frame, image: Image, limits: Limits
+    ) -> BoxXywh | Reply:
+        """The box of a request in pixels of its image, or why the request must be rejected.
+
+        The box of a point is proposed from the image.
+        """
+        if request.frame_id and frame.frame_id and request.frame_id != frame.frame_id:
+            problem = f"frame_id is '{request.frame_id}', but that of the image '{frame.frame_id}'"
+            return Reply(Code.WRONG_FRAME_ID, problem)
+        image_hw = image.shape[:2]
+        if request.point:
+            point = point_in_image(request, image_hw)
+            if isinstance(point, Reply):
+                return point
+            try:
+                box = propose_box(self.tracker, image, point)
+            except Exception as error:
+                text = f"no box was proposed: {type(error).__name__}: {error}"
+                return Reply(Code.INTERNAL_ERROR, text)
+            request = replace(request, box_xywh=box, normalized=False, point=False)
+        return box_in_image(request, image_hw, limits)
 
     def start(
         self, frame: Frame, image: Image, request: InitRequest, box_xywh: BoxXywh
@@ -80,13 +113,3 @@ class ImageStep:
             unreadable = reason is Reason.INVALID_IMAGE and isinstance(failure, ValueError)
             error = str(failure) if unreadable else f"{type(failure).__name__}: {failure}"
             return image, [each.lost(frame, reason) for each in targets], 0.0, error
-
-
-def reject_image(
-    request: InitRequest, frame: Frame, image_hw: tuple[int, int], limits: Limits
-) -> BoxXywh | Reply:
-    """The box of a request in pixels of its image, or why the request must be rejected."""
-    if request.frame_id and frame.frame_id and request.frame_id != frame.frame_id:
-        problem = f"frame_id is '{request.frame_id}', but that of the image '{frame.frame_id}'"
-        return Reply(Code.WRONG_FRAME_ID, problem)
-    return box_in_image(request, image_hw, limits)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy import get_rmw_implementation_identifier
 from rclpy.clock import Clock, ClockType
@@ -184,13 +185,18 @@ class TrackerNode(LifecycleNode):
 
         compressed = self.parameters.image_transport == "compressed"
         # Resolved before the suffix is added, so that a remapping of `image` holds for both.
-        topic = self.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        base = self.resolve_topic_name("image")
+        topic = base + ("/compressed" if compressed else "")
         reliability = ReliabilityPolicy[self.parameters.image_reliability.upper()]
         kind = CompressedImage if compressed else ImageMessage
         self._images = subscribe(kind, topic, self._on_image, reliability)
         subscribe(CameraInfo, "camera_info", self._on_camera_info)
         subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
         subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)
+        subscribe(PointStamped, "~/init_point", self._offered.init_from_point)
+        # where rqt_image_view publishes clicks into the images it shows
+        subscribe(Point, f"{base}_mouse_left", self._offered.init_from_click)
+        subscribe(Point, "~/debug_image_mouse_left", self._offered.init_from_click)
         self.active = True
         self._offered.start_init_box()
 

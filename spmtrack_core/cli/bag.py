@@ -20,7 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spmtrack_core.cli.options import Device, Precision, Trunk, Weights
 from spmtrack_core.data.bag import Bag, BagImage
 from spmtrack_core.data.bag_writer import STORAGES, BagWriter, check_bag_path
-from spmtrack_core.data.recording import SampledFrames, contact_sheet, write_image
+from spmtrack_core.data.recording import (
+    SampledFrames,
+    check_image_path,
+    contact_sheet,
+    write_image,
+)
 from spmtrack_core.files import check_output, user_path, write_beside
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
@@ -117,8 +122,8 @@ def bag(
         outputs = [user_path(each) for each in (output, sheet, summary) if each]
         for index, each in enumerate(outputs):
             check_output(each, [*inputs, *outputs[:index]])
-        if sheet and sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            raise ValueError(f"a contact sheet is written as .jpg or .png; got {sheet}")
+        if sheet:
+            check_image_path(sheet)
         topic = recorded.choose_topic(topic)
         images: Iterable[BagImage] = itertools.islice(recorded.images(topic), max_frames)
         tracker = load_tracker(weights, device, precision=precision, trunk=trunk)

@@ -189,13 +189,17 @@ def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -
     return np.concatenate(rows, 0)
 
 
+def check_image_path(path: str | Path) -> None:
+    """Raise ``ValueError`` for a name without the suffix of an image format."""
+    if not cv2.haveImageWriter(str(path)):
+        raise ValueError(f"{path} has no suffix of an image format, such as .png")
+
+
 def write_image(path: str | Path, image: Image) -> None:
     """Write an RGB image; the suffix chooses the format, ``ValueError`` if it names none."""
     path = Path(path)
-    try:
-        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        raise ValueError(f"{path} has no suffix of an image format, such as .png") from None
+    check_image_path(path)
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_beside(path, lambda beside: beside.write_bytes(encoded.tobytes()))
 
 

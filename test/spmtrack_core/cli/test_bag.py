@@ -196,7 +196,7 @@ def tree():
         (["in", *ARGUMENTS, "-o", "out", "--summary", "in/in.mcap"], "is an input"),
         (
             ["in", *ARGUMENTS, "-o", "out", "--sheet", "s.txt"],
-            "written as .jpg or .png; got s.txt",
+            "s.txt has no suffix of an image",
         ),
         (
             ["in", *ARGUMENTS, "-o", "out", "--topic", "/no"],
