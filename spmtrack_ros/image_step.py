@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.propose import propose_box
+from spmtrack_core.tracking.result import SeveralTargetTracker
 from spmtrack_ros.frame_buffer import Frame
 from spmtrack_ros.init_request import (
     BoxXywh,
@@ -22,12 +23,8 @@ from spmtrack_ros.init_request import (
 from spmtrack_ros.target import Reason, Target
 
 
-class Tracker(Protocol):
+class Tracker(SeveralTargetTracker, Protocol):
     """The methods that the node uses of ``spmtrack_core.load_tracker``'s tracker."""
-
-    def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
-
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
 
     def forget_motion(self, targets: Sequence[Any]) -> None: ...
 

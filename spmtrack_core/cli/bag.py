@@ -55,6 +55,10 @@ def bag(
         tuple[float, float, float, float] | None,
         typer.Option(metavar="X Y W H", help="Box of the target in its first image, pixels."),
     ] = None,
+    point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="X Y", help="Point on the target instead of --box, as for track."),
+    ] = None,
     at: Annotated[
         str,
         typer.Option(
@@ -108,7 +112,7 @@ def bag(
     /spmtrack, with the headers of the images. The same bag and box give the same bytes.
     """
     source, output = user_path(source), user_path(output)
-    starts = _starts(box, at, target or [], label)
+    starts = _starts(box, point, at, target or [], label)
     if frames not in ("all", "latest"):
         raise ValueError(f"--frames must be all or latest; got {frames!r}")
     for name, value in (("--speed", speed), ("--seconds", seconds)):
@@ -160,10 +164,18 @@ def bag(
 
 
 def _starts(
-    box: tuple[float, float, float, float] | None, at: str, targets: list[str], label: str
+    box: tuple[float, float, float, float] | None,
+    point: tuple[float, float] | None,
+    at: str,
+    targets: list[str],
+    label: str,
 ) -> list[Start]:
-    if (box is None) == (not targets):
-        raise ValueError("give one target with --box X Y W H, or some with --target ID=X,Y,W,H")
+    if [box is not None, point is not None, bool(targets)].count(True) != 1:
+        raise ValueError(
+            "give one target with --box X Y W H or --point X Y, or some with --target ID=X,Y,W,H"
+        )
+    if point is not None:
+        return [Start((*point, 0.0, 0.0), "target-1", label, *_image(at), point=True)]
     if box is not None:
         return [Start(box, "target-1", label, *_image(at))]
     starts = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -21,9 +22,12 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
+from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
+from spmtrack_core.tracking.propose import propose_box
 from spmtrack_core.tracking.result import TrackState
+from spmtrack_core.tracking.tracker import Tracker
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
 
@@ -41,6 +45,14 @@ def track(
         typer.Option(
             metavar="X Y W H",
             help="Box of the target in the first frame, pixels; a source may have its own.",
+        ),
+    ] = None,
+    point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="X Y",
+            help="Point on the target in the first frame, best near its middle; the box is "
+            "proposed from the image.",
         ),
     ] = None,
     weights: Weights = "nano",
@@ -72,13 +84,21 @@ def track(
     if boxes:
         boxes = user_path(boxes)
         check_output(boxes, [*inputs, output] if output else inputs)
-    sequence = open_frames(source, max_frames, with_boxes=box is None)
-    if box is None:
+    if box is not None and point is not None:
+        raise ValueError("give --box or --point, not both")
+    sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)
+    start: Any = box
+    if box is None and point is None:
         if sequence.boxes_xywh is None:
-            raise ValueError(f"{source} has no box of a target; give one with --box X Y W H")
-        box = tuple(sequence.boxes_xywh[0].tolist())
+            raise ValueError(
+                f"{source} has no box of a target; give one with --box X Y W H, or a point on the "
+                "target with --point X Y"
+            )
+        start = sequence.boxes_xywh[0].tolist()
     tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
-    tracked = track_frames(tracker, sequence, box)
+    if point is not None:
+        start = partial(_propose, tracker, point)
+    tracked = track_frames(tracker, sequence, start)
     first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:
         raise ValueError(f"{source} gave no frame")
@@ -100,6 +120,12 @@ def track(
             typer.echo(f"wrote {path}")
     if run.faults:
         raise ValueError("; ".join(run.faults))
+
+
+def _propose(tracker: Tracker, point: tuple[float, float], frame: Image) -> Sequence[float]:
+    box = propose_box(tracker, frame, point)
+    typer.echo("box proposed: --box {:.1f} {:.1f} {:.1f} {:.1f}".format(*box))
+    return box
 
 
 @dataclass

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from spmtrack_core.data.bag import BagImage
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.followed import BoxXywh, Reason, Target
+from spmtrack_core.tracking.propose import propose_box
+from spmtrack_core.tracking.result import SeveralTargetTracker
 
 
 @dataclass(frozen=True)
 class Start:
-    """A target to follow, given by its box in one image."""
+    """A target to follow, given by its box in one image, or by a point."""
 
     box_xywh: BoxXywh
+    """With ``point``: x and y of the point, and sizes that are ignored."""
     id: str
     label: str = "object"
     number: int = 0
     """The first image of this number or a later one ..."""
     stamp_ns: int = 0
     """... and of this stamp or a later one is that image."""
+    point: bool = False
+    """The target is given by a point on it; its box is proposed from the image."""
 
     def is_due(self, image: BagImage) -> bool:
         """Whether the box belongs to this image, if it belonged to none before."""
@@ -42,14 +47,6 @@ class ReplayedImage(NamedTuple):
     """Time of decoding and tracking."""
     error: str = ""
     """Why the image cannot be read; empty if it can be."""
-
-
-class SeveralTargetTracker(Protocol):
-    """The methods of ``Tracker`` for several targets."""
-
-    def start(self, frame: Image, box_xywh: Sequence[float]) -> Any: ...
-
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
 
 
 def newest_only(
@@ -106,10 +103,11 @@ def replay(
         pairs = zip(targets, results, strict=True)
         after = [each.found(frame, result, image.shape[:2]) for each, result in pairs]
         for start in due:
-            handle = tracker.start(image, start.box_xywh)
+            box = start.box_xywh
+            if start.point:
+                box = propose_box(tracker, image, box[:2])
+            handle = tracker.start(image, box)
             now = frame.stamp_ns / 1e9
-            after.append(
-                Target.started_in(frame, start.id, start.label, start.box_xywh, handle, now)
-            )
+            after.append(Target.started_in(frame, start.id, start.label, box, handle, now))
         targets = tuple(after)
         yield ReplayedImage(frame, image, targets, time.perf_counter() - begun)

@@ -148,6 +148,16 @@ def test_several_targets_sheet_and_summary(run):
     assert cv2.imread("s.jpg").shape[2] == 3
 
 
+def test_a_point_on_the_target_will_do(run):
+    write_ros2("in", range(4))
+    code, text = run("in", "--point", "28", "19", "--at", "1", "-o", "out")
+    assert code == 0, text
+    detections = [each.detections for _, each in by_rosbags("out")["/spmtrack/detections"]]
+    assert [len(each) for each in detections] == [0, 1, 1, 1]
+    x, y, w, h = bbox_to_xywh(detections[1][0].bbox)
+    assert 0 <= x < x + w <= 64 and 0 <= y < y + h <= 48
+
+
 def test_a_damaged_bag_is_tracked_as_far_as_it_can_be_read(run):
     write_ros2("in", range(30), storage="sqlite3")
     file = Path("in/in.db3")
@@ -202,7 +212,7 @@ def tree():
             ["in", *ARGUMENTS, "-o", "out", "--topic", "/no"],
             "has no topic /no; topics with images",
         ),
-        (["in", "-o", "out"], "give one target with --box X Y W H, or some with --target"),
+        (["in", "-o", "out"], "give one target with --box X Y W H or --point X Y, or some"),
         (["in", *ARGUMENTS, "--target", "a=1,2,3,4", "-o", "out"], "give one target with --box"),
         (["in", "--target", "a=1,2,3", "-o", "out"], "must be ID=X,Y,W,H or"),
         (["in", *["--target", "a=1,2,3,4"] * 2, "-o", "out"], "--target a is given 2 times"),
