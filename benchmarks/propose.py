@@ -1,11 +1,13 @@
 """How good are boxes that are proposed for a point? IoU on the first frames of sequences.
 
-    python benchmarks/propose.py SEQUENCES [--fit]
+    python benchmarks/propose.py SEQUENCES [--baselines] [--fit]
 
 The points are the middle of each known box, and random ones in the inner half of its width and
-height. ``--fit`` fits the weights of ``tracking/propose.py`` to these frames (ridge regression of
-the candidates' IoU) and prints them and, by cross-validation over sequences, what they give.
-Sequences whose names differ in a last ``_a``, ``_b``, ``_c`` are parts of one video: one counts.
+height. ``--baselines`` measures two simple ways as well: a square of a fifth of the shorter side,
+and GrabCut at the same ten sizes, of which the most stable box is taken. ``--fit`` fits the
+weights of ``tracking/propose.py`` to these frames (ridge regression of the candidates' IoU) and
+prints them and, by cross-validation over sequences, what they give. Sequences whose names differ
+in a last ``_a``, ``_b``, ``_c`` are parts of one video: one counts.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,14 +29,49 @@ from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.propose import (
     FEATURES,
+    SIZES,
     WEIGHTS,
     Candidates,
     choose,
     find_candidates,
 )
 
+CROP = 96  # px, of the images that GrabCut gets
 RIDGE = 1e-3
 FOLDS = 5
+
+
+def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
+    """(4,) a box about a point, whatever the image shows."""
+    side = min(frame_hw) / 5
+    return np.array([*(point - side / 2), side, side])
+
+
+def grabcut(frame: Image, point: Boxes) -> Boxes:
+    """(4,) the foreground about a point, at the size at which it depends on the size the least."""
+    boxes = np.array([_foreground(frame, point, min(frame.shape[:2]) * size) for size in SIZES])
+    boxes_xyxy = xywh_to_xyxy(boxes)
+    same = iou_xyxy(boxes_xyxy[1:], boxes_xyxy[:-1])
+    return boxes[int(np.argmax(np.append(same, 0) + np.append(0, same)))]
+
+
+def _foreground(frame: Image, point: Boxes, side: float) -> Boxes:
+    """(4,) what GrabCut takes for foreground in a square about a point, where it lies there."""
+    scale = CROP / (2 * side)  # the square is the middle of the crop
+    move = np.array([[scale, 0, CROP / 2], [0, scale, CROP / 2]])
+    move[:, 2] -= scale * point
+    crop = cv2.warpAffine(frame, move, (CROP, CROP), borderMode=cv2.BORDER_REFLECT_101)
+    mask, models = np.zeros((CROP, CROP), np.uint8), (np.zeros((1, 65)), np.zeros((1, 65)))
+    cv2.setRNGSeed(0)
+    middle = (CROP // 4, CROP // 4, CROP // 2, CROP // 2)
+    cv2.grabCut(crop, mask, middle, *models, 3, cv2.GC_INIT_WITH_RECT)
+    foreground = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    _, labels, parts, _ = cv2.connectedComponentsWithStats(foreground)
+    near = labels[CROP // 2 - 4 : CROP // 2 + 5, CROP // 2 - 4 : CROP // 2 + 5]
+    if not near.any():
+        return np.array([*(point - side / 2), side, side])
+    x, y, w, h = parts[np.bincount(near[near > 0]).argmax()][:4]
+    return np.array([*(point + (np.array([x, y]) - CROP / 2) / scale), w / scale, h / scale])
 
 
 class Click(NamedTuple):
@@ -44,6 +82,8 @@ class Click(NamedTuple):
     truth_xywh: Boxes
     candidates: Candidates
     seconds: float
+    baselines: dict[str, Boxes]
+    """(4,) the boxes of other ways."""
 
     def ious(self) -> NDArray[np.float64]:
         """(S,) of the candidates with the known box."""
@@ -67,7 +107,7 @@ def first_frames(root: str) -> Iterator[tuple[str, Image, Boxes]]:
             yield video, next(iter(sequence)), sequence.boxes_xywh[0]
 
 
-def clicks(root: str, weights: str, random_points: int) -> list[Click]:
+def clicks(root: str, weights: str, random_points: int, baselines: bool) -> list[Click]:
     """The middle and ``random_points`` points of each first box, with their candidates."""
     tracker, random = load_tracker(weights), np.random.default_rng(0)
     found = []
@@ -75,11 +115,15 @@ def clicks(root: str, weights: str, random_points: int) -> list[Click]:
         offsets = np.vstack([np.zeros(2), random.uniform(-0.25, 0.25, (random_points, 2))])
         for index, offset in enumerate(offsets):
             point = box[:2] + box[2:] * (0.5 + offset)
-            x, y = np.clip(point, 0, np.array(frame.shape[1::-1]) - 1)
+            point = np.clip(point, 0, np.array(frame.shape[1::-1]) - 1)
             begun = time.perf_counter()
-            candidates = find_candidates(tracker, frame, (float(x), float(y)))
+            candidates = find_candidates(tracker, frame, (float(point[0]), float(point[1])))
             seconds = time.perf_counter() - begun
-            found.append(Click(name, index == 0, box, candidates, seconds))
+            others = {}
+            if baselines:
+                others["a square"] = square(point, frame.shape[:2])
+                others["GrabCut"] = grabcut(frame, point)
+            found.append(Click(name, index == 0, box, candidates, seconds, others))
     return found
 
 
@@ -110,19 +154,23 @@ def main() -> None:
     parser.add_argument("root", help="folder of sequences")
     parser.add_argument("--weights", default="nano", help="weights of the tracker")
     parser.add_argument("--points", type=int, default=4, help="random points for each box")
+    parser.add_argument("--baselines", action="store_true", help="measure simple ways as well")
     parser.add_argument("--fit", action="store_true", help="fit the weights of the features")
     options = parser.parse_args()
-    found = clicks(options.root, options.weights, options.points)
+    found = clicks(options.root, options.weights, options.points, options.baselines)
+    for name in found[0].baselines:
+        pairs = [xywh_to_xyxy([click.baselines[name], click.truth_xywh]) for click in found]
+        report(found, np.array([float(iou_xyxy(*pair)) for pair in pairs]), name)
     report(found, np.array([click.iou(WEIGHTS) for click in found]), "proposed")
     report(found, np.array([click.ious().max() for click in found]), "best candidate")
     print(f"{np.median([click.seconds for click in found]):.2f} s a point")
     if options.fit:
         names = sorted({click.sequence for click in found})
-        folds = np.random.default_rng(1).integers(0, FOLDS, len(names))
+        folds = np.random.default_rng(1).permutation(len(names)) % FOLDS
         fold = dict(zip(names, folds.tolist(), strict=True))
         fitted = {
             each: fit([click for click in found if fold[click.sequence] != each])
-            for each in range(FOLDS)
+            for each in set(fold.values())
         }
         ious = [click.iou(fitted[fold[click.sequence]]) for click in found]
         report(found, np.array(ious), "cross-validated")
