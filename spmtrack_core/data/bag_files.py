@@ -255,18 +255,22 @@ def _sqlite_rows(database: sqlite3.Connection, fault: Callable[[str], object]) -
         number: (topic, kind)
         for number, topic, kind in database.execute("SELECT id, name, type FROM topics")
     }
-    first, step, query = 0, 1, "SELECT id, topic_id, timestamp, data FROM messages WHERE id >= ?"
+    query = "SELECT id, topic_id, timestamp, data FROM messages WHERE id >= ? ORDER BY id"
+    first, step, damaged = 0, 1, False
     while first < 2**62:
         try:
-            for number, topic, time_ns, data in database.execute(f"{query} ORDER BY id", (first,)):
+            for number, topic, time_ns, data in database.execute(query, (first,)):
+                if number < first:  # a damaged table may lead in circles
+                    raise sqlite3.DatabaseError
                 first, step = number + 1, 1
                 if topic in topics:
-                    yield Record(*topics[topic], time_ns, bytes(data), False)
-            return
-        except sqlite3.DatabaseError:  # go on behind the damaged page
-            if step == 1:
-                fault("pages of its database are missing or damaged")
+                    yield Record(*topics[topic], int(time_ns), bytes(data), False)
+            break
+        except (sqlite3.DatabaseError, TypeError, ValueError):  # go on behind the damaged page
+            damaged = True
             first, step = first + step, 2 * step
+    if damaged:
+        fault("pages of its database are missing or damaged")
 
 
 def _scan_ros1(path: Path, fault: Callable[[str], object]) -> Iterator[Record]:

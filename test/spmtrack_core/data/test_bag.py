@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sqlite3
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("rosbags", reason="rosbags is absent: pip install 'spmtrack_ros[bag]'")
 
@@ -262,3 +265,40 @@ def test_damaged_messages_are_counted(tmp_path):
     numbers, (fault,) = read(folder)
     assert numbers == [0, 2, 3, 4, 5, 6, 7]
     assert fault == f"1 messages of {TOPIC} are damaged and were left out"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A file of each kind."""
+    root = tmp_path_factory.mktemp("pristine")
+    folders = [
+        write_ros2(root / "plain", range(6)),
+        write_ros2(root / "chunks", range(6), compression="storage"),
+        write_ros2(root / "sqlite", range(6), storage="sqlite3"),
+        write_ros2(root / "packed", range(6), storage="sqlite3", compression="file"),
+    ]
+    files = [next(path for path in each.iterdir() if path.suffix != ".yaml") for each in folders]
+    return [*files, write_ros1(root / "old.bag", range(6), compression="lz4")]
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damage_costs_images_and_raises_nothing_else(pristine, data, tmp_path_factory):
+    file = data.draw(st.sampled_from(pristine))
+    content = bytearray(file.read_bytes())
+    places = st.integers(0, len(content) - 1)
+    if data.draw(st.booleans(), label="cut off"):
+        content = content[: data.draw(places)]
+    else:
+        for place in data.draw(st.lists(places, min_size=1, max_size=8)):
+            spoiled = data.draw(st.binary(min_size=1, max_size=64))
+            content[place : place + len(spoiled)] = spoiled
+    damaged = tmp_path_factory.mktemp("damaged") / file.name
+    damaged.write_bytes(content)
+    try:
+        with Bag(damaged) as bag:
+            for image in bag.images(bag.choose_topic()):
+                with contextlib.suppress(ValueError):
+                    assert image.decode().dtype == np.uint8
+    except ValueError as error:
+        assert str(error)
