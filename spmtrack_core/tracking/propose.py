@@ -22,7 +22,7 @@ SIZES = 2.0 ** (-np.arange(10) / 2)
 """(S,) sides of the squares, in shorter sides of the frame."""
 FEATURES = ("again", "contrast", "agrees", "same", "grows", "aspect", "aside")
 WEIGHTS = np.array([-0.542, 2.386, 0.231, 0.090, -1.334, 0.570, 0.198, -0.217])
-"""A constant, and one for each of ``FEATURES``: fitted to training clips by benchmarks/propose.py."""
+"""A constant, and one for each of ``FEATURES``: fitted by benchmarks/propose.py to clips."""
 
 _BATCH = 5  # exported networks have a largest one
 _SMALLEST = 3.0  # px, of a candidate's sides
