@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -36,6 +36,7 @@ from spmtrack_core.data.video import open_frames
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
+from spmtrack_ros.program import Parser
 from spmtrack_ros.recorder import STATE_COLORS, Recorder, Row
 
 _STARTUP = 120.0  # s, for a node that loads PyTorch on a busy machine
@@ -263,14 +264,9 @@ def config_file(name: str) -> Path:
         ) from None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line; raise ``ValueError`` for wrong options."""
-    parser = _Parser("spmtrack_ros.demo", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("spmtrack_ros.demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("source", nargs="?", default="synthetic", help="video file, folder or camera index")
     add("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="target in frame 1, px")

@@ -14,14 +14,10 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
+from spmtrack_core.data.image_messages import check_compressed, compressed_to_array
 from spmtrack_core.geometry.image import Image
 from spmtrack_ros.diagnostics import Publisher, why_lost, why_no_image
-from spmtrack_ros.images import (
-    check_compressed,
-    check_image,
-    compressed_to_array,
-    image_to_array,
-)
+from spmtrack_ros.images import check_image, image_to_array
 
 _IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 

@@ -12,18 +12,13 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spmtrack_core.session.target import State, Target
+from spmtrack_core.tracking.annotations import STATE_COLORS, WHITE
+from spmtrack_core.tracking.followed import Target
 
 Ray = Callable[[tuple[float, float]], tuple[float, float, float]]
 """Direction (x, y, z) of a pixel (x, y) in the optical frame."""
 
 _LIFETIME = Duration(sec=1)
-WHITE = (1.0, 1.0, 1.0, 1.0)
-STATE_COLORS = {
-    State.TRACKING: (0.0, 1.0, 0.0, 1.0),
-    State.UNCERTAIN: (1.0, 0.6, 0.0, 1.0),
-    State.LOST: (1.0, 0.6, 0.0, 0.5),
-}
 
 
 def target_markers(header: Any, targets: Sequence[Target], ray: Ray, depth: float) -> Any:

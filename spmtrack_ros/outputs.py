@@ -17,9 +17,8 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.session.drawing import draw_targets
 from spmtrack_core.session.snapshot import FrameReport, Snapshot
-from spmtrack_core.session.target import Target
+from spmtrack_core.tracking.followed import Target, draw_targets
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
 from spmtrack_ros.camera import direction
 from spmtrack_ros.conversions import (

@@ -18,8 +18,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
+from spmtrack_core.data.image_messages import MAX_PIXELS
 from spmtrack_core.session.init_request import Limits
-from spmtrack_ros.images import MAX_PIXELS
 
 
 def parameter(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -30,6 +31,14 @@ _CANNOT_START = (
 )
 _LAST_ANSWERS = 0.2  # s for the executor to send what `close` has answered
 _MOST_PATIENCE = 0.6  # s for the node to end by itself
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ``ValueError`` for a wrong command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise ValueError(message)
 
 
 class Signals:

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from spmtrack_core.data.recording import VideoRecorder
+from spmtrack_core.data.recording import SampledFrames, VideoRecorder
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
@@ -24,7 +24,6 @@ from spmtrack_ros.msg import TrackStateArray
 from spmtrack_ros.srv import InitTarget
 
 _MAX_REQUESTS = 5  # until the demo gives up
-_PICTURES = 12  # on the contact sheet
 STATE_COLORS = {"tracking": GREEN, "lost": ORANGE}
 
 
@@ -64,8 +63,7 @@ class Recorder(Node):
         self._images: deque[tuple[int, Image]] = deque()
         self._detections: dict[int, tuple[Sequence[Any], float]] = {}
         self._newest_detection = -1
-        self._pictures: list[Image] = []
-        self._every, self._answered = 1, 0
+        self._pictures = SampledFrames()
         self._init = self.create_client(InitTarget, "spmtrack/init_target")
         self._subscribe(Detection2DArray, "spmtrack/detections", self._on_detections)
         self._subscribe(TrackStateArray, "spmtrack/status", self._on_status)
@@ -92,19 +90,13 @@ class Recorder(Node):
             drawn = draw_box(image, row.box_xywh, label, STATE_COLORS.get(row.state, WHITE))
             self._video.write(drawn)
             if row.state in STATE_COLORS:  # a skipped image shows no box
-                if self._answered % self._every == 0:
-                    self._pictures.append(drawn)
-                self._answered += 1
-            if len(self._pictures) >= 3 * _PICTURES:  # bounded memory for any length of video
-                self._pictures, self._every = self._pictures[::2], 2 * self._every
+                self._pictures.add(drawn)
             self.rows.append(row)
         return len(self._images)
 
     def pictures(self) -> list[Image]:
         """At most twelve annotated frames, evenly spaced over the video."""
-        count = min(_PICTURES, len(self._pictures))
-        chosen = np.linspace(0, len(self._pictures) - 1, count).round().astype(int)
-        return [self._pictures[index] for index in chosen]
+        return self._pictures.frames()
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
         # Reliable and deep: unlike tracking, a recording must be complete.

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from geometry_msgs.msg import Point, PointStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future as RosFuture
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import Detection2D, Detection2DArray
+from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
 from spmtrack_core.session.init_request import Code, InitRequest, Reply
 from spmtrack_core.session.session import Session
@@ -36,6 +38,7 @@ class Services:
         self._node, self._session = node, session
         self._parameters, self._active = parameters, active
         self._detector_request: Future[Reply] | None = None
+        self._clicked: Future[Reply] | None = None
         self._services: list[Any] = []
         # The default depth of 10 loses most calls of a burst.
         qos = QoSProfile(depth=1000)
@@ -70,7 +73,12 @@ class Services:
         answer: RosFuture = RosFuture()
         executor = self._node.executor
         started = self._init(
-            request.header, request.bbox, request.id, request.label, normalized=request.normalized
+            request.header,
+            request.bbox,
+            request.id,
+            request.label,
+            normalized=request.normalized,
+            point=request.point,
         )
         # Set in another thread; the task wakes the executor up.
         started.add_done_callback(
@@ -95,6 +103,21 @@ class Services:
         header = best.header if stamp_to_ns(best.header.stamp) else message.header
         self._init_from(header, best, label, [detection for _, detection in scored])
 
+    def init_from_point(self, message: PointStamped) -> None:
+        """Start the target about the point of a message on ~/init_point."""
+        self._init_about(message.header, message.point)
+
+    def init_from_click(self, message: Point) -> None:
+        """Start the target about a click, which has no stamp: in the newest image."""
+        self._init_about(Header(), message)
+
+    def _init_about(self, header: Any, point: Any) -> None:
+        bbox = BoundingBox2D()
+        bbox.center.position.x, bbox.center.position.y = point.x, point.y
+        request = self._init(header, bbox, "", "", point=True, instead_of=self._clicked)
+        if not request.done():  # a rejected one has replaced nothing
+            self._clicked = request
+
     def _init_from(
         self, header: Any, best: Detection2D, label: str, detections: Sequence[Detection2D]
     ) -> None:
@@ -113,6 +136,7 @@ class Services:
         target_id: str,
         label: str,
         normalized: bool = False,
+        point: bool = False,
         detections: Sequence[Detection2D] = (),
         instead_of: Future[Reply] | None = None,
     ) -> Future[Reply]:
@@ -120,7 +144,8 @@ class Services:
         parameters = self._parameters()
         started: Future[Reply] = Future()
         try:
-            box = bbox_to_xywh(bbox)
+            place = bbox.center.position
+            box = (place.x, place.y, 0.0, 0.0) if point else bbox_to_xywh(bbox)
             known = tuple(bbox_to_xywh(each.bbox) for each in detections)
         except ValueError as error:
             started.set_result(Reply(Code.INVALID_BOX, str(error)))
@@ -135,6 +160,7 @@ class Services:
                 label or parameters.label,
                 normalized,
                 header.frame_id,
+                point,
                 known,
             )
             started = self._session.init(request, parameters.init_timeout, instead_of)
@@ -150,7 +176,7 @@ class Services:
             text = f"{text}; {reply.message}" if reply.message else text
             self._node.get_logger().info(f"following '{reply.id}' ({text})")
         elif self._node.context.ok():
-            text = f"no target started: {reply.message}"
+            text = f"no target started ({reply.code.name}): {reply.message}"
             self._node.get_logger().warning(text, throttle_duration_sec=1.0)
 
     def _on_remove_target(

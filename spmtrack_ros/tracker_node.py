@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -177,6 +178,11 @@ class TrackerNode(LifecycleNode):
         subscribe(CameraInfo, "camera_info", self._on_camera_info)
         subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
         subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)
+        subscribe(PointStamped, "~/init_point", self._offered.init_from_point)
+        # where rqt_image_view publishes clicks into the images it shows
+        clicks = f"{self.resolve_topic_name('image')}_mouse_left"
+        for topic in (clicks, "~/debug_image_mouse_left"):
+            subscribe(Point, topic, self._offered.init_from_click)
         self.active = True
         self._offered.start_init_box()
 

@@ -22,7 +22,7 @@ from spmtrack_core.live.messages import MakePrimary, Request, ShownTarget, Start
 from spmtrack_core.live.messages import RemoveTarget as RemoveRequest
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
 from spmtrack_core.session.init_request import Code, Reply
-from spmtrack_core.session.target import Reason, State
+from spmtrack_core.tracking.followed import Reason, State
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
 from spmtrack_ros.image_topic import ImageTopic, image_codec
 from spmtrack_ros.msg import TrackState, TrackStateArray

@@ -1,9 +1,10 @@
 """Imports run downwards only: no package sees one of its own floor or above.
 
-5   cli
-4   training    export    spmtrack_ros
-3   evaluation  live
-2   tracking    session
+6   cli
+5   training    export    spmtrack_ros
+4   evaluation  live
+3   session
+2   tracking
 1   model       data
 0   geometry    config
 -   settings    files
@@ -22,7 +23,8 @@ FLOORS = (
     ("settings", "files"),
     ("geometry", "config"),
     ("model", "data"),
-    ("tracking", "session"),
+    ("tracking",),
+    ("session",),
     ("evaluation", "live"),
     ("training", "export"),
     ("cli",),

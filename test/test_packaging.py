@@ -42,12 +42,15 @@ MODULES = {
     "aiohttp": "aiohttp",
     "lightning_fabric": "lightning-fabric",
     "matplotlib": "matplotlib",
+    "mcap": "mcap",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "onnxscript": "onnxscript",
+    "rosbags": "rosbags",
     "skimage": "scikit-image",
     "tensorboardX": "tensorboardX",
+    "zstandard": "zstandard",
 }
 """Modules that the packages import, and the distribution on PyPI that brings each."""
 NOT_ON_PYPI = {"tensorrt"}  # must fit the driver; docs/export.md
@@ -94,7 +97,7 @@ def test_one_version():
 def test_every_import_of_the_core_is_declared():
     core = names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    used = ("demo", "eval", "live", "onnx", "openvino", "train")
+    used = ("bag", "demo", "eval", "live", "onnx", "openvino", "train")
     declared = core.union(*(names(extras[extra]) for extra in used))
     modules = imported("spmtrack_core") - NOT_ON_PYPI
     assert modules <= set(MODULES), "name the distribution of a new module above"

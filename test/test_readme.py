@@ -108,7 +108,7 @@ def test_every_parameter_of_the_node_is_documented():
 
 
 def test_every_encoding_is_documented():
-    encodings = importlib.import_module("spmtrack_ros.images").ENCODINGS
+    encodings = importlib.import_module("spmtrack_core.data.image_messages").ENCODINGS
     assert set(encodings) <= set(re.findall(r"\w+", INTERFACE.lower().replace("\\", "")))
 
 

@@ -24,6 +24,7 @@ import spmtrack_core
 COMMANDS = {
     "live": "live",
     "track": "track",
+    "bag": "bag",
     "eval": "evaluate",
     "eval table": "standings",
     "eval vot": "vot",
@@ -39,6 +40,9 @@ a sub-command of a sub-command."""
 EXTRAS = {
     "aiohttp": "live",
     "matplotlib": "eval",
+    "mcap": "bag",
+    "rosbags": "bag",
+    "zstandard": "bag",
     "skimage": "demo",
     "onnx": "onnx",
     "onnxscript": "onnx",

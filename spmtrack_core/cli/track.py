@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -19,11 +20,15 @@ from spmtrack_core.cli.options import Device, Precision, Runtime, Source, Trunk,
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
+from spmtrack_core.evaluation.track_report import TrackReport
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
+from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
+from spmtrack_core.tracking.propose import propose_box
 from spmtrack_core.tracking.result import TrackState
+from spmtrack_core.tracking.tracker import Tracker
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
 
@@ -37,6 +42,14 @@ def track(
             help="Box of the target in the first frame, pixels; a source may have its own.",
         ),
     ] = None,
+    point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="X Y",
+            help="Point on the target in the first frame, best near its middle; the box is "
+            "proposed from the image.",
+        ),
+    ] = None,
     weights: Weights = "nano",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -48,6 +61,13 @@ def track(
     boxes: Annotated[
         Path | None,
         typer.Option(help="Text file to write: x,y,w,h of every frame, the given box first."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Page (html) to write, in one file: the annotated clip, the confidence over "
+            "time, the moments of loss and return."
+        ),
     ] = None,
     max_frames: Annotated[
         int | None, typer.Option(help="Stop after so many frames; a camera runs until Ctrl-C.")
@@ -63,37 +83,60 @@ def track(
         output = user_path(output)
         check_video_path(output)
         check_output(output, inputs)
+        inputs.append(output)
     if boxes:
         boxes = user_path(boxes)
-        check_output(boxes, [*inputs, output] if output else inputs)
-    sequence = open_frames(source, max_frames, with_boxes=box is None)
-    if box is None:
+        check_output(boxes, inputs)
+        inputs.append(boxes)
+    if report:
+        report = user_path(report)
+        check_output(report, inputs)
+    if box is not None and point is not None:
+        raise ValueError("give --box or --point, not both")
+    sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)
+    start: Any = box
+    if box is None and point is None:
         if sequence.boxes_xywh is None:
-            raise ValueError(f"{source} has no box of a target; give one with --box X Y W H")
-        box = tuple(sequence.boxes_xywh[0].tolist())
+            raise ValueError(
+                f"{source} has no box of a target; give one with --box X Y W H, or a point on the "
+                "target with --point X Y"
+            )
+        start = sequence.boxes_xywh[0].tolist()
     tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
-    tracked = track_frames(tracker, sequence, box)
+    if point is not None:
+        start = partial(_propose, tracker, point)
+    tracked = track_frames(tracker, sequence, start)
     first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:
         raise ValueError(f"{source} gave no frame")
-    run = _follow(sequence, itertools.chain((first,), tracked), output)
-    boxes_written = False
-    if boxes:
-        try:
-            write_boxes(boxes, run.boxes_xywh)
-            boxes_written = True
-        except OSError as error:
-            run.faults.append(str(error))
+    with ExitStack() as stack:
+        page = None
+        if report:
+            page = stack.enter_context(TrackReport(report, sequence.fps, sequence.length))
+        run = _follow(sequence, itertools.chain((first,), tracked), output, page)
+        facts = {}
+        if len(run.seconds) > 1:
+            middle, slow = np.percentile(run.seconds[1:], (50, 95)) * 1000
+            facts = {"a frame, median": f"{middle:.1f} ms", "a frame, 95 %": f"{slow:.1f} ms"}
+        if boxes:
+            run.write(boxes, partial(write_boxes, boxes, run.boxes_xywh))
+        if page and report and page.add in run.recorders:
+            title = f"{sequence.name} tracked", f"{source}; weights {weights} on {tracker.device}"
+            run.write(report, partial(page.close, *title, facts, tracker.config.lost_threshold))
     text = f"{len(run.boxes_xywh)} frames, lost in {run.lost}"
-    if len(run.seconds) > 1:
-        middle, slow = np.percentile(run.seconds[1:], (50, 95)) * 1000
+    if facts:
         text += f", {middle:.1f} ms a frame (95 %: {slow:.1f} ms) on {tracker.device}"
     typer.echo(text)
-    for path, written in ((output, run.video_written), (boxes, boxes_written)):
-        if written:
-            typer.echo(f"wrote {path}")
+    for path in run.written:
+        typer.echo(f"wrote {path}")
     if run.faults:
         raise ValueError("; ".join(run.faults))
+
+
+def _propose(tracker: Tracker, point: tuple[float, float], frame: Image) -> Sequence[float]:
+    box = propose_box(tracker, frame, point)
+    typer.echo("box proposed: --box {:.1f} {:.1f} {:.1f} {:.1f}".format(*box))
+    return box
 
 
 @dataclass
@@ -103,16 +146,36 @@ class _Run:
     boxes_xywh: list[tuple[float, ...]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     lost: int = 0
-    video_written: bool = False
+    recorders: list[Callable[[TrackedFrame, Image], None]] = field(default_factory=list)
+    """What gets each frame and its drawing; those that failed are removed."""
+    written: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
+    def write(self, path: Path, write: Callable[[], object]) -> None:
+        """Let ``write`` make a file; what went wrong is a fault of the run."""
+        try:
+            write()
+            self.written.append(path)
+        except OSError as error:
+            self.faults.append(str(error))
 
-def _follow(sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Path | None) -> _Run:
-    """Track to the end, to Ctrl-C or to a frame that is broken, and record the video.
 
-    A video that cannot be written any further is given up, and the tracking goes on.
+def _follow(
+    sequence: FrameSequence,
+    tracked: Iterable[TrackedFrame],
+    output: Path | None,
+    page: TrackReport | None,
+) -> _Run:
+    """Track to the end, to Ctrl-C or to a frame that is broken; record the video and the report.
+
+    A recording that cannot be written any further is given up, and the tracking goes on.
     """
-    run, video = _Run(), None
+    run, video = _Run(recorders=[page.add] if page else []), None
+
+    def record_video(tracked: TrackedFrame, drawn: Image) -> None:
+        if video:
+            video.write(drawn, tracked.time)
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -127,39 +190,35 @@ def _follow(sequence: FrameSequence, tracked: Iterable[TrackedFrame], output: Pa
             if output:
                 video = VideoRecorder(output, sequence.fps or 30.0)
                 stack.callback(video.discard)  # leaves a file that is complete
+                run.recorders.append(record_video)
             for each in tracked:
                 run.boxes_xywh.append(each.result.box_xywh)
                 run.seconds.append(each.seconds)
                 run.lost += each.result.state is TrackState.LOST
-                if video and (fault := _record(video, each)):
-                    bar.console.print(fault)
-                    run.faults.append(fault)
-                    video = None
+                drawn = _drawn(each) if run.recorders else each.frame
+                for record in list(run.recorders):
+                    try:
+                        record(each, drawn)
+                    except OSError as error:
+                        bar.console.print(str(error))
+                        run.faults.append(str(error))
+                        run.recorders.remove(record)
                 rate = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
                 bar.update(task, advance=1, rate=f"{rate:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
         except (OSError, ValueError, RuntimeError) as error:
             run.faults.append(f"frame {len(run.boxes_xywh) + 1}: {error}")
-        if video:
-            try:
-                video.close()
-                run.video_written = True
-            except OSError as error:
-                run.faults.append(str(error))
+        if video and output and record_video in run.recorders:
+            run.write(output, video.close)
     return run
 
 
-def _record(video: VideoRecorder, tracked: TrackedFrame) -> str:
-    """Append a frame with its box to the video; what went wrong, if anything did."""
+def _drawn(tracked: TrackedFrame) -> Image:
+    """A frame with its box."""
     result = tracked.result
     label = "target" if math.isnan(result.confidence) else f"{result.confidence:.2f}"
     color = GREEN
     if result.state is TrackState.LOST:
         label, color = f"lost {label}", ORANGE
-    try:
-        video.write(draw_box(tracked.frame, result.box_xywh, label, color), tracked.time)
-    except OSError as error:
-        video.discard()
-        return str(error)
-    return ""
+    return draw_box(tracked.frame, result.box_xywh, label, color)

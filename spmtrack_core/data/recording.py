@@ -133,6 +133,40 @@ def _fitted(image: Image, size_hw: tuple[int, int]) -> Image:
     return fitted
 
 
+class SampledFrames:
+    """At most ``count`` frames, evenly spaced over any number of them; memory is bounded."""
+
+    def __init__(self, count: int = 12, width: int = 400) -> None:
+        """Frames are made ``width`` pixels wide where they are wider, and of the first's size."""
+        self._count, self._width = count, width
+        self._kept: list[Image] = []
+        self._every, self._seen = 1, 0
+
+    @property
+    def keeps_next(self) -> bool:
+        """Whether the next frame will be kept: others need not be drawn."""
+        return self._seen % self._every == 0
+
+    def add(self, frame: Image) -> None:
+        """Offer a frame."""
+        if self.keeps_next:
+            if frame.shape[1] > self._width:
+                height = max(1, round(self._width * frame.shape[0] / frame.shape[1]))
+                frame = cv2.resize(frame, (self._width, height), interpolation=cv2.INTER_AREA)
+            if self._kept and frame.shape != self._kept[0].shape:
+                frame = _fitted(frame, self._kept[0].shape[:2])
+            self._kept.append(frame)
+        self._seen += 1
+        if len(self._kept) >= 3 * self._count:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    def frames(self) -> list[Image]:
+        """Those that were kept, thinned to ``count``."""
+        count = min(self._count, len(self._kept))
+        chosen = np.linspace(0, len(self._kept) - 1, count).round().astype(int)
+        return [self._kept[index] for index in chosen]
+
+
 def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -> Image:
     """Frames of one size side by side in rows of ``columns``, each ``width`` pixels wide.
 
@@ -155,13 +189,17 @@ def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -
     return np.concatenate(rows, 0)
 
 
+def check_image_path(path: str | Path) -> None:
+    """Raise ``ValueError`` for a name without the suffix of an image format."""
+    if not cv2.haveImageWriter(str(path)):
+        raise ValueError(f"{path} has no suffix of an image format, such as .png")
+
+
 def write_image(path: str | Path, image: Image) -> None:
     """Write an RGB image; the suffix chooses the format, ``ValueError`` if it names none."""
     path = Path(path)
-    try:
-        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        raise ValueError(f"{path} has no suffix of an image format, such as .png") from None
+    check_image_path(path)
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_beside(path, lambda beside: beside.write_bytes(encoded.tobytes()))
 
 

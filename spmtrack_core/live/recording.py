@@ -11,8 +11,7 @@ import numpy as np
 
 from spmtrack_core.data.recording import VideoRecorder, write_boxes
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.session.drawing import draw_targets
-from spmtrack_core.session.target import Target
+from spmtrack_core.tracking.followed import Target, draw_targets
 
 _LONGEST_GAP = 1.0  # s between two images in the video; a pause is shorter there
 

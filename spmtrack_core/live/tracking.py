@@ -31,7 +31,7 @@ from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
 from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.session import Session
 from spmtrack_core.session.snapshot import FrameReport
-from spmtrack_core.session.target import Target
+from spmtrack_core.tracking.followed import Target
 
 LOG = logging.getLogger(__name__)
 _SECOND = 1_000_000_000  # ns; the stamp of the first image, for 0 is no stamp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from spmtrack_core.geometry.image import Image
@@ -15,16 +16,15 @@ from spmtrack_core.session.init_request import (
     Limits,
     Reply,
     box_in_image,
+    point_in_image,
 )
-from spmtrack_core.session.target import Reason, Target
+from spmtrack_core.tracking.followed import Reason, Target
+from spmtrack_core.tracking.propose import propose_box
+from spmtrack_core.tracking.result import SeveralTargetTracker
 
 
-class Tracker(Protocol):
-    """The methods that a session uses of ``spmtrack_core.load_tracker``'s tracker."""
-
-    def start(self, frame: Image, box_xywh: BoxXywh) -> Any: ...
-
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[Any]: ...
+class Tracker(SeveralTargetTracker, Protocol):
+    """The methods that the node uses of ``spmtrack_core.load_tracker``'s tracker."""
 
     def forget_motion(self, targets: Sequence[Any]) -> None: ...
 
@@ -44,6 +44,29 @@ class ImageStep:
     ) -> None:
         self.tracker, self.decode, self._check = tracker, decode, check
 
+    def place(
+        self, request: InitRequest, frame: Frame, image: Image, limits: Limits
+    ) -> BoxXywh | Reply:
+        """The box of a request in pixels of its image, or why the request must be rejected.
+
+        The box of a point is proposed from the image.
+        """
+        if request.frame_id and frame.frame_id and request.frame_id != frame.frame_id:
+            problem = f"frame_id is '{request.frame_id}', but that of the image '{frame.frame_id}'"
+            return Reply(Code.WRONG_FRAME_ID, problem)
+        image_hw = image.shape[:2]
+        if request.point:
+            point = point_in_image(request, image_hw)
+            if isinstance(point, Reply):
+                return point
+            try:
+                box = propose_box(self.tracker, image, point)
+            except Exception as error:
+                text = f"no box was proposed: {type(error).__name__}: {error}"
+                return Reply(Code.INTERNAL_ERROR, text)
+            request = replace(request, box_xywh=box, normalized=False, point=False)
+        return box_in_image(request, image_hw, limits)
+
     def start(
         self, frame: Frame, image: Image, request: InitRequest, box_xywh: BoxXywh
     ) -> Target | Reply:
@@ -55,7 +78,9 @@ class ImageStep:
         except Exception as error:
             text = f"the tracker did not start: {type(error).__name__}: {error}"
             return Reply(Code.INTERNAL_ERROR, text)
-        return Target.started_in(frame, request, box_xywh, handle)
+        return Target.started_in(
+            frame, request.id, request.label, box_xywh, handle, time.monotonic()
+        )
 
     def follow(
         self, frame: Frame, image: Image | None, targets: Sequence[Target], jumped: bool
@@ -85,13 +110,3 @@ class ImageStep:
             unreadable = reason is Reason.INVALID_IMAGE and isinstance(failure, ValueError)
             error = str(failure) if unreadable else f"{type(failure).__name__}: {failure}"
             return image, [each.lost(frame, reason) for each in targets], 0.0, error
-
-
-def reject_image(
-    request: InitRequest, frame: Frame, image_hw: tuple[int, int], limits: Limits
-) -> BoxXywh | Reply:
-    """The box of a request in pixels of its image, or why the request must be rejected."""
-    if request.frame_id and frame.frame_id and request.frame_id != frame.frame_id:
-        problem = f"frame_id is '{request.frame_id}', but that of the image '{frame.frame_id}'"
-        return Reply(Code.WRONG_FRAME_ID, problem)
-    return box_in_image(request, image_hw, limits)

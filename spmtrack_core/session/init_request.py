@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, misses_image, xywh_to_xyxy
-
-BoxXywh = tuple[float, float, float, float]
+from spmtrack_core.tracking.followed import BoxXywh
 
 _MAX_ID, _MAX_LABEL = 64, 256  # characters
 _MAX_SIDES = 2.0  # sides of a box in sides of the image
@@ -54,9 +53,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class InitRequest:
-    """A target, given by its box in one image."""
+    """A target, given by its box in one image, or by a point."""
 
     box_xywh: BoxXywh
+    """With ``point``: x and y of the point, and sizes that are ignored."""
     stamp_ns: int = 0
     """Stamp of the image that the box was drawn in; 0 means the newest image."""
     id: str = ""
@@ -66,6 +66,8 @@ class InitRequest:
     """The box is in parts of the image (0 to 1) instead of pixels."""
     frame_id: str = ""
     """frame_id of the image; empty: any."""
+    point: bool = False
+    """The target is given by a point on it; its box is proposed from the image."""
     unless_followed: tuple[BoxXywh, ...] = ()
     """Nothing is started if a visible target overlaps one of these boxes by ``init_overlap``."""
 
@@ -80,6 +82,8 @@ class Reply:
     stamp_ns: int = 0
     score: float = 0.0
     frames_caught_up: int = 0
+    box_xywh: BoxXywh = (0.0, 0.0, 0.0, 0.0)
+    """The box that the target was started with, px."""
     unchanged: bool = False
     """Nothing was started, because a target in this place is followed already."""
 
@@ -87,7 +91,11 @@ class Reply:
 def check_request(request: InitRequest) -> Reply | None:
     """Why a request must be rejected, regardless of images and targets; None if it need not."""
     x, y, w, h = request.box_xywh
-    if not all(map(math.isfinite, request.box_xywh)) or w <= 0 or h <= 0:
+    if request.point:
+        if not (math.isfinite(x) and math.isfinite(y)):
+            problem = f"point x={x:g} y={y:g}: expected finite numbers"
+            return Reply(Code.INVALID_BOX, problem)
+    elif not all(map(math.isfinite, request.box_xywh)) or w <= 0 or h <= 0:
         text = f"box x={x:g} y={y:g} w={w:g} h={h:g}"
         return Reply(Code.INVALID_BOX, f"{text}: expected finite numbers and a positive size")
     for name, text, longest in (
@@ -111,6 +119,17 @@ def normalized_to_pixels(box_xywh: BoxXywh, image_hw: tuple[int, int]) -> BoxXyw
     height, width = image_hw
     x, y, w, h = box_xywh
     return x * width, y * height, w * width, h * height
+
+
+def point_in_image(request: InitRequest, image_hw: tuple[int, int]) -> tuple[float, float] | Reply:
+    """The point of a request in pixels of its image, or why the request must be rejected."""
+    box = request.box_xywh
+    x, y, _, _ = normalized_to_pixels(box, image_hw) if request.normalized else box
+    if not (0 <= x < image_hw[1] and 0 <= y < image_hw[0]):
+        size = f"{image_hw[1]} x {image_hw[0]}"
+        problem = f"point x={x:g} y={y:g} is outside the image of {size} px"
+        return Reply(Code.BOX_OUTSIDE_IMAGE, problem)
+    return x, y
 
 
 def box_in_image(

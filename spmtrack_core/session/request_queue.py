@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
 from spmtrack_core.session.init_request import Code, InitRequest, Reply
-from spmtrack_core.session.target import Target
+from spmtrack_core.tracking.followed import Target
 
 
 @dataclass(eq=False)

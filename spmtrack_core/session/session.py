@@ -16,12 +16,13 @@ from typing import Any
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
-from spmtrack_core.session.image_step import ImageStep, reject_image
+from spmtrack_core.session.image_step import ImageStep
 from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
 from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.request_queue import Pending, RequestQueue, answer_all
 from spmtrack_core.session.snapshot import Counters, FrameReport, Snapshot
-from spmtrack_core.session.target import Reason, State, TargetList
+from spmtrack_core.session.target import TargetList
+from spmtrack_core.tracking.followed import Reason, State
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.
@@ -285,8 +286,10 @@ class Session:
             with self._condition:
                 self._requests.add(pending)
             return None
-        box = reject_image(pending.request, first, image.shape[:2], self.limits)
+        box = self._step.place(pending.request, first, image, self.limits)
         if isinstance(box, Reply):
+            if box.code is Code.INTERNAL_ERROR:
+                self._fail(box.message)
             return box
         with self._condition:
             rejection = self._reject_reason(pending)
@@ -327,8 +330,9 @@ class Session:
         text = "" if self._enabled else "started, but tracking was disabled meanwhile"
         if latest.state is State.LOST:
             text = "started, but lost again while catching up"
+        box = pending.target.box_xywh if pending.target else latest.box_xywh
         return Reply(
-            Code.OK, text, latest.id, latest.first_ns, latest.score, pending.frames_caught_up
+            Code.OK, text, latest.id, latest.first_ns, latest.score, pending.frames_caught_up, box
         )
 
     def _process(self, frame: Frame, image: Image | None = None, seconds: float = 0.0) -> None:

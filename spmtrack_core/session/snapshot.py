@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.session.frame_buffer import Frame
-from spmtrack_core.session.target import Target
+from spmtrack_core.tracking.followed import Target
 
 
 @dataclass(frozen=True)

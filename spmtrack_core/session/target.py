@@ -1,128 +1,13 @@
-"""Targets and the list of them. Free of threads."""
+"""The list of targets. Free of ROS and of threads."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import Any
+from dataclasses import replace
 
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
-from spmtrack_core.session.frame_buffer import Frame
-from spmtrack_core.session.init_request import (
-    BoxXywh,
-    Code,
-    InitRequest,
-    Limits,
-    Reply,
-    check_request,
-)
-
-_BORDER = 1.0  # px; a box that ends so near the border of the image is at the border
-
-
-class State(IntEnum):
-    """State of a target; the numbers are those of ``msg/TrackState``."""
-
-    IDLE = 0
-    TRACKING = 1
-    LOST = 2
-    UNCERTAIN = 3
-
-
-class Reason(IntEnum):
-    """Why a target is not TRACKING; the numbers are those of ``msg/TrackState``."""
-
-    NONE = 0
-    LOW_CONFIDENCE = 1
-    LEFT_IMAGE = 2
-    NO_IMAGE = 3
-    IMAGE_SIZE_CHANGED = 4
-    INVALID_IMAGE = 5
-    INTERNAL_ERROR = 255
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target with its state in the newest processed image."""
-
-    id: str
-    label: str
-    state: State
-    score: float
-    """Confidence, 0 to 1; 1 right after initialization."""
-    box_xywh: BoxXywh
-    """The box in ``frame``, or the last one seen while ``state`` is LOST."""
-    frame: Frame
-    """The image that this state was measured in."""
-    last_seen_ns: int
-    """Stamp of the last image in which the target was not LOST."""
-    reason: Reason = Reason.NONE
-    frames_lost: int = 0
-    """Consecutive images in which the target is LOST."""
-    started: float = 0.0
-    """Time of the initialization, s of the monotonic clock."""
-    first_ns: int = 0
-    """Stamp of the image of the initialization."""
-    handle: Any = field(default=None, repr=False, compare=False)
-    """The tracker's own object for this target."""
-
-    @classmethod
-    def started_in(
-        cls, frame: Frame, request: InitRequest, box_xywh: BoxXywh, handle: Any
-    ) -> Target:
-        """A new target whose box in ``frame`` was given."""
-        return cls(
-            request.id,
-            request.label,
-            State.TRACKING,
-            1.0,
-            box_xywh,
-            frame,
-            frame.stamp_ns,
-            started=time.monotonic(),
-            first_ns=frame.stamp_ns,
-            handle=handle,
-        )
-
-    @property
-    def visible(self) -> bool:
-        """Whether the target has a box in its image."""
-        return self.state is not State.LOST
-
-    def found(self, frame: Frame, result: Any, image_hw: tuple[int, int]) -> Target:
-        """The target after the tracker's ``result`` for this image."""
-        state, score = State[result.state.name], float(result.confidence)
-        if state is State.LOST:
-            reason = Reason.LOW_CONFIDENCE
-            if getattr(self.handle, "lost_reason", ""):  # the tracker cannot look for it
-                reason = Reason.IMAGE_SIZE_CHANGED
-            elif _at_border(self.box_xywh, image_hw):
-                reason = Reason.LEFT_IMAGE
-            return self.lost(frame, reason, score)
-        reason = Reason.NONE if state is State.TRACKING else Reason.LOW_CONFIDENCE
-        return replace(
-            self,
-            state=state,
-            score=score,
-            box_xywh=result.box_xywh,
-            frame=frame,
-            last_seen_ns=frame.stamp_ns,
-            reason=reason,
-            frames_lost=0,
-        )
-
-    def lost(self, frame: Frame, reason: Reason, score: float = 0.0) -> Target:
-        """The target after an image in which it was not found."""
-        count = self.frames_lost + 1
-        return replace(
-            self, state=State.LOST, score=score, frame=frame, reason=reason, frames_lost=count
-        )
-
-    def without_image(self) -> Target:
-        """The target when no more images arrive."""
-        return replace(self, state=State.LOST, score=0.0, reason=Reason.NO_IMAGE)
+from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply, check_request
+from spmtrack_core.tracking.followed import Target
 
 
 class TargetList:
@@ -216,10 +101,3 @@ class TargetList:
             made = f"target-{self._ids_made}"
             if made not in self:  # a client may have given such an id
                 return made
-
-
-def _at_border(box_xywh: BoxXywh, image_hw: tuple[int, int]) -> bool:
-    """Whether a box that was seen last touches the border of the image."""
-    x, y, w, h = box_xywh
-    height, width = image_hw
-    return min(x, y, width - x - w, height - y - h) <= _BORDER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from spmtrack_core.data.sequence import FrameSequence
@@ -26,10 +26,13 @@ class TrackedFrame(NamedTuple):
 
 
 def track_frames(
-    tracker: VideoTracker, frames: FrameSequence | Iterable[Image], box_xywh: Sequence[float]
+    tracker: VideoTracker,
+    frames: FrameSequence | Iterable[Image],
+    box_xywh: Sequence[float] | Callable[[Image], Sequence[float]],
 ) -> Iterator[TrackedFrame]:
     """Start ``tracker`` with ``box_xywh``, in pixels, on the first frame, and follow the target.
 
+    ``box_xywh`` may be a function that gives the box in the first frame.
     Yields each frame as soon as it is tracked, nothing for a source without frames. An error of
     the source or of the tracker is raised at its frame, after all frames before it.
     """
@@ -41,8 +44,9 @@ def track_frames(
     for frame, when in timed:
         started = time.perf_counter()
         if given is None:
-            tracker.init(frame, box_xywh)
-            x, y, w, h = (float(value) for value in box_xywh)
+            box = box_xywh(frame) if callable(box_xywh) else box_xywh
+            tracker.init(frame, box)
+            x, y, w, h = (float(value) for value in box)
             result = given = TrackResult((x, y, w, h), math.nan, TrackState.TRACKING)
         else:
             result = tracker.update(frame)

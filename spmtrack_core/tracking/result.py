@@ -37,3 +37,13 @@ class VideoTracker(Protocol):
 
     def update(self, frame: Image) -> TrackResult:
         """Find the target in the next frame."""
+
+
+class SeveralTargetTracker(Protocol):
+    """A tracker of several targets in one pass, as ``Tracker`` is."""
+
+    def start(self, frame: Image, box_xywh: Sequence[float]) -> Any:
+        """A new target for ``follow``; ``frame`` and box as for ``VideoTracker.init``."""
+
+    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[TrackResult]:
+        """Find each of the targets in the next frame."""

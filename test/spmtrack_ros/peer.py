@@ -136,14 +136,14 @@ class Peer:
         (only,) = found()
         return only
 
-    def init(self, box=BOX, stamp_ms=0, theta=0.0, frame_id="", **fields):
+    def init(self, box=BOX, stamp_ms=0, theta=0.0, frame_id="", timeout=10.0, **fields):
         request = InitTarget.Request(**fields)
         request.header.frame_id = frame_id
         fill_bbox(request.bbox, box)
         request.bbox.center.theta = theta
         fill_stamp(request.header.stamp, stamp_ms * MS)
         values = {name: getattr(request, name) for name in request.get_fields_and_field_types()}
-        return self.call(InitTarget, "init_target", **values)
+        return self.call(InitTarget, "init_target", timeout, **values)
 
     def start_over(self):
         """Leave the node enabled without a target, and its topics drained."""

@@ -12,7 +12,7 @@ pytest.importorskip("visualization_msgs", reason="visualization_msgs is absent: 
 from builtin_interfaces.msg import Time
 
 from spmtrack_core.session.frame_buffer import Frame
-from spmtrack_core.session.target import State, Target
+from spmtrack_core.tracking.followed import State, Target
 from spmtrack_ros.annotations import image_annotations
 
 pytestmark = pytest.mark.ros

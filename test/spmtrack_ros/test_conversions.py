@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spmtrack_core.session.frame_buffer import Frame
 from spmtrack_core.session.init_request import Code, Reply
-from spmtrack_core.session.target import Reason, State, Target
+from spmtrack_core.tracking.followed import Reason, State, Target
 from spmtrack_ros.conversions import (
     bbox_to_xywh,
     best_class,
@@ -85,11 +85,13 @@ def test_track_state():
 
 
 def test_answers():
-    reply = Reply(Code.OK, "", "7", 3 * 10**9, 0.5, 2)
-    response = fill_answer(SimpleNamespace(init_stamp=SimpleNamespace()), reply)
+    reply = Reply(Code.OK, "", "7", 3 * 10**9, 0.5, 2, (1.0, 2.0, 3.0, 4.0))
+    empty = SimpleNamespace(init_stamp=SimpleNamespace(), bbox=bbox(0, 0, 0, 0))
+    response = fill_answer(empty, reply)
     assert (response.success, response.code, response.message) == (True, 0, "")
     assert (response.id, response.score, response.frames_caught_up) == ("7", 0.5, 2)
     assert vars(response.init_stamp) == {"sec": 3, "nanosec": 0}
+    assert bbox_to_xywh(response.bbox) == (1, 2, 3, 4)
     response = fill_answer(SimpleNamespace(), Reply(Code.UNKNOWN_ID, "no such target"))
     assert vars(response) == {"success": False, "code": 8, "message": "no such target"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from spmtrack_core.session.frame_buffer import Frame
 from spmtrack_core.session.snapshot import Counters, Snapshot
-from spmtrack_core.session.target import State, Target
+from spmtrack_core.tracking.followed import State, Target
 from spmtrack_ros.diagnostics import (
     ERROR,
     OK,

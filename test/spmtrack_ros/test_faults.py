@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
 from spmtrack_core.session.init_request import Code
-from spmtrack_core.session.target import Reason, State
+from spmtrack_core.tracking.followed import Reason, State
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, THROWS
 from test.spmtrack_ros.peer import BOX, RELIABLE, Peer, start_node, stop_node

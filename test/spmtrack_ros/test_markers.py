@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from spmtrack_core.session.frame_buffer import Frame
-from spmtrack_core.session.target import State, Target
+from spmtrack_core.tracking.followed import State, Target
 from spmtrack_ros.markers import target_markers
 
 pytestmark = pytest.mark.ros

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Vector3Stamped
+from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -27,14 +27,14 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.data.image_messages import compressed_to_array
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.session.init_request import Code
-from spmtrack_core.session.target import Reason, State
+from spmtrack_core.tracking.followed import Reason, State
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_ros.conversions import bbox_to_xywh, fill_bbox, fill_stamp, stamp_to_ns
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
-from spmtrack_ros.images import compressed_to_array
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
@@ -383,6 +383,65 @@ def test_debug_image_while_subscribed(peer):
     peer.send(picture(0), 600, encoding="h264")  # cannot be drawn, and is no harm
     assert (images[-1].encoding, images[-1].height, images[-1].width) == ("rgb8", 180, 240)
     peer.node.destroy_subscription(subscription)
+
+
+@pytest.fixture
+def patient(peer):
+    """Random weights may propose the whole image; two passes take long on a busy machine."""
+
+    def set_limits(part, timeout):
+        values = {"init_max_part": part, "init_timeout": timeout}
+        changes = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ]
+        results = peer.call(SetParameters, "set_parameters", parameters=changes).results
+        assert all(each.successful for each in results)
+
+    set_limits(1.0, 30.0)
+    yield peer
+    set_limits(TrackerParameters().init_max_part, 1.5)
+
+
+def test_a_point_of_a_client_is_answered_with_the_box_that_is_proposed(patient):
+    peer = patient
+    peer.send(picture(0), 10)
+    point = (70.0, 60.0, 0.0, 0.0)
+    reply = peer.init(point, stamp_ms=10, timeout=40.0, point=True, id="mine")
+    assert reply.success, reply
+    assert (reply.success, reply.id, stamp_to_ns(reply.init_stamp)) == (True, "mine", 10 * MS)
+    x, y, w, h = bbox_to_xywh(reply.bbox)
+    assert 0 <= x < x + w <= 240 and 0 <= y < y + h <= 180
+    (state,) = peer.status[-1].targets
+    assert bbox_to_xywh(state.bbox) == pytest.approx((x, y, w, h))
+    assert peer.init(box=(240.0, 60.0, 0.0, 0.0), point=True).code == Code.BOX_OUTSIDE_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic"),
+    [
+        (PointStamped, "/spmtrack/init_point"),
+        (Point, "/image_mouse_left"),  # of rqt_image_view
+        (Point, "/spmtrack/debug_image_mouse_left"),
+    ],
+)
+def test_clicks_start_a_target(patient, kind, topic):
+    peer = patient
+    publisher = peer.node.create_publisher(kind, topic, 1)
+    assert peer.until(publisher.get_subscription_count)
+    for stamp in (10, 20):
+        peer.send(picture(0), stamp)
+    message = kind()
+    place = message.point if kind is PointStamped else message
+    place.x, place.y = 70.0, 60.0
+    if kind is PointStamped:
+        message.header.frame_id = "front_camera"
+        fill_stamp(message.header.stamp, 10 * MS)
+    for _ in range(50):  # best effort
+        publisher.publish(message)
+        if peer.until(lambda: peer.status and peer.status[-1].targets, 1.0):
+            break
+    assert stamp_to_ns(peer.status[-1].targets[0].last_seen) == 20 * MS
+    peer.node.destroy_publisher(publisher)
 
 
 def test_debug_image_as_jpeg(peer):

@@ -124,6 +124,9 @@ def soft(path, link):
         (["seq", "--boxes", "clip.txt/b.txt"], None, "clip.txt/b.txt cannot be written"),
         (["seq", "--output", "clip.txt/b.mp4"], None, "clip.txt/b.mp4 cannot be written"),
         (["seq", "--output", "o.mp4", "--boxes", "o.mp4"], None, "o.mp4 is an input"),
+        (["seq", "--boxes", "b.txt", "--report", "b.txt"], None, "b.txt is an input"),
+        (["seq", "--report", "seq/2.png"], None, "is an input"),
+        (["seq", "--report", "x"], None, "x is a folder"),
         (["seq", "--output", "o.avi"], None, "written as .mp4"),
         (["seq", "--boxes", "/proc/nowhere/b.txt"], None, "/proc/nowhere/b.txt cannot be written"),
     ],
@@ -150,17 +153,18 @@ def test_an_own_weight_file_is_not_replaced(run, tiny_checkpoint):
     assert (code, "own.safetensors is an input" in text) == (2, True)
 
 
-def test_boxes_are_written_although_the_disk_is_full_for_the_video(run):
+@pytest.mark.parametrize(("option", "name"), [("--output", "o.mp4"), ("--report", "r.html")])
+def test_boxes_are_written_although_the_disk_is_full_for_the_rest(run, option, name):
     random = np.random.default_rng(0)
     for index in range(6):
         write_image(f"seq/{index}.png", random.integers(0, 255, (240, 320, 3), np.uint8))
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
     try:
-        code, text = run("track", "seq", *BOX, "--boxes", "b.txt", "--output", "o.mp4")
+        code, text = run("track", "seq", *BOX, "--boxes", "b.txt", option, name)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert (code, "o.mp4 cannot be written: File too large" in text) == (2, True)
+    assert (code, "cannot be written: File too large" in text) == (2, True), text
     assert read_boxes("b.txt").shape == (6, 4)
     assert sorted(os.listdir()) == ["b.txt", "seq"]
 
@@ -181,14 +185,16 @@ def test_any_signal_to_end_is_as_good_as_ctrl_c(run, monkeypatch, name, at):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     gc.disable()  # hypothesis calls Python from the collector, where an interrupt would be ignored
     try:
-        code, text = run("track", "seq", *BOX, "--boxes", "b.txt", "--output", "o.mp4")
+        outputs = ("--boxes", "b.txt", "--output", "o.mp4", "--report", "r.html")
+        code, text = run("track", "seq", *BOX, *outputs)
     finally:
         gc.enable()
         signal.signal(signal.SIGINT, before)
     assert (code, "stopped; what was tracked so far is written" in text) == (0, True)
     assert read_boxes("b.txt").shape == (at, 4)
     assert sum(1 for _ in open_frames("o.mp4")) == at
-    assert sorted(os.listdir()) == ["b.txt", "o.mp4", "seq"]
+    assert f"<b>{at}</b><span>frames</span>" in Path("r.html").read_text()
+    assert sorted(os.listdir()) == ["b.txt", "o.mp4", "r.html", "seq"]
 
 
 def noisy_video(path, frames=20):

@@ -53,6 +53,21 @@ def test_a_folder_is_tracked_from_the_given_box(spmtrack, tmp_path, tiny_checkpo
     assert read_boxes(tmp_path / "boxes.txt")[0].tolist() == [-3, 10.5, 20, 20]
 
 
+def test_a_point_on_the_target_will_do(spmtrack, tmp_path, tiny_checkpoint):
+    for index in range(3):
+        write_image(tmp_path / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
+    (tmp_path / "groundtruth.txt").write_text("no boxes: not needed\n")
+    options = ("--weights", tiny_checkpoint, "--boxes", tmp_path / "boxes.txt")
+    code, out, err = spmtrack("track", tmp_path, "--point", "40", "30", *options)
+    assert code == 0, err
+    x, y, w, h = read_boxes(tmp_path / "boxes.txt")[0]
+    assert f"box proposed: --box {x:.1f} {y:.1f} {w:.1f} {h:.1f}" in out
+    code, _, err = spmtrack("track", tmp_path, "--point", "80", "30", *options)
+    assert (code, "point (80, 30) lies outside the image of 80 x 60 px" in err) == (2, True)
+    code, _, err = spmtrack("track", tmp_path, "--point", 1, 2, "--box", 1, 2, 3, 4, *options)
+    assert (code, "give --box or --point, not both" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

@@ -15,7 +15,7 @@ from spmtrack_core.session.init_request import Code, InitRequest, Limits
 from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.session import Session
 from spmtrack_core.session.snapshot import Counters
-from spmtrack_core.session.target import Reason, State
+from spmtrack_core.tracking.followed import Reason, State
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 SECOND = 1_000_000_000
@@ -153,6 +153,43 @@ def make_bench():
 @pytest.fixture
 def bench(make_bench):
     return make_bench()
+
+
+@pytest.mark.parametrize("point", [(50.0, 40.0), (0.25, 0.4)])
+def test_a_target_about_a_point_gets_the_box_that_the_tracker_finds_there(bench, point):
+    bench.push(1)
+    normalized = point[0] < 1
+    reply = bench.start((*point, 0.0, 0.0), point=True, normalized=normalized, label="cup")
+    assert (reply.code, reply.box_xywh) == (Code.OK, (1.0, 20.0, 30.0, 40.0))
+    assert bench.tracker.box == (1.0, 20.0, 30.0, 40.0)
+    assert (bench.target.label, bench.target.first_ns) == ("cup", 1 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("point", "code", "said"),
+    [
+        ((200.0, 40.0), Code.BOX_OUTSIDE_IMAGE, "point x=200 y=40 is outside the image of 200 x"),
+        ((-1.0, 40.0), Code.BOX_OUTSIDE_IMAGE, "outside the image"),
+        ((np.nan, 40.0), Code.INVALID_BOX, "expected finite numbers"),
+        ((50.0, 40.0), Code.BOX_TOO_SMALL, "init_min_side is 35 px"),
+    ],
+)
+def test_a_point_that_cannot_be_followed_is_a_coded_answer(make_bench, point, code, said):
+    bench = make_bench(limits=Limits(init_min_side=35.0))
+    bench.push(1)
+    reply = bench.start((*point, 0.0, 0.0), point=True)
+    assert reply.code is code and said in reply.message
+    assert bench.target is None
+
+
+def test_a_proposal_that_fails_is_an_answer_as_well(bench):
+    bench.tracker.fails.add(("update", 1))
+    bench.push(1)
+    reply = bench.start((50.0, 40.0, 0.0, 0.0), point=True)
+    assert reply.code is Code.INTERNAL_ERROR
+    assert "no box was proposed: RuntimeError: out of memory" in reply.message
+    assert bench.errors == [reply.message]
+    assert bench.start().code is Code.OK
 
 
 def test_without_a_target_each_image_is_reported_and_none_is_decoded(bench):

@@ -17,8 +17,10 @@ from spmtrack_core.session.init_request import (
     Reply,
     box_in_image,
     normalized_to_pixels,
+    point_in_image,
 )
-from spmtrack_core.session.target import State, Target, TargetList
+from spmtrack_core.session.target import TargetList
+from spmtrack_core.tracking.followed import State, Target
 
 ANY_BOX = st.tuples(*[st.floats() | st.floats(-1000, 1000)] * 4)
 FRAME = Frame(1, 0, SimpleNamespace(header=None))
@@ -53,6 +55,21 @@ def test_any_request_gives_a_box_or_a_code(box, name, label, normalized, known, 
     x, y, w, h = found
     assert all(map(math.isfinite, found)) and min(w, h) >= limits.init_min_side
     assert x < 160 and y < 120 and x + w > 0 and y + h > 0
+
+
+@given(box=ANY_BOX, normalized=st.booleans())
+def test_any_point_is_in_the_image_or_gives_a_code(box, normalized):
+    request = InitRequest(box, normalized=normalized, point=True)
+    rejection = TargetList().reject_reason(request, Limits())
+    if not (math.isfinite(box[0]) and math.isfinite(box[1])):
+        assert rejection.code is Code.INVALID_BOX and rejection.message
+        return
+    assert rejection is None  # the sizes are ignored
+    found = point_in_image(request, (120, 160))
+    if isinstance(found, Reply):
+        assert found.code is Code.BOX_OUTSIDE_IMAGE and "160 x 120 px" in found.message
+    else:
+        assert 0 <= found[0] < 160 and 0 <= found[1] < 120
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "primary", "remove"]), st.sampled_from("abc"))))

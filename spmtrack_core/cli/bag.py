@@ -1,0 +1,314 @@
+"""``spmtrack bag``: follow targets through the images of a ROS bag, without ROS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spmtrack_core.cli.options import Device, Precision, Runtime, Trunk, Weights
+from spmtrack_core.data.bag import Bag, BagImage
+from spmtrack_core.data.bag_writer import STORAGES, BagWriter, check_bag_path
+from spmtrack_core.data.recording import (
+    SampledFrames,
+    check_image_path,
+    contact_sheet,
+    write_image,
+)
+from spmtrack_core.files import check_output, user_path, write_beside
+from spmtrack_core.tracking.bag_results import TOPICS, write_results
+from spmtrack_core.tracking.followed import draw_targets
+from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.replay import ReplayedImage, Start, newest_only, replay
+
+CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
+
+
+def bag(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Bag: a folder of rosbag2, or an .mcap, .db3 or ROS 1 .bag file.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Bag to write: a new folder, or a single .mcap file."),
+    ],
+    topic: Annotated[
+        str | None, typer.Option(help="Topic of the images; needless if only one has images.")
+    ] = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="X Y W H", help="Box of the target in its first image, pixels."),
+    ] = None,
+    point: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="X Y", help="Point on the target instead of --box, as for track."),
+    ] = None,
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="Image of the box: its number from 0, or with a decimal point its stamp in s.",
+        ),
+    ] = "0",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID=X,Y,W,H[@IMAGE]",
+            help="A target with an id, instead of --box; may be repeated.",
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(help="class_id of the targets.")] = "object",
+    frames: Annotated[
+        str,
+        typer.Option(
+            help="all: every image; latest: the newest one whenever the tracker is free, as the "
+            "node does."
+        ),
+    ] = "all",
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Time of one image for --frames latest, s; not given: as measured, which makes "
+            "the choice of images differ from run to run."
+        ),
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(help="Speed at which the bag is played for --frames latest.")
+    ] = 1.0,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Stop after so many images of the bag.")
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(help=f"Storage of the bag that is written: {', '.join(STORAGES)}.")
+    ] = "mcap",
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet to write: twelve images with their boxes.")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+    weights: Weights = "nano",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    trunk: Trunk = None,
+    runtime: Runtime = "torch",
+) -> None:
+    """Follow targets through the images of a ROS bag, without ROS.
+
+    Writes a bag with the topics of the node: detection, detections, status and annotations below
+    /spmtrack, with the headers of the images. The same bag and box give the same bytes.
+    """
+    source, output = user_path(source), user_path(output)
+    starts = _starts(box, point, at, target or [], label)
+    if frames not in ("all", "latest"):
+        raise ValueError(f"--frames must be all or latest; got {frames!r}")
+    for name, value in (("--speed", speed), ("--seconds", seconds)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number; got {value:g}")
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"--max-frames must be at least 1; got {max_frames}")
+    check_bag_path(output, storage)
+    with Bag(source) as recorded:
+        inputs = [*recorded.files, *(find_weights(name) for name in (weights, trunk) if name)]
+        outputs = [user_path(each) for each in (output, sheet, summary) if each]
+        for index, each in enumerate(outputs):
+            check_output(each, [*inputs, *outputs[:index]])
+        if sheet:
+            check_image_path(sheet)
+        topic = recorded.choose_topic(topic)
+        images: Iterable[BagImage] = itertools.islice(recorded.images(topic), max_frames)
+        tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
+        run = _Run(topic, given_seconds=seconds)
+        images = run.counted(images)
+        if frames == "latest":
+            images = newest_only(
+                images,
+                lambda: run.seconds[-1] if seconds is None else seconds,
+                speed,
+                lambda image: any(start.is_due(image) for start in starts),
+            )
+        count = recorded.image_topics()[topic]
+        run.follow(replay(tracker, images, starts), output, storage, count)
+        for start in starts:  # those that are left
+            run.faults.append(f"target {start.id}: no image {_shown(start)}")
+        run.faults[:0] = recorded.faults
+    for fault in run.faults:
+        typer.echo(f"spmtrack: warning: {fault}", err=True)
+    if sheet:
+        write_image(user_path(sheet), contact_sheet(run.pictures.frames()))
+    if summary:
+        content = run.summary() | {"bag": str(source), "frames": frames, "weights": weights}
+        text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+        write_beside(user_path(summary), lambda beside: beside.write_text(text))
+    lost = ", ".join(f"{name} lost in {each['lost']}" for name, each in run.targets().items())
+    text = f"{run.processed} of {run.read} images processed, {lost}"
+    if len(run.seconds) > 1:
+        text += f", {1000 * np.median(run.seconds[1:]):.1f} ms an image on {tracker.device}"
+    typer.echo(text)
+    for path in (output, sheet, summary):
+        if path:
+            typer.echo(f"wrote {path}")
+
+
+def _starts(
+    box: tuple[float, float, float, float] | None,
+    point: tuple[float, float] | None,
+    at: str,
+    targets: list[str],
+    label: str,
+) -> list[Start]:
+    if [box is not None, point is not None, bool(targets)].count(True) != 1:
+        raise ValueError(
+            "give one target with --box X Y W H or --point X Y, or some with --target ID=X,Y,W,H"
+        )
+    if point is not None:
+        return [Start((*point, 0.0, 0.0), "target-1", label, *_image(at), point=True)]
+    if box is not None:
+        return [Start(box, "target-1", label, *_image(at))]
+    starts = []
+    for text in targets:
+        match = re.fullmatch(r"([^=@]+)=([^@]+)(?:@(.+))?", text)
+        try:
+            name, numbers, image = match.groups() if match else ("", "", "")
+            x, y, w, h = map(float, numbers.split(","))
+        except ValueError:
+            raise ValueError(
+                f"--target must be ID=X,Y,W,H or ID=X,Y,W,H@IMAGE; got {text!r}"
+            ) from None
+        starts.append(Start((x, y, w, h), name, label, *_image(image or at)))
+    for name, count in Counter(start.id for start in starts).items():
+        if count > 1:
+            raise ValueError(f"--target {name} is given {count} times; ids must differ")
+    return starts
+
+
+def _image(text: str) -> tuple[int, int]:
+    """Number and stamp in ns of the image that a box was drawn in; 0 where it does not matter."""
+    if re.fullmatch(r"\d+", text):
+        return int(text), 0
+    if match := re.fullmatch(r"(\d+)\.(\d{0,9})", text):  # a float has too few digits
+        return 0, int(match[1]) * 10**9 + int(match[2].ljust(9, "0"))
+    raise ValueError(
+        f"--at must be the number of an image or a stamp such as 1700000000.25; got {text!r}"
+    )
+
+
+def _shown(start: Start) -> str:
+    return f"with the stamp {start.stamp_ns / 1e9:.9f}" if start.stamp_ns else f"{start.number}"
+
+
+@dataclass
+class _Run:
+    """What came of the images up to the end, or to whatever ended it."""
+
+    topic: str
+    given_seconds: float | None
+    read: int = 0
+    processed: int = 0
+    unreadable: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """Of each image with a target."""
+    faults: list[str] = field(default_factory=list)
+    pictures: SampledFrames = field(default_factory=SampledFrames)
+    _targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _stamps: list[int] = field(default_factory=list)
+
+    def counted(self, images: Iterable[BagImage]) -> Iterator[BagImage]:
+        for image in images:
+            self.read += 1
+            yield image
+
+    def follow(
+        self, replayed: Iterator[ReplayedImage], output: Path, storage: str, count: int
+    ) -> None:
+        """Write the results of each image; ``ValueError`` and nothing written without a target."""
+        columns = (
+            TextColumn("tracking"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with (
+            Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as bar,
+            BagWriter(output, TOPICS, storage) as bag,
+        ):
+            task = bar.add_task("", total=count)
+            try:
+                for done in replayed:
+                    write_results(bag, done, self.given_seconds or 0.0)
+                    self.add(done)
+                    bar.update(task, completed=self.read)
+            except KeyboardInterrupt:
+                bar.console.print("stopped; what was tracked so far is written")
+            if not self._targets:
+                raise ValueError(
+                    f"no target was started: {self.topic} has {self.read} images"
+                    + (
+                        f", the last with the stamp {self._stamps[-1] / 1e9:.9f}"
+                        if self._stamps
+                        else ""
+                    )
+                )
+
+    def add(self, done: ReplayedImage) -> None:
+        self.processed += 1
+        self._stamps = [*self._stamps[:1], done.frame.stamp_ns]
+        self.unreadable += bool(done.error)
+        if not done.targets:
+            return
+        self.seconds.append(done.seconds)
+        if done.image is not None:
+            keeps = self.pictures.keeps_next
+            self.pictures.add(draw_targets(done.image, done.targets) if keeps else done.image)
+        for target in done.targets:
+            about = self._targets.setdefault(
+                target.id,
+                {
+                    "label": target.label,
+                    "first_stamp_ns": target.first_ns,
+                    "first_box_xywh": target.box_xywh,
+                    "images": 0,
+                    "lost": 0,
+                    "losses": 0,
+                    "mean_confidence": 0.0,
+                },
+            )
+            about["images"] += 1
+            about["lost"] += not target.visible
+            about["losses"] += target.frames_lost == 1
+            about["mean_confidence"] += target.score
+            about["last_box_xywh"], about["last_state"] = target.box_xywh, target.state.name
+
+    def targets(self) -> dict[str, dict[str, Any]]:
+        """What came of every target, by id."""
+        return {
+            name: about | {"mean_confidence": about["mean_confidence"] / about["images"]}
+            for name, about in self._targets.items()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, to be written as JSON."""
+        return {
+            "topic": self.topic,
+            "images_read": self.read,
+            "images_processed": self.processed,
+            "images_unreadable": self.unreadable,
+            "first_and_last_stamp_ns": self._stamps,
+            "median_seconds": float(np.median(self.seconds)) if self.seconds else None,
+            "faults": self.faults,
+            "targets": self.targets(),
+        }

@@ -1,0 +1,201 @@
+"""Images of a ROS bag, without ROS: a rosbag2 folder, or an .mcap, .db3 or ROS 1 .bag file.
+
+``bag_files`` reads single files; here they are one bag, and messages become images.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Any
+
+import yaml
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+from spmtrack_core.data.bag_files import BagFile, Record, is_bag_file
+from spmtrack_core.data.image_messages import compressed_to_array, image_to_array
+from spmtrack_core.data.messages import stamp_to_ns
+from spmtrack_core.geometry.image import Image
+
+DECODERS = {
+    "sensor_msgs/msg/Image": image_to_array,
+    "sensor_msgs/msg/CompressedImage": compressed_to_array,
+}
+"""The types of image messages, each with what makes RGB uint8 (H, W, 3) of one."""
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """One image of a bag, not decoded yet."""
+
+    number: int
+    """Position among the images of its topic, from 0."""
+    time_ns: int
+    """When it was recorded."""
+    stamp_ns: int
+    """Stamp of its header."""
+    message: Any
+    kind: str
+    """Type of the message, one of ``DECODERS``."""
+
+    @property
+    def frame_id(self) -> str:
+        """The frame_id of its header."""
+        return str(self.message.header.frame_id)
+
+    def decode(self) -> Image:
+        """RGB uint8 (H, W, 3). Raises ``ValueError`` for an image that cannot be read."""
+        return DECODERS[self.kind](self.message)
+
+
+class Bag:
+    """A bag that is read from its beginning to its end, as far as that is possible.
+
+    A context manager. What cannot be read is passed over and named in ``faults``, which is
+    complete when the images have been read. Raises ``FileNotFoundError`` where nothing is and
+    ``ValueError`` for what is no bag.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.faults: list[str] = []
+        self._stack = ExitStack()
+        paths = self._paths()
+        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="spmtrack-")))
+        self._files = [BagFile(each, scratch, self.faults.append) for each in paths]
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files:
+            file.close()
+        self._stack.close()
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the bag is read from."""
+        return [file.path for file in self._files]
+
+    def image_topics(self) -> dict[str, int]:
+        """The topics with images, and how many messages each has."""
+        counts: Counter[str] = Counter()
+        for file in self._files:
+            for topic, (kind, count) in file.topics().items():
+                if kind in DECODERS:
+                    counts[topic] += count
+        return dict(counts)
+
+    def choose_topic(self, topic: str | None = None) -> str:
+        """``topic``, or the only one with images; ``ValueError`` where that is none."""
+        counts = self.image_topics()
+        listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+        if topic in counts:
+            return topic
+        if topic is not None:
+            known = {name for file in self._files for name in file.topics()}
+            problem = f"topic {topic} of {self.path} holds no images"
+            if topic not in known:
+                problem = f"{self.path} has no topic {topic}"
+            raise ValueError(f"{problem}; topics with images: {listed or 'none'}")
+        if not counts:
+            names = sorted({name for file in self._files for name in file.topics()})
+            faults = f"; {'; '.join(self.faults)}" if self.faults else ""
+            raise ValueError(
+                f"{self.path} holds no sensor_msgs/Image or CompressedImage; topics: "
+                f"{', '.join(names) or 'none'}{faults}"
+            )
+        if len(counts) > 1:
+            raise ValueError(
+                f"{self.path} has {len(counts)} topics with images; choose one with --topic: "
+                f"{listed}"
+            )
+        return next(iter(counts))
+
+    def images(self, topic: str) -> Iterator[BagImage]:
+        """The images of a topic in the order of the recording."""
+        number, unreadable = 0, 0
+        for file in self._files:
+            for record in file.records(topic):
+                message = _message(record)
+                if message is None:
+                    unreadable += 1
+                    continue
+                stamp_ns = stamp_to_ns(message.header.stamp)
+                yield BagImage(number, record.time_ns, stamp_ns, message, record.kind)
+                number += 1
+        if unreadable:
+            self.faults.append(f"{unreadable} messages of {topic} are damaged and were left out")
+
+    def _paths(self) -> list[Path]:
+        path = self.path
+        if not path.is_dir():
+            if not path.exists():
+                raise FileNotFoundError(f"no bag at {path}")
+            if not is_bag_file(path):
+                raise ValueError(
+                    f"{path} is no bag: expected a rosbag2 folder, an .mcap, a .db3 or a ROS 1 "
+                    ".bag file"
+                )
+            return [path]
+        present = [each for each in path.iterdir() if each.is_file() and is_bag_file(each)]
+        paths = sorted(present, key=lambda each: _natural(each.name))
+        listed = self._listed()
+        if listed is not None:
+            paths = [path / name for name in listed if path / name in present]
+            for name in listed:
+                if path / name not in present:
+                    state = "is damaged" if (path / name).exists() else "is missing"
+                    self.faults.append(f"{path / name}, a part of the bag, {state}")
+        if not paths:
+            raise ValueError(
+                f"{path} holds no bag: expected .mcap, .db3 or .bag files"
+                + (f"; {'; '.join(self.faults)}" if self.faults else "")
+            )
+        return paths
+
+    def _listed(self) -> list[str] | None:
+        """The names of the files by metadata.yaml; None where it does not tell."""
+        file = self.path / "metadata.yaml"
+        try:
+            content = yaml.safe_load(file.read_bytes())["rosbag2_bagfile_information"]
+            return [PurePath(name).name for name in content["relative_file_paths"]]
+        except FileNotFoundError:
+            self.faults.append(f"{file} is missing: every file of the folder is read")
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+            self.faults.append(f"{file} is damaged: every file of the folder is read")
+        return None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts ``bag_2`` before ``bag_10``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(name)]
+
+
+def _parts(name: str) -> list[str]:
+    return re.findall(r"\d+|\D+", name)
+
+
+_ROS1, _ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZY)
+
+
+def _message(record: Record) -> Any:
+    """The message of a record; None if its bytes are not one."""
+    try:
+        if record.ros1:
+            return _ROS1.deserialize_ros1(record.data, record.kind)
+        return _ROS2.deserialize_cdr(record.data, record.kind)
+    except (SerdeError, AssertionError, IndexError, ValueError, TypeError, KeyError):
+        return None

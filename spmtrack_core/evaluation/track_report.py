@@ -1,0 +1,240 @@
+"""The report of one run as a page of HTML: clip, confidence over time, moments of loss and return.
+
+One file that needs no other, neither of this computer nor from the internet.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from spmtrack_core.data.recording import VideoRecorder
+from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.image import Image
+from spmtrack_core.tracking.loop import TrackedFrame
+from spmtrack_core.tracking.result import TrackState
+
+CLIP_FRAMES = 1800
+"""Most frames of the clip: of longer videos every second, third ... is shown."""
+CLIP_SIDE = 640
+"""Longest side of the clip, px."""
+MOMENTS = 24
+"""Most pictures of losses and returns."""
+
+_LEFT, _WIDTH, _TOP, _HEIGHT = 46, 940, 10, 190  # of the chart in its 1000 x 230 units
+_POINTS = 800  # of the curve: of longer runs the lowest and the highest of each stretch
+
+
+class _Moment(NamedTuple):
+    frame: int
+    """From 0."""
+    state: TrackState
+    confidence: float
+    jpeg: bytes
+
+
+class TrackReport:
+    """Collects the frames of a run and writes the page at ``close``.
+
+    A context manager that leaves nothing behind but the page. ``length`` are the frames of the
+    source, None if that is not known: the clip then ends after ``CLIP_FRAMES``. Raises ``OSError``
+    where the clip or the page cannot be written.
+    """
+
+    def __init__(self, path: str | Path, fps: float | None, length: int | None) -> None:
+        self.path = Path(path)
+        self._fps, self._stride = fps or 30.0, math.ceil((length or 1) / CLIP_FRAMES)
+        self._folder = tempfile.TemporaryDirectory(prefix="spmtrack-")
+        self._clip_path = Path(self._folder.name, "clip.mp4")
+        self._clip: VideoRecorder | None = None
+        self._in_clip = 0
+        self._states: list[TrackState] = []
+        self._confidence: list[float] = []
+        self._moments: list[_Moment] = []
+        self._changes = 0
+
+    def add(self, tracked: TrackedFrame, drawn: Image) -> None:
+        """Append a frame, and what is shown of it."""
+        index, result = len(self._states), tracked.result
+        if index % self._stride == 0 and self._in_clip < CLIP_FRAMES:
+            if self._clip is None:
+                self._clip = VideoRecorder(self._clip_path, self._fps / self._stride)
+            self._clip.write(_fitted(drawn, CLIP_SIDE))
+            self._in_clip += 1
+        before = self._states[-1] if self._states else TrackState.TRACKING
+        if (before is TrackState.LOST) != (result.state is TrackState.LOST):
+            self._changes += 1
+            if len(self._moments) < MOMENTS:
+                jpeg = _jpeg(_fitted(drawn, 320))
+                self._moments.append(_Moment(index, result.state, result.confidence, jpeg))
+        self._states.append(result.state)
+        self._confidence.append(result.confidence)
+
+    def close(self, title: str, subtitle: str, facts: Mapping[str, str], threshold: float) -> None:
+        """Write the page.
+
+        ``facts`` are shown above the clip, ``threshold`` (0..1) in the chart.
+        """
+        clip = b""
+        if self._clip is not None:
+            self._clip.close()
+            clip = self._clip_path.read_bytes()
+        lost = sum(state is TrackState.LOST for state in self._states)
+        shown = {"frames": str(len(self._states)), "frames lost": str(lost)}
+        page = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+        text = page.substitute(
+            title=escape(title),
+            subtitle=escape(subtitle),
+            facts="".join(
+                f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>"
+                for name, value in {**shown, **facts}.items()
+            ),
+            clip=self._shown_clip(clip),
+            chart_label=f"confidence in {len(self._states)} frames, of which {lost} are lost",
+            chart=chart(self._confidence, self._states, threshold, self._fps),
+            moments="".join(self._shown(moment) for moment in self._moments),
+            more=self._more(),
+            fps=f"{self._fps:.6g}",
+            last=len(self._states) - 1,
+            left=_LEFT,
+            width=_WIDTH,
+        )
+        write_beside(self.path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+    def __enter__(self) -> TrackReport:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._clip is not None:
+            self._clip.discard()
+        self._folder.cleanup()
+
+    def _shown_clip(self, clip: bytes) -> str:
+        if not clip:
+            return ""
+        text = f'<video controls muted playsinline src="{_data("video/mp4", clip)}"></video>'
+        end = self._in_clip * self._stride
+        if end < len(self._states):
+            text += f"<p>The clip shows the first {end} frames.</p>"
+        elif self._stride > 1:
+            text += f"<p>The clip shows one of {self._stride} frames.</p>"
+        return text
+
+    def _shown(self, moment: _Moment) -> str:
+        lost = moment.state is TrackState.LOST
+        what, kind = ("lost", ' class="lost"') if lost else ("found again", "")
+        seconds = moment.frame / self._fps
+        text = f"{what} in frame {moment.frame + 1}, {seconds:.1f} s ({moment.confidence:.2f})"
+        return (
+            f'<li><button{kind} data-frame="{moment.frame}">'
+            f'<img alt="" src="{_data("image/jpeg", moment.jpeg)}"><span>{text}</span>'
+            "</button></li>"
+        )
+
+    def _more(self) -> str:
+        if not self._changes:
+            return "The target was never lost."
+        left = self._changes - len(self._moments)
+        return f"{left} more losses and returns are not shown." if left else ""
+
+
+def chart(
+    confidence: Sequence[float], states: Sequence[TrackState], threshold: float, fps: float
+) -> str:
+    """The elements of an SVG: a curve over bands that show the state.
+
+    The confidence of a frame may be NaN: the curve has a gap there.
+    """
+    last = max(1, len(states) - 1)
+
+    def x(frame: float) -> float:
+        return _LEFT + _WIDTH * frame / last
+
+    def y(value: float) -> float:
+        return _TOP + _HEIGHT * (1 - value)
+
+    parts = []
+    fills = {TrackState.UNCERTAIN: "var(--unsure)", TrackState.LOST: "url(#hatch)"}
+    start = 0
+    for state, run in groupby(states):
+        end = start + len(list(run))
+        if state in fills:
+            left, right = max(x(start - 0.5), _LEFT), min(x(end - 0.5), _LEFT + _WIDTH)
+            parts.append(
+                f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1):.1f}" '
+                f'height="{_HEIGHT}" fill="{fills[state]}"/>'
+            )
+        start = end
+    for value in (0, 0.5, 1):
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y(value)}" y2="{y(value)}" '
+            f'stroke="var(--line)"/><text x="{_LEFT - 8}" y="{y(value) + 4}" '
+            f'text-anchor="end">{value:g}</text>'
+        )
+    for share in np.linspace(0, 1, 6):
+        frame = round(share * (len(states) - 1))
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        parts.append(
+            f'<text x="{_LEFT + _WIDTH * share:.1f}" y="220" text-anchor="{anchor}">'
+            f"frame {frame + 1}, {frame / fps:.1f} s</text>"
+        )
+    parts.append(
+        f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y(threshold):.1f}" '
+        f'y2="{y(threshold):.1f}" stroke="var(--lost)" stroke-dasharray="7 5"/>'
+    )
+    path, pen = "", "M"
+    for frame, value in _thinned(confidence):
+        if math.isnan(value):
+            pen = "M"
+            continue
+        path += f"{pen}{x(frame):.1f} {y(min(max(value, 0), 1)):.1f}"
+        pen = "L"
+    parts.append(f'<path d="{path}" fill="none" stroke="var(--seen)" stroke-width="2"/>')
+    return "\n".join(parts)
+
+
+def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
+    """(index, value) of all values or, of very many, of the lowest and highest of each stretch."""
+    pairs = list(enumerate(values))
+    size = math.ceil(len(pairs) / (_POINTS / 2))
+    if len(pairs) <= _POINTS:
+        return pairs
+    kept = []
+    for start in range(0, len(pairs), size):
+        stretch = [pair for pair in pairs[start : start + size] if not math.isnan(pair[1])]
+        if stretch:
+            kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+    return kept
+
+
+def _fitted(image: Image, side: int) -> Image:
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = [max(2, round(each * scale)) for each in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _jpeg(image: Image) -> bytes:
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return bytes(data)
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,243 @@
+"""``spmtrack bag`` as a user runs it: what is written, read back by two libraries, and errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is absent: pip install 'spmtrack_ros[bag]'")
+
+from mcap.reader import make_reader
+from recorded_bags import BOX, stamp_ns, write_ros1, write_ros2
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from spmtrack_core.cli import bag as bag_module
+from spmtrack_core.data.messages import bbox_to_xywh, stamp_to_ns
+from spmtrack_core.tracking.bag_results import TOPICS
+from spmtrack_core.tracking.replay import replay
+
+ARGUMENTS = ("--box", *map(str, BOX))
+
+
+@pytest.fixture
+def run(spmtrack, tmp_path, monkeypatch, tiny_checkpoint):
+    """Runs ``spmtrack bag`` in an empty folder; exit code, all that is said."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        weights = ("--weights", tiny_checkpoint, "--device", "cpu")
+        code, out, err = spmtrack("bag", *weights, *arguments)
+        assert "Traceback" not in err
+        return code, out + err
+
+    return run
+
+
+def by_rosbags(path):
+    """Messages by topic, each with its time."""
+    with AnyReader([Path(path)]) as reader:
+        found = {topic: [] for topic in reader.topics}
+        for connection, time_ns, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found[connection.topic].append((time_ns, message))
+    return found
+
+
+def by_mcap(path):
+    """The same, by the definitions in the file alone."""
+    found = {}
+    with open(path, "rb") as file:
+        for schema, channel, message in make_reader(file).iter_messages():
+            store = get_typestore(Stores.EMPTY)
+            store.register(get_types_from_msg(schema.data.decode(), schema.name))
+            decoded = store.deserialize_cdr(message.data, schema.name)
+            found.setdefault(channel.topic, []).append((message.log_time, decoded))
+    return found
+
+
+@pytest.mark.parametrize("read", [by_rosbags, by_mcap])
+def test_what_is_written_is_what_the_node_would_publish(run, read):
+    write_ros2("in", range(6))
+    code, text = run("in", *ARGUMENTS, "--at", "2", "-o", "out.mcap", "--label", "square")
+    assert code == 0, text
+    assert "6 of 6 images processed, target-1 lost in 0" in text
+    found = read("out.mcap")
+    assert set(found) == set(TOPICS)
+    times = [stamp_ns(index) + 5_000_000 for index in range(6)]
+    detections = found["/spmtrack/detections"]
+    assert [time for time, _ in detections] == times
+    assert [stamp_to_ns(each.header.stamp) for _, each in detections] == [
+        stamp_ns(index) for index in range(6)
+    ]
+    assert [len(each.detections) for _, each in detections] == [0, 0, 1, 1, 1, 1]
+    first = detections[2][1].detections[0]
+    assert bbox_to_xywh(first.bbox) == BOX and first.id == "target-1"
+    assert first.header.frame_id == "camera"
+    assert first.results[0].hypothesis.class_id == "square"
+    assert first.results[0].hypothesis.score == 1.0
+    single = [bbox_to_xywh(each.bbox) for _, each in found["/spmtrack/detection"]]
+    assert single == [bbox_to_xywh(each.detections[0].bbox) for _, each in detections[2:]]
+    states = [each.targets for _, each in found["/spmtrack/status"]]
+    assert [len(each) for each in states] == [0, 0, 1, 1, 1, 1]
+    (last,) = states[-1]
+    assert last.primary and last.state == last.TRACKING and last.reason == last.REASON_NONE
+    assert stamp_to_ns(last.last_seen) == stamp_ns(5)
+    assert last.age == pytest.approx(3 * 0.04, abs=1e-6)
+    shown = [each for _, each in found["/spmtrack/annotations"]]
+    assert [len(each.points) for each in shown] == [0, 0, 1, 1, 1, 1]
+    assert [point.x for point in shown[2].points[0].points] == [20, 36, 36, 20]
+    assert shown[2].texts[0].text == "target-1 square 1.00"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("source", ["in", "in.bag"])
+def test_ros_1_and_2_give_the_same_and_twice_the_same_bytes(run, source, storage):
+    write_ros2("in", range(5))
+    write_ros1("in.bag", range(5))
+    for folder in ("one", "two"):
+        code, text = run(source, *ARGUMENTS, "-o", f"{folder}/out", "--storage", storage)
+        assert code == 0, text
+    files = [sorted(Path(folder, "out").iterdir()) for folder in ("one", "two")]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]]
+    for one, two in zip(*files, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+    boxes = [
+        bbox_to_xywh(each.detections[0].bbox)
+        for _, each in by_rosbags("one/out")["/spmtrack/detections"]
+    ]
+    assert len(boxes) == 5 and boxes[0] == BOX
+
+
+def test_the_newest_images_alone(run):
+    write_ros2("in", range(12))
+    for name in ("one", "two"):
+        options = ("--frames", "latest", "--seconds", "0.05", "--speed", "2")
+        code, text = run("in", *ARGUMENTS, "--at", "1", *options, "-o", f"{name}.mcap")
+        assert code == 0, text
+    # 100 ms of the recording an image, and an image every 40 ms; the second is that of the box
+    stamps = [
+        stamp_to_ns(each.header.stamp)
+        for _, each in by_rosbags("one.mcap")["/spmtrack/detections"]
+    ]
+    assert stamps == [stamp_ns(index) for index in (0, 1, 5, 7, 10, 11)]
+    assert Path("one.mcap").read_bytes() == Path("two.mcap").read_bytes()
+
+
+def test_several_targets_sheet_and_summary(run):
+    write_ros2("in", range(5))
+    targets = ("--target", "a=20,12,16,14", "--target", f"b=5,5,9.5,9@{stamp_ns(2) / 1e9:.3f}")
+    code, text = run("in", *targets, "-o", "out", "--sheet", "s.jpg", "--summary", "s.json")
+    assert code == 0, text
+    ids = [
+        [each.id for each in array.detections]
+        for _, array in by_rosbags("out")["/spmtrack/detections"]
+    ]
+    assert ids == [["a"], ["a"], ["a", "b"], ["a", "b"], ["a", "b"]]
+    report = json.loads(Path("s.json").read_text())
+    assert report["images_processed"] == 5 and report["faults"] == []
+    assert report["targets"]["b"]["first_stamp_ns"] == stamp_ns(2)
+    assert report["targets"]["b"]["first_box_xywh"] == [5, 5, 9.5, 9]
+    assert report["targets"]["a"]["images"] == 5
+    assert cv2.imread("s.jpg").shape[2] == 3
+
+
+def test_a_point_on_the_target_will_do(run):
+    write_ros2("in", range(4))
+    code, text = run("in", "--point", "28", "19", "--at", "1", "-o", "out")
+    assert code == 0, text
+    detections = [each.detections for _, each in by_rosbags("out")["/spmtrack/detections"]]
+    assert [len(each) for each in detections] == [0, 1, 1, 1]
+    x, y, w, h = bbox_to_xywh(detections[1][0].bbox)
+    assert 0 <= x < x + w <= 64 and 0 <= y < y + h <= 48
+
+
+def test_a_damaged_bag_is_tracked_as_far_as_it_can_be_read(run):
+    write_ros2("in", range(30), storage="sqlite3")
+    file = Path("in/in.db3")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code, text = run("in", *ARGUMENTS, "-o", "out", "--summary", "s.json")
+    assert code == 0, text
+    assert "spmtrack: warning: in/in.db3: it is cut off" in text
+    report = json.loads(Path("s.json").read_text())
+    assert 10 <= report["images_processed"] < 20
+    assert len(by_rosbags("out")["/spmtrack/detections"]) == report["images_processed"]
+    assert any("cut off" in fault for fault in report["faults"])
+
+
+def test_ctrl_c_keeps_what_was_tracked(run, monkeypatch):
+    def interrupted(*arguments):
+        for index, done in enumerate(replay(*arguments)):
+            if index == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield done
+
+    monkeypatch.setattr(bag_module, "replay", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        write_ros2("in", range(8))
+        code, text = run("in", *ARGUMENTS, "-o", "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, "stopped; what was tracked so far is written" in text) == (0, True)
+    assert len(by_rosbags("out")["/spmtrack/detections"]) == 3
+
+
+def tree():
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path().rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["absent", *ARGUMENTS, "-o", "out"], "no bag at absent"),
+        (["in", *ARGUMENTS, "-o", "in"], "in exists; a bag is a new folder"),
+        (["in/in.mcap", *ARGUMENTS, "-o", "in/in.mcap"], "is an input"),
+        (["in", *ARGUMENTS, "-o", "out", "--summary", "in/in.mcap"], "is an input"),
+        (
+            ["in", *ARGUMENTS, "-o", "out", "--sheet", "s.txt"],
+            "s.txt has no suffix of an image",
+        ),
+        (
+            ["in", *ARGUMENTS, "-o", "out", "--topic", "/no"],
+            "has no topic /no; topics with images",
+        ),
+        (["in", "-o", "out"], "give one target with --box X Y W H or --point X Y, or some"),
+        (["in", *ARGUMENTS, "--target", "a=1,2,3,4", "-o", "out"], "give one target with --box"),
+        (["in", "--target", "a=1,2,3", "-o", "out"], "must be ID=X,Y,W,H or"),
+        (["in", *["--target", "a=1,2,3,4"] * 2, "-o", "out"], "--target a is given 2 times"),
+        (["in", "--box", "1", "2", "0", "4", "-o", "out"], "has no area"),
+        (["in", "--box", "99", "2", "5", "4", "-o", "out"], "lies outside the image of 64 x 48"),
+        (["in", *ARGUMENTS, "--at", "9", "-o", "out"], "no target was started: /camera/image_raw"),
+        (["in", *ARGUMENTS, "--at", "now", "-o", "out"], "--at must be the number of an image"),
+        (["in", *ARGUMENTS, "--frames", "some", "-o", "out"], "must be all or latest; got 'some'"),
+        (["in", *ARGUMENTS, "--speed", "0", "-o", "out"], "--speed must be a positive number"),
+        (["in", *ARGUMENTS, "--seconds", "nan", "-o", "out"], "--seconds must be a positive"),
+        (["in", *ARGUMENTS, "--max-frames", "0", "-o", "out"], "--max-frames must be at least 1"),
+        (["in", *ARGUMENTS, "--storage", "x", "-o", "out"], "one of mcap, sqlite3; got 'x'"),
+    ],
+)
+def test_errors_take_one_line_and_leave_everything_as_it_was(run, arguments, said):
+    write_ros2("in", range(4))
+    before = tree()
+    code, text = run(*arguments)
+    errors = [line for line in text.splitlines() if line.startswith("spmtrack: error: ")]
+    assert (code, len(errors)) == (2, 1), text
+    assert said in errors[0]
+    assert tree() == before
+
+
+def test_a_stamp_keeps_all_its_digits():
+    assert bag_module._image("1700000000.123456789") == (0, 1_700_000_000_123_456_789)
+    assert bag_module._image("12") == (12, 0)
+    assert np.isclose(bag_module._image("5.25")[1], 5.25e9)

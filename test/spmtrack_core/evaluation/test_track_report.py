@@ -1,0 +1,187 @@
+"""The page of a run: complete in itself, true to the run, and alive in a browser."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from spmtrack_core.data.video import open_frames
+from spmtrack_core.evaluation import track_report
+from spmtrack_core.evaluation.track_report import TrackReport, chart
+from spmtrack_core.tracking.loop import TrackedFrame
+from spmtrack_core.tracking.result import TrackResult, TrackState
+
+T, U, L = TrackState.TRACKING, TrackState.UNCERTAIN, TrackState.LOST
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def write(path, states, fps=25.0, length=None, title="clip", facts=None):
+    with TrackReport(path, fps, length) as page:
+        for index, state in enumerate(states):
+            frame = np.full((48, 64, 3), index % 255, np.uint8)
+            confidence = math.nan if index == 0 else 0.1 if state is L else 0.9
+            result = TrackResult((1, 2, 3, 4), confidence, state)
+            page.add(TrackedFrame(frame, result, 0.01), frame)
+        page.close(title, "from a camera", facts or {}, 0.4)
+    return path.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def named(self, name):
+        return [attributes for tag, attributes in self.found if tag == name]
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    text = write(tmp_path / "r.html", [T, T, L, T])
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+    for tag, attributes in Elements(text).found:
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:"), tag
+    assert "//" not in re.sub(r'"data:[^"]*"', "", text)
+
+
+def test_the_clip_holds_every_frame(tmp_path):
+    (video,) = Elements(write(tmp_path / "r.html", [T] * 7)).named("video")
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(base64.b64decode(video["src"].partition(",")[2]))
+    sequence = open_frames(clip)
+    assert len(list(sequence)) == 7
+    assert sequence.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "said"),
+    [(10, 3, "The clip shows one of 3 frames."), (None, 1, "The clip shows the first 4 frames.")],
+)
+def test_a_long_clip_is_thinned_or_ends(tmp_path, monkeypatch, length, stride, said):
+    monkeypatch.setattr(track_report, "CLIP_FRAMES", 4)
+    text = write(tmp_path / "r.html", [T] * 10, length=length)
+    assert said in text
+    clip = tmp_path / "clip.mp4"
+    (video,) = Elements(text).named("video")
+    clip.write_bytes(base64.b64decode(video["src"].partition(",")[2]))
+    sequence = open_frames(clip)
+    assert [int(frame.mean().round()) // stride for frame in sequence] == pytest.approx(
+        [0, 1, 2, 3], abs=1
+    )
+    assert sequence.fps == pytest.approx(25 / stride)
+
+
+@pytest.mark.parametrize(
+    ("states", "moments"),
+    [
+        ([T, T, T], []),
+        ([T, U, T], []),
+        ([T, T, L, L, T], [("lost", 2), (None, 4)]),
+        ([T, L, U], [("lost", 1), (None, 2)]),
+        ([T, U, L], [("lost", 2)]),
+    ],
+)
+def test_losses_and_returns_are_shown(tmp_path, states, moments):
+    text = write(tmp_path / "r.html", states)
+    buttons = Elements(text).named("button")
+    assert [(each.get("class"), int(each["data-frame"])) for each in buttons] == moments
+    assert len(Elements(text).named("img")) == len(moments)
+    assert ("The target was never lost." in text) == (not moments)
+    assert f"<b>{states.count(L)}</b><span>frames lost</span>" in text
+    for kind, frame in moments:
+        what = "lost" if kind else "found again"
+        assert f"{what} in frame {frame + 1}, {frame / 25:.1f} s" in text
+
+
+def test_of_many_losses_the_first_are_shown(tmp_path):
+    text = write(tmp_path / "r.html", [T, L] * 20)
+    assert len(Elements(text).named("button")) == track_report.MOMENTS
+    assert f"{39 - track_report.MOMENTS} more losses and returns are not shown." in text
+
+
+def test_names_are_no_markup(tmp_path):
+    text = write(tmp_path / "r.html", [T], title="<script>a</script>", facts={"<b>": "<i>"})
+    assert len(Elements(text).named("script")) == 1
+    assert not Elements(text).named("i") or "&lt;i&gt;" in text
+    assert "&lt;script&gt;a&lt;/script&gt;" in text
+
+
+def drawn(confidence, states, threshold=0.4):
+    """The path's points and the bands of a chart, as they are drawn."""
+    space = "http://www.w3.org/2000/svg"
+    svg = ElementTree.fromstring(
+        f'<svg xmlns="{space}">{chart(confidence, states, threshold, 25.0)}</svg>'
+    )
+    path = svg.find(f"{{{space}}}path").get("d")
+    bands = [
+        (float(each.get("x")), float(each.get("width")), each.get("fill"))
+        for each in svg.iter(f"{{{space}}}rect")
+    ]
+    return path, bands
+
+
+def test_the_chart_shows_confidence_and_states():
+    path, bands = drawn([math.nan, 1.0, 0.5, 0.0, 0.5], [T, T, U, L, L])
+    points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", path)[1:]]
+    assert [y for _, y in points] == [10, 105, 200, 105]
+    xs = [46, 281, 516, 751, 986]
+    assert [x for x, _ in points] == xs[1:]
+    (uncertain, lost) = bands
+    assert uncertain[2] == "var(--unsure)" and lost[2] == "url(#hatch)"
+    assert uncertain[0] == pytest.approx((xs[1] + xs[2]) / 2, abs=0.1)
+    assert lost[0] == pytest.approx(uncertain[0] + uncertain[1], abs=0.1)
+    assert lost[0] + lost[1] == pytest.approx(986, abs=0.1)
+
+
+def test_the_curve_of_a_long_run_keeps_its_peaks():
+    confidence = np.full(100_000, 0.9)
+    confidence[54_321] = 0.02
+    path, _ = drawn(confidence.tolist(), [T] * len(confidence))
+    points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", path)[1:]]
+    assert len(points) <= 801
+    assert max(y for _, y in points) == pytest.approx(196.2)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_click_shows_the_moment_in_the_clip(tmp_path):
+    text = write(tmp_path / "r.html", [T] * 10 + [L] * 5 + [T] * 10)
+    probe = """
+    <script>
+    video.addEventListener("loadeddata", () => {
+      document.querySelector("[data-frame='10']").click();
+      video.addEventListener("seeked", () => {
+        document.title = `at ${Math.round(video.currentTime * fps - 0.02)} `
+          + cursor.getAttribute("x1");
+      });
+    });
+    video.addEventListener("error", () => { document.title = "no clip"; });
+    video.load();
+    </script></body>"""
+    page = tmp_path / "probe.html"
+    page.write_text(text.replace("</body>", probe), encoding="utf-8")
+    browser = (CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+    profile = f"--user-data-dir={tmp_path}/profile"
+    done = subprocess.run(
+        [*browser, profile, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search("<title>(.*?)</title>", done.stdout)[1]
+    frame, cursor = re.fullmatch(r"at (\d+) ([\d.]+)", title).groups()
+    assert int(frame) == 10
+    assert float(cursor) == pytest.approx(46 + 940 * 10 / 24, abs=2)
