@@ -61,11 +61,14 @@ class ResultFolder:
             write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
         words = "".join("lost\n" if lost else "tracking\n" for lost in run.lost)
         write_beside(paths[3], lambda beside: beside.write_text(words))
-        self._note(name, {"key": key})
+        self._note(name, {"key": key, "time": time.time()})
 
-    def read(self, name: str, key: str, frames: int) -> SequenceRun | None:
-        """What a run with the same ``key`` left of a sequence; None if that is not complete."""
-        if self._noted(name).get("key") != key:
+    def read(self, name: str, key: str, frames: int, since: float = 0.0) -> SequenceRun | None:
+        """What a run with the same ``key`` left of a sequence; None if that is not complete, or
+        older than the time ``since``.
+        """
+        noted = self._noted(name)
+        if noted.get("key") != key or noted.get("time", 0.0) < since:
             return None
         boxes, seconds, confidence, state = self._paths(name)
         try:
@@ -85,22 +88,28 @@ class ResultFolder:
     def failure(self, name: str, since: float) -> str | None:
         """Why a sequence could not be tracked at or after a time; None if it could, or earlier."""
         noted = self._noted(name)
-        return noted["error"] if noted.get("time", 0.0) >= since else None
+        return noted.get("error") if noted.get("time", 0.0) >= since else None
 
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """True while this process alone works on a sequence; False if another one does.
 
-        The lock of a process that ends, by whatever cause, is free again.
+        The lock of a process that ends, by whatever cause, is free again. Raises ``OSError`` where
+        the file system has no locks.
         """
         path = self.root / "done" / f".{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise OSError(
+                    f"{path} cannot be locked: {error.strerror}; choose an output on a file "
+                    "system with locks (flock)"
+                ) from None
             yield True
 
     def _paths(self, name: str) -> list[Path]:

@@ -127,7 +127,8 @@ def track_all(
             with folder.claim(name) as mine:
                 if not mine or folder.failure(name, since) is not None:
                     continue
-                if not passes.fresh and folder.read(name, key, frames) is not None:
+                oldest = since if passes.fresh else 0.0
+                if folder.read(name, key, frames, oldest) is not None:
                     notify(sequence.name, frames, None)
                     continue
                 try:

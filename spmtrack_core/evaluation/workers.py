@@ -162,7 +162,8 @@ def _is_done(
     sequence: FrameSequence, key: tuple[str, int] | None, folder: ResultFolder, job: Job
 ) -> bool:
     names = (run_name(sequence.name, each + 1) for each in range(job.passes.repetitions))
+    oldest = job.since if job.passes.fresh else 0.0
     return key is None or all(
-        folder.read(name, *key) is not None or folder.failure(name, job.since) is not None
+        folder.read(name, *key, oldest) is not None or folder.failure(name, job.since) is not None
         for name in names
     )

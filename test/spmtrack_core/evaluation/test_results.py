@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import zipfile
 
@@ -127,6 +129,16 @@ def test_a_sequence_is_claimed_by_one_process(tmp_path):
         assert (mine, again) == (True, False)
     with folder.claim("a") as mine:
         assert mine
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="file system with locks"):
+        with ResultFolder(tmp_path).claim("a"):
+            pass
 
 
 def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_checkpoint):

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.results import ResultFolder
-from spmtrack_core.evaluation.runner import Passes, run, run_all
+from spmtrack_core.evaluation.runner import Passes, run, run_all, track_all
 from spmtrack_core.evaluation.tables import comparison, table
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackResult, TrackState
@@ -92,6 +93,15 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
     assert third.calls == 0  # all of it is there
     run(third, sequences, tmp_path, "still 1", passes=Passes(fresh=True))
     assert third.calls == 6
+
+
+def test_the_processes_of_a_fresh_run_track_each_sequence_once(tmp_path):
+    sequences, passes, still = [sequence("a"), sequence("b")], Passes(fresh=True), Still()
+    run(still, sequences, tmp_path, "still 1")
+    since = time.time()
+    for _ in range(2):  # as two processes of one run
+        track_all(still, sequences, ResultFolder(tmp_path), passes, lambda *_: None, since)
+    assert still.calls == 6 + 6
 
 
 def test_another_trackers_files_are_not_taken_over(tmp_path):
