@@ -93,16 +93,19 @@ def _recipe_tree(recipe: str, facts: Mapping[str, str]) -> dict[str, Any]:
     unknown = set(content) - {"settings", "cases"}
     if unknown:
         raise ValueError(f"{path} must hold settings and cases; got {min(unknown)!r}")
-    tree = _merged({}, content.get("settings") or {})
-    for case in content.get("cases") or []:
-        when = case.get("when") if isinstance(case, dict) else None
-        if not isinstance(when, dict) or set(when) - set(CONDITIONS):
+    tree, cases = content.get("settings") or {}, content.get("cases") or []
+    if not isinstance(tree, dict) or not isinstance(cases, list):
+        raise ValueError(f"{path}: settings must be keys and values, cases a list")
+    for case in cases:
+        parts = case if isinstance(case, dict) else {}
+        when, above = parts.get("when"), parts.get("settings") or {}
+        if not (isinstance(when, dict) and isinstance(above, dict)) or set(when) - set(CONDITIONS):
             raise ValueError(
                 f"{path}: a case has when, with any of {', '.join(CONDITIONS)}, and settings; "
                 f"got {case!r}"
             )
         if all(facts.get(key) == str(value) for key, value in when.items()):
-            tree = _merged(tree, case.get("settings") or {})
+            tree = _merged(tree, above)
     return tree
 
 

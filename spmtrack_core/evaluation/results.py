@@ -12,7 +12,9 @@ import json
 import re
 import tempfile
 import time
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -141,40 +143,52 @@ def read_results(
     A file belongs to a sequence by its name: ``<name>.txt``, with a prefix such as ``uav_``, or
     numbered as GOT-10k does (``<name>/<name>_001.txt``). The second dict has the reason for each
     file that cannot be read. Raises ``FileNotFoundError`` without the path, and ``ValueError`` for
-    one that holds no result of these sequences.
+    one that is damaged, holds no result of these sequences, or those of several trackers.
     """
     path = Path(path)
     if path.is_dir():
-        folder = path / "boxes" if (path / "boxes").is_dir() else path
-        return _read_folder(folder, path, names)
+        return _read_folder(path, path, names)
     if not path.exists():
         raise FileNotFoundError(f"no folder or zip of result files at {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is neither a folder nor a complete zip")
     with tempfile.TemporaryDirectory(prefix="spmtrack-") as unpacked:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".txt") and "__MACOSX" not in member:
-                    archive.extract(member, unpacked)  # drops .. and absolute parts of names
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    if member.endswith(".txt") and "__MACOSX" not in member:
+                        archive.extract(member, unpacked)  # drops .. and absolute parts of names
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
         return _read_folder(Path(unpacked), path, names)
 
 
 def _read_folder(
-    folder: Path, shown: Path, names: Sequence[str]
+    root: Path, shown: Path, names: Sequence[str]
 ) -> tuple[dict[str, list[Boxes]], dict[str, str]]:
     known = {_plain(name): name for name in names}
     exact = set(names)
     found: dict[str, list[Boxes]] = {}
     faults: dict[str, str] = {}
+    stems: dict[str, Path] = {}
+    # a run of ours has other files with these names beside its boxes
+    runs = [path for path in (root / "boxes", *root.glob("*/boxes")) if path.is_dir()]
+    folder = runs[0] if len(runs) == 1 else root
     files = [file for file in folder.rglob("*.txt") if not file.name.startswith(".")]
-    for file in sorted(files, key=lambda file: natural_key(file.name)):
+    for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
         name = _owner(file.stem, exact, known)
         if name is None:
             continue
+        if (other := stems.setdefault(file.stem, file)) is not file:
+            both = " and ".join(str(each.relative_to(root)) for each in (other, file))
+            raise ValueError(
+                f"{shown} holds {both}: expected the files of one tracker, repetitions "
+                f"as {name}_001.txt, {name}_002.txt"
+            )
         try:
             found.setdefault(name, []).append(read_boxes(file))
         except ValueError as error:
-            faults[name] = str(error)
+            faults[name] = str(error).replace(str(root), str(shown))
     if not found and not faults:
         example = min((file.name for file in files), default="no .txt file")
         raise ValueError(
@@ -198,5 +212,5 @@ def _owner(stem: str, exact: set[str], known: dict[str, str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """A name without what toolkits write differently: ``Jogging-1`` and ``jogging.1``."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower())
+    """A name without what systems and toolkits write differently: ``Jogging-1``, ``jogging.1``."""
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).casefold())

@@ -79,6 +79,9 @@ def test_a_recipe_of_your_own(tmp_path):
         ("setting: {}", [], "must hold settings and cases; got 'setting'"),
         ("cases: [{dataset: lasot}]", [], "a case has when"),
         ("cases: [{when: {size: 3}}]", [], "a case has when"),
+        ("cases: [{when: {dataset: lasot}, settings: 4}]", [], "a case has when"),
+        ("cases: 5", [], "cases a list"),
+        ("settings: [1, 2]", [], "settings must be keys and values"),
     ],
 )
 def test_what_is_no_recipe_is_named(tmp_path, recipe, overrides, match):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,36 @@ def test_files_are_found_and_read(tmp_path, file, lines, reason, packed):
     assert found["cat-2"][0].tolist() == [[2, 3, 5, 6], [3, 3, 5, 6], [4, 3, 5, 6]], reason
 
 
+def two_trackers(path):
+    for tracker in "AB":
+        text(path / tracker / "cat-2.txt", *ROWS)
+
+
+def damaged(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cat-2.txt", ROWS[0])
+    path.write_bytes(path.read_bytes().replace(ROWS[0].encode(), b"9,9,9,9"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_of_ours_has_its_boxes_in_a_folder(tmp_path, packed):
+    for kind, row in (("boxes", "1,2,3,4"), ("time", "0.1"), ("toolkit", "2,3,3,4")):
+        text(tmp_path / "out" / kind / "a.txt", row)
+    path = tmp_path / "out"
+    if packed:
+        path = Path(shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path, "out"))
+    found, faults = read_results(path, ["a"])
+    assert (found["a"][0].tolist(), len(found["a"]), faults) == ([[1, 2, 3, 4]], 1, {})
+
+
+def test_names_beyond_ascii_stay_apart(tmp_path):
+    for name in ("\u732b", "\u9ce5", "cafe\u0301"):  # the last as macOS writes it
+        text(tmp_path / f"{name}.txt", "1,2,3,4")
+    names = ["\u732b", "\u72ac", "caf\u00e9"]
+    found, _ = read_results(tmp_path, names)
+    assert {name: len(each) for name, each in found.items()} == {"\u732b": 1, "caf\u00e9": 1}
+
+
 def test_repetitions_are_kept_in_order(tmp_path):
     for number in (1, 2, 10):
         text(tmp_path / "a" / f"a_{number:03d}.txt", f"{number},1,1,1")
@@ -65,6 +97,11 @@ def test_repetitions_are_kept_in_order(tmp_path):
         (lambda path: path.write_bytes(b"PK half an archive"), "neither a folder nor a complete"),
         (lambda path: path.mkdir(), "expected names such as cat-2.txt; got no .txt file"),
         (lambda path: text(path / "bike1.txt", "1,2,3,4"), "cat-2.txt; got bike1.txt"),
+        (
+            lambda path: two_trackers(path),
+            "A/cat-2.txt and B/cat-2.txt: expected",
+        ),
+        (lambda path: damaged(path), "is damaged: Bad CRC-32"),
     ],
 )
 def test_what_holds_no_result_is_named(tmp_path, make, match):
