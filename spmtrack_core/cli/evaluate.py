@@ -25,7 +25,7 @@ from spmtrack_core.evaluation.results import ResultFolder
 from spmtrack_core.evaluation.runner import Passes, collect, label_of, progress, track_all
 from spmtrack_core.evaluation.submission import SERVERS
 from spmtrack_core.evaluation.tables import table
-from spmtrack_core.evaluation.upload import submission
+from spmtrack_core.evaluation.upload import check_submission, submission
 from spmtrack_core.evaluation.workers import (
     Job,
     Rank,
@@ -109,10 +109,13 @@ def evaluate(
             raise ValueError("--rescore tracks nothing: leave out --as and settings")
         if root is None:
             raise ValueError("--rescore needs --root, the folder with the annotations")
-        report = rescore(
-            DatasetConfig(dataset, str(root), split, exclude), results, output, attributes
-        )
-        _show(report, output)
+        if results.resolve() in (output.resolve(), (output / "boxes").resolve()):
+            raise ValueError(f"{output} holds the results to score; choose another output")
+        config = DatasetConfig(dataset, str(root), split, exclude)
+        if dataset in SERVERS and split == "test":
+            typer.echo(check_submission(config, results))
+        else:
+            _show(rescore(config, results, output, attributes), output)
         return
     opening = partial(open_dataset, dataset, root, split, exclude, attributes)
     sequences, left_out = opening()
@@ -156,7 +159,7 @@ def evaluate(
     facts = Facts(dataset, "" if dataset in ("synthetic", "folder") else split, about)
     report = collect(sequences, folder, label, passes, since, left_out, facts)
     if dataset in SERVERS and report["unscored"]:
-        typer.echo(submission(dataset, sequences, folder, passes.repetitions))
+        typer.echo(submission(dataset, sequences, left_out, folder, passes.repetitions))
     _show(report, output)
 
 

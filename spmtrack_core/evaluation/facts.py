@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def run_facts(
         },
         "revision": _revision(),
         **machine(tracker.device),
-        "command": " ".join(["spmtrack", *command[1:]]),
+        "command": shlex.join(["spmtrack", *command[1:]]),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +17,7 @@ from spmtrack_core.data.clips import Track
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import SequenceRun, read_results
-from spmtrack_core.evaluation.scoring import score_sequence
-from spmtrack_core.evaluation.submission import SERVERS, Expected, check
+from spmtrack_core.evaluation.scoring import fingerprint, score_sequence
 from spmtrack_core.geometry.boxes import Boxes
 
 COUNTS = {
@@ -57,13 +55,6 @@ def rescore(
         for track in tracks
         if track.name not in found and track.name not in broken
     ]
-    if config.name in SERVERS and all(track.first_only for track in tracks):
-        expected = [Expected(track.name, None, track.boxes_xywh[0]) for track in tracks]
-        wrong = check(config.name, expected, found)
-        raise ValueError(
-            f"the truth of {config.name} {config.split} is with its server: nothing to score; "
-            + (f"{len(wrong)} faults, first {wrong[0]}" if wrong else "the files can be uploaded")
-        )
     origin = _origin(usable, found)
     notes = []
     if origin:
@@ -71,16 +62,13 @@ def rescore(
     usable = [_attributed(config.name, track, attributes) for track in usable]
     scores = []
     for track in usable:
-        runs = [_as_run(boxes) for boxes in found[track.name]]
-        scores.append(score_sequence(config.name, track, runs, origin))
-    digest = hashlib.sha256()
-    for track in sorted(tracks, key=lambda each: each.name):
-        digest.update(track.name.encode() + np.asarray(track.boxes_xywh).tobytes())
+        runs = [_as_run(boxes - [origin, origin, 0, 0]) for boxes in found[track.name]]
+        scores.append(score_sequence(config.name, track, runs))
     split = "" if config.name == "folder" else config.split
     facts = Facts(config.name, split, {"rescored": str(results)}, notes)
     place = results.resolve()
     label = place.parent.name if place.stem in ("results", "boxes") else place.stem
-    return write_report(output, label, scores, [], faults, digest.hexdigest(), facts)
+    return write_report(output, label, scores, [], faults, fingerprint(usable), facts)
 
 
 def check_dataset(config: DatasetConfig) -> tuple[list[str], list[str]]:

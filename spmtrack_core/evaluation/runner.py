@@ -22,7 +22,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
 from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, run_name
-from spmtrack_core.evaluation.scoring import SequenceScore, score_sequence
+from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
 from spmtrack_core.evaluation.sheets import write_sheets
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes
@@ -156,7 +156,7 @@ def collect(
     scores: list[SequenceScore] = []
     unscored: list[str] = []
     faults = list(left_out)
-    keys = []
+    tracks: list[Track] = []
     dataset = facts.dataset if facts else "folder"
     for sequence in sequences:
         try:
@@ -171,8 +171,8 @@ def collect(
         if broken:
             faults.append(f"{sequence.name}: {folder.failure(broken[0], 0) or 'was not tracked'}")
             continue
-        keys.append(key)
         annotation = sequence.annotation or Track(sequence.name, truth)
+        tracks.append(annotation)
         if annotation.first_only or (len(truth) == 1 and frames != 1):
             unscored.append(sequence.name)
         else:
@@ -189,8 +189,8 @@ def collect(
             if faults
             else "no sequences to evaluate"
         )
-    fingerprint = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
-    report = write_report(folder.root, label, scores, unscored, faults, fingerprint, facts)
+    data = fingerprint(tracks)
+    report = write_report(folder.root, label, scores, unscored, faults, data, facts)
     if facts and scores:
         write_sheets(folder.root / "worst", {each.name: each for each in sequences}, scores)
     return report

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,13 +53,19 @@ class SequenceScore:
         return float(seen.mean()) if len(seen) else float("nan")
 
 
-def score_sequence(
-    dataset: str, track: Track, runs: Sequence[SequenceRun], origin: float = 0.0
-) -> SequenceScore:
-    """Score the boxes of one or several passes; ``origin`` is what their files count from."""
+def fingerprint(tracks: Iterable[Track]) -> str:
+    """SHA-256 of names and true boxes of sequences: equal for all trackers on the same data."""
+    digest = hashlib.sha256()
+    for track in sorted(tracks, key=lambda each: each.name):
+        digest.update(track.name.encode("utf-8", "surrogateescape"))
+        digest.update(np.asarray(track.shown_xywh, np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def score_sequence(dataset: str, track: Track, runs: Sequence[SequenceRun]) -> SequenceScore:
+    """Score the boxes of one or several passes; they count pixels from 0, as ``track`` does."""
     rules = RULES.get(dataset, Rules())
     shift = np.array([track.origin, track.origin, 0, 0])
-    back = shift - np.array([origin, origin, 0, 0])
     absent = track.absent
     if absent is None:
         absent = np.asarray(~np.isfinite(track.boxes_xywh).all(1), bool)
@@ -66,7 +73,7 @@ def score_sequence(
     errors: dict[str, str] = {}
     overlaps, ious, tracking = [], [], []
     for run in runs:
-        boxes = run.boxes_xywh + back
+        boxes = run.boxes_xywh + shift
         truth = track.boxes_xywh + shift
         for name in CONVENTIONS:
             try:
@@ -76,12 +83,12 @@ def score_sequence(
         try:
             hidden = ~visible(track.shown_xywh)
             overlaps.append(
-                got10k_overlaps(boxes - shift, track.boxes_xywh, hidden, track.image_wh)
+                got10k_overlaps(run.boxes_xywh, track.boxes_xywh, hidden, track.image_wh)
             )
         except ValueError as error:
             errors["got10k"] = str(error)
-        tracking.append(trackingnet_scores(boxes - shift, track.boxes_xywh))
-        ious.append(frame_iou(_filled(boxes - shift, len(truth)), track.shown_xywh))
+        tracking.append(trackingnet_scores(run.boxes_xywh, track.boxes_xywh))
+        ious.append(frame_iou(_filled(run.boxes_xywh, len(truth)), track.shown_xywh))
     means = {
         name: Curves(*(np.mean(parts, 0) for parts in zip(*each, strict=True)))
         for name, each in found.items()

@@ -25,8 +25,7 @@ class Expected:
     """One sequence of a test split."""
 
     name: str
-    frames: int | None
-    """None where no images tell it."""
+    frames: int
     first_xywh: NDArray[np.float64]
     """(4,) the given box."""
 
@@ -47,7 +46,7 @@ def check(
             faults.append(f"{each.name}: no boxes")
         for number, boxes in enumerate(passes, 1):
             where = each.name if len(passes) == 1 else f"{each.name}, repetition {number}"
-            if each.frames is not None and len(boxes) != each.frames:
+            if len(boxes) != each.frames:
                 faults.append(f"{where}: {len(boxes)} boxes for {each.frames} frames")
             if not np.isfinite(boxes).all():
                 faults.append(f"{where}: a box has a value that is not finite")

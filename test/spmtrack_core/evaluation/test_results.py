@@ -128,6 +128,7 @@ def test_rescoring_finds_out_what_files_count_from(tmp_path, shift, origin):
     with np.load(tmp_path / "out" / "frames.npz") as frames:
         assert frames["names"].tolist() == ["cat-2"]
         assert frames["visible"].tolist() == [True, False, True]
+        np.testing.assert_array_equal(frames["boxes_xywh"], frames["truth_xywh"])
 
 
 def test_rescoring_names_what_is_missing_too_long_and_broken(tmp_path, spmtrack):
@@ -189,12 +190,17 @@ def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_ch
         for kind in ("boxes", "toolkit")
     )
     np.testing.assert_allclose(toolkit - boxes, [[1, 1, 0, 0]] * 3)
-    scores = [json.loads((tmp_path / "out" / "results.json").read_text())["mean"]["success_auc"]]
+    reports = [json.loads((tmp_path / "out" / "results.json").read_text())]
     for kind in ("boxes", "toolkit"):
         code, _, err = spmtrack(
             *common, "--rescore", tmp_path / "out" / kind, "--output", tmp_path / kind
         )
         assert code == 0, err
-        report = json.loads((tmp_path / kind / "results.json").read_text())
-        scores.append(report["mean"]["success_auc"])
+        reports.append(json.loads((tmp_path / kind / "results.json").read_text()))
+    scores = [report["mean"]["success_auc"] for report in reports]
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
+    assert reports[0]["dataset"] == reports[1]["dataset"] == reports[2]["dataset"]
+    code, _, err = spmtrack(
+        *common, "--rescore", tmp_path / "out" / "boxes", "--output", tmp_path / "out"
+    )
+    assert (code, "holds the results to score" in err) == (2, True)

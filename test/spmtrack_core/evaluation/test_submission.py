@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from dataset_trees import MAKE
+from dataset_trees import MAKE, text
 
 from spmtrack_core.evaluation.results import read_results
 from spmtrack_core.evaluation.submission import Expected, check, write_zip
@@ -80,14 +80,26 @@ def test_the_command_makes_a_zip_for_a_split_without_truth(
         *("--device", "cpu"),
     )
     assert code == 0, err
-    assert "submission.zip: 1 sequences, 2 repetition(s)" in out and "sha256" in out
+    assert "(the server scores the others 0), 2 repetition(s)" in out and "sha256" in out
     with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
         name = archive.namelist()[0]
         rows = archive.read(name).decode().splitlines()
     assert len(rows) == 3
     assert all(float(value).is_integer() for value in rows[1].split(","))
+    again = "eval", dataset, "--root", tmp_path / "data", "--output", tmp_path / "again"
+    code, out, err = spmtrack(*again, "--rescore", tmp_path / "out" / "submission.zip")
+    assert (code, "can be uploaded: 1 of " in out) == (0, True), err
+    text(tmp_path / "short" / f"{name.rpartition('/')[2]}", *rows[:2])
+    code, _, err = spmtrack(*again, "--rescore", tmp_path / "short")
+    assert (code, "2 boxes for 3 frames" in err) == (2, True)
+
+
+def test_a_run_without_a_sequence_of_the_split_makes_no_zip(tmp_path, spmtrack, tiny_checkpoint):
+    MAKE["trackingnet"](tmp_path / "data")
+    text(tmp_path / "data" / "TEST" / "anno" / "u_0.txt", "1,2,3,4")  # its frames are missing
     code, _, err = spmtrack(
-        *("eval", dataset, "--root", tmp_path / "data", "--output", tmp_path / "again"),
-        *("--rescore", tmp_path / "out" / "submission.zip"),
+        *("eval", "trackingnet", "--root", tmp_path / "data", "--weights", tiny_checkpoint),
+        *("--output", tmp_path / "out", "--device", "cpu"),
     )
-    assert (code, "the files can be uploaded" in err) == (2, True)
+    assert (code, "no submission: 1 faults, first u_0" in err) == (2, True)
+    assert not (tmp_path / "out" / "submission.zip").exists()
