@@ -16,7 +16,7 @@ from spmtrack_core.data.clips import (
     numbered_clip,
     read_flags,
 )
-from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes, wrong_root
+from spmtrack_core.data.sequence import GROUNDTRUTH, looks_like, read_boxes, wrong_root
 from spmtrack_core.files import read_text
 
 LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
@@ -35,9 +35,11 @@ def find(root: Path, split: str) -> list[Entry]:
     base = base_of(root, LISTS[split])
     names_file = base / LISTS[split]
     if not names_file.is_file():
+        known = looks_like(base)
         raise FileNotFoundError(
             f"no {names_file}, which names the sequences of this split, one a line; it comes with "
             f"LaSOT and belongs beside the folders <class>/<class>-<n>/{GROUNDTRUTH}"
+            + (f"; this looks like {known}" if known else "")
         )
     names = read_text(names_file).split()
     # <class>/<class>-<n>, or all sequences in one folder

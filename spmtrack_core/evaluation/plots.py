@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spmtrack_core.evaluation.conventions import (
+    DEFAULT,
     NORMALIZED_THRESHOLDS,
     PRECISION_THRESHOLDS,
     REPORTED,
@@ -30,8 +31,8 @@ def plot_curves(
 ) -> None:
     """``success.png``, ``precision.png`` and ``normalized.png``: one curve a tracker.
 
-    ``curves`` has those of all sequences by tracker. The band is between the quartiles of the
-    sequences, for up to three trackers.
+    ``curves`` has those of all sequences by tracker, in the default convention. The band is
+    between the quartiles of the sequences, for up to three trackers.
     """
     for name in kinds:
         thresholds, label, title = PLOTS[name]
@@ -47,7 +48,7 @@ def plot_curves(
                 axes.fill_between(thresholds, low, high, color=line.get_color(), alpha=0.12, lw=0)
         count = max(len(each) for each in curves.values())
         axes.set(xlabel=label, ylabel="share of frames", xlim=(0, thresholds[-1]), ylim=(0, 1))
-        axes.set_title(f"{name}, {count} sequences", fontsize="medium")
+        axes.set_title(f"{name}, {count} sequences, {DEFAULT} rules", fontsize="medium")
         axes.legend(title=f"{title}, percent", fontsize="small")
         axes.grid(alpha=0.3)
         save(output / f"{name}.png", figure)

@@ -62,7 +62,7 @@ def write_report(
         texts = {
             "table.md": markdown_text(report),
             "results.csv": csv_text(report),
-            "table.tex": latex_text([report]),
+            "table.tex": latex_text([report], DEFAULT),
         }
         for name, text in texts.items():
             write_beside(output / name, partial(_write_text, text))

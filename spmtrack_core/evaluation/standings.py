@@ -14,7 +14,13 @@ from rich.table import Table
 
 from spmtrack_core.evaluation.conventions import CONVENTIONS, DEFAULT, Curves
 from spmtrack_core.evaluation.plots import plot_attributes, plot_curves
-from spmtrack_core.evaluation.tables import latex_text, percent, pipe
+from spmtrack_core.evaluation.tables import (
+    latex_text,
+    main_scores,
+    main_titles,
+    percent,
+    pipe,
+)
 
 PAPER: dict[str, dict[str, tuple[float, ...]]] = {
     "lasot test": {
@@ -36,10 +42,10 @@ PAPER: dict[str, dict[str, tuple[float, ...]]] = {
     "otb2015 test": {"SPMTrack-B": (72.7,)},
 }
 """Figures of the paper in percent: AUC, P, Pnorm; for GOT-10k AO, SR50, SR75."""
-COLUMNS = ("AUC", "P", "Pnorm")
 RESAMPLES = 10_000
 FEWEST = 5
 """Sequences below which no tracker is called the better one."""
+OTHER_DATA = "the runs have other sequences or other true boxes"
 Report = Mapping[str, Any]
 
 
@@ -58,7 +64,7 @@ def read_reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             key = report["tracker"], dataset_of(report)
-            [row["auc"] for row in report["sequences"]]
+            report["dataset"]["fingerprint"], [row["auc"] for row in report["sequences"]]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no report of this version of spmtrack eval") from None
         if key in seen:
@@ -100,11 +106,12 @@ def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
     """Tables for the terminal: one a dataset, and one of the differences between trackers."""
     tables = []
     for dataset, rows in _by_dataset(reports).items():
-        table = Table(title=f"{dataset}, {_rule(dataset, convention)}")
-        for title in ("tracker", *_columns(dataset), "sequences"):
+        note = OTHER_DATA if _other_data(rows) else None
+        table = Table(title=f"{dataset}, {_rule(dataset, convention)}", caption=note)
+        for title in ("tracker", *main_titles(rows[0]), "sequences"):
             table.add_column(title, justify="left" if title == "tracker" else "right")
         for report in rows:
-            scores = [percent(value) for value in _scores(report, convention)]
+            scores = [percent(value) for value in main_scores(report, convention)]
             table.add_row(report["tracker"], *scores, str(report["dataset"]["sequences"]))
         for name, figures in PAPER.get(dataset, {}).items():
             cells = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
@@ -141,16 +148,17 @@ def markdown(reports: Sequence[Report], convention: str = DEFAULT) -> str:
     """The same tables as Markdown, and what each run did differently from the paper."""
     lines: list[str] = []
     for dataset, rows in _by_dataset(reports).items():
-        titles = ["tracker", *_columns(dataset), "sequences"]
+        titles = ["tracker", *main_titles(rows[0]), "sequences"]
         cells = []
         for report in rows:
-            scores = [percent(value) for value in _scores(report, convention)]
+            scores = [percent(value) for value in main_scores(report, convention)]
             cells.append([report["tracker"], *scores, str(report["dataset"]["sequences"])])
         for name, figures in PAPER.get(dataset, {}).items():
             row = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
             cells.append([f"{name} (paper)", *row, ""])
         title = f"## {dataset}, {_rule(dataset, convention)}"
         lines += [title, "", *pipe(titles, cells), ""]
+        lines += [f"{OTHER_DATA.capitalize()}.", ""] if _other_data(rows) else []
         for report in rows:
             text = "; ".join(report["run"].get("from_paper", ())) or "nothing"
             if report["run"].get("settings"):
@@ -165,7 +173,7 @@ def write_standings(output: Path, reports: Sequence[Report], convention: str = D
     """Write ``table.md``, ``table.tex`` and, by dataset, the plots of curves and attributes."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(markdown(reports, convention), encoding="utf-8")
-    (output / "table.tex").write_text(latex_text(reports), encoding="utf-8")
+    (output / "table.tex").write_text(latex_text(reports, convention), encoding="utf-8")
     for dataset, rows in _by_dataset(reports).items():
         folder = output / dataset.replace(" ", "-")
         curves = {
@@ -197,31 +205,21 @@ def _by_dataset(reports: Sequence[Report]) -> dict[str, list[Report]]:
     return groups
 
 
+def _other_data(rows: Sequence[Report]) -> bool:
+    """Whether runs on one dataset were not scored on the same data."""
+    return len({report["dataset"]["fingerprint"] for report in rows}) > 1
+
+
 def _aucs(report: Report, convention: str) -> dict[str, float]:
     """Success AUC by sequence, where the convention has one."""
     rows = (row for row in report["sequences"] if convention in row["auc"])
     return {row["sequence"]: row["auc"][convention] for row in rows}
 
 
-def _columns(dataset: str) -> tuple[str, ...]:
-    return ("AO", "SR50", "SR75") if dataset.startswith("got10k") else COLUMNS
-
-
 def _rule(dataset: str, convention: str) -> str:
     if dataset.startswith("got10k"):
         return "GOT-10k's rules"
     return "TrackingNet's rules" if dataset.startswith("trackingnet") else f"{convention} rules"
-
-
-def _scores(report: Report, convention: str) -> list[float | None]:
-    """The three scores of a dataset's main table."""
-    dataset = report["dataset"]["name"]
-    if dataset == "got10k":
-        return [report["got10k"].get(key) for key in ("ao", "sr50", "sr75")]
-    found = (
-        report["trackingnet"] if dataset == "trackingnet" else report["conventions"][convention]
-    )
-    return [found.get(key) for key in ("auc", "precision", "normalized_precision")]
 
 
 def check_convention(name: str) -> str:

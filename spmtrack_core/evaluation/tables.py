@@ -167,17 +167,41 @@ def csv_text(report: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def latex_text(reports: Sequence[Mapping[str, Any]]) -> str:
-    """One line a tracker for a paper, in percent."""
-    lines = [
-        r"\begin{tabular}{llccc}",
-        r"tracker & dataset & AUC & P & P$_\mathrm{norm}$ \\ \hline",
-    ]
+def main_titles(report: Mapping[str, Any]) -> Sequence[str]:
+    """Titles of ``main_scores``."""
+    got10k = report["dataset"]["name"] == "got10k"
+    return ("AO", "SR50", "SR75") if got10k else tuple(TITLES.values())
+
+
+def main_scores(report: Mapping[str, Any], convention: str) -> list[float | None]:
+    """The three scores that papers give for a dataset, 0..1; None where there is none.
+
+    GOT-10k and TrackingNet have rules of their own, any other dataset those of ``convention``.
+    """
+    dataset = report["dataset"]["name"]
+    if dataset == "got10k":
+        return [report["got10k"].get(key) for key in ("ao", "sr50", "sr75")]
+    found = (
+        report["trackingnet"] if dataset == "trackingnet" else report["conventions"][convention]
+    )
+    return [found.get(key) for key in TITLES]
+
+
+def latex_text(reports: Sequence[Mapping[str, Any]], convention: str) -> str:
+    """One line a tracker for a paper, in percent; titles wherever the scores are others."""
+    lines = [r"\begin{tabular}{llccc}"]
+    above: Sequence[str] = ()
     for report in reports:
-        mean = report["mean"]
-        keys = ("success_auc", "precision", "normalized_precision")
+        if not report["sequences"]:
+            continue
+        titles = main_titles(report)
+        if titles != above:
+            head = " & ".join(titles).replace("Pnorm", r"P$_\mathrm{norm}$")
+            lines.append(rf"tracker & dataset & {head} \\ \hline")
+            above = titles
         names = [report["tracker"], f"{report['dataset']['name']} {report['dataset']['split']}"]
-        cells = [_escaped(name) for name in names] + [percent(mean[key]) for key in keys]
+        cells = [_escaped(name) for name in names]
+        cells += [percent(score) for score in main_scores(report, convention)]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 

@@ -159,13 +159,14 @@ def test_a_split_without_truth_is_not_for_training(tmp_path):
     ("name", "other", "match"),
     [
         ("lasot_ext", "got10k", "this looks like GOT-10k"),
+        ("lasot", "got10k", "this looks like GOT-10k"),
         ("otb2015", "uav123", "this looks like UAV123"),
         ("nfs", "otb2015", "this looks like OTB"),
     ],
 )
 def test_the_root_of_another_dataset_is_recognised(tmp_path, name, other, match):
     MAKE[other](tmp_path)
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
         opened(tmp_path, name)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-from dataset_trees import make_lasot, text
+from dataset_trees import make_got10k, make_lasot, text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,36 @@ def test_runs_stand_beside_the_papers_figures(tmp_path, runs, spmtrack):
     assert "| SPMTrack-G (paper) | 77.4 | 85.0 | 86.6 |" in table
     assert r"lasot test & 63.49" in (tmp_path / "table" / "table.tex").read_text()
     assert (tmp_path / "table" / "lasot-test" / "success.png").stat().st_size > 1000
+    assert "other true boxes" not in table
+
+
+def test_a_table_has_the_scores_of_the_convention_and_of_the_dataset(tmp_path, runs, spmtrack):
+    truth = tmp_path / "data" / "cat" / "cat-2" / "groundtruth.txt"
+    text(truth, "1,3,5,6", "0,3,5,6", "0,3,5,6")  # the last two are not all positive
+    shutil.copytree(tmp_path / "bad", tmp_path / "edge")
+    make_got10k(tmp_path / "got10k")
+    val = tmp_path / "got10k" / "val" / "GOT-10k_Val_000001"
+    text(val / "absence.label", 0, 0, 0)
+    text(val / "cover.label", 8, 8, 8)
+    text(tmp_path / "mine" / "GOT-10k_Val_000001.txt", *["1.5,2.5,5,6"] * 3)
+    for dataset, split, root, name in (
+        ("lasot", "test", "data", "edge"),
+        ("got10k", "val", "got10k", "mine"),
+    ):
+        config = DatasetConfig(dataset, str(tmp_path / root), split)
+        rescore(config, tmp_path / name, tmp_path / f"out_{name}")
+    folders = [tmp_path / f"out_{name}" for name in ("good", "edge", "mine")]
+    code, _, err = spmtrack(
+        *("eval", "table", *folders, "--output", tmp_path / "t", "--convention", "pytracking")
+    )
+    assert code == 0, err
+    rows, latex = ((tmp_path / "t" / f"table.{kind}").read_text() for kind in ("md", "tex"))
+    assert "The runs have other sequences or other true boxes." in rows
+    scores = re.search(r"\| edge \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", rows)
+    default = json.loads((tmp_path / "out_edge" / "results.json").read_text())["mean"]
+    assert scores and scores[1] != f"{100 * default['success_auc']:.2f}"
+    assert f"edge & lasot test & {' & '.join(scores.groups())}" in latex
+    assert "AO & SR50 & SR75" in latex and "mine & got10k val & 100.00 & 100.00" in latex
 
 
 @pytest.mark.parametrize(
