@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -66,14 +67,18 @@ def compare(
     for name in weights or ["nano"]:
         path = find_weights(name)
         trackers[path.stem] = label_of(path), load_tracker(path, device)
+    files = {"NanoTrack": nano or (), "VitTrack": [vit] if vit else ()}
     for name, other in others.items():
         shown = f"OpenCV {name}" if isinstance(other, OpenCVTracker) else f"{name} v3"
+        if used := files.get(name):  # results of other files must not be taken over
+            shown += f" {label_of(*used).rpartition(' ')[2]}"
         trackers[name] = shown, other
     for each in trax or ():
         name, equals, command = each.partition("=")
         if not (name and equals and command) or name in trackers:
             raise ValueError(f"--trax must be NAME=COMMAND with a name of its own; got {each!r}")
-        trackers[name] = name, TraxTracker(command)
+        digest = hashlib.sha256(command.encode()).hexdigest()[:8]
+        trackers[name] = f"{name} {digest}", TraxTracker(command)
     reports = run_all(trackers, sequences, output, disturb, left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))

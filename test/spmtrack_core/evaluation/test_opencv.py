@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -119,6 +120,10 @@ def test_any_command_that_speaks_trax_is_compared(
     )
     assert code == 0, err
     assert "served" in out
+    reports = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert re.fullmatch(
+        "served [0-9a-f]{8}", reports[1]["tracker"]
+    )  # another command: another run
     paths = (tmp_path / "out" / name / "boxes" / "a.txt" for name in ("tiny", "served"))
     direct, served = (np.loadtxt(path, delimiter=",") for path in paths)
     np.testing.assert_allclose(served, direct, atol=2e-3)  # JPEG-free frames, four digits
