@@ -113,7 +113,10 @@ def spread(job: Job, processes: int, notify: Notify) -> None:
             notify(name, frames, error)
         codes = [child.exitcode for child in children if child.exitcode]
         if codes:
-            raise RuntimeError(f"a process of the evaluation ended with exit code {codes[0]}")
+            raise RuntimeError(
+                f"a process of the evaluation ended with exit code {codes[0]}; the same command "
+                "goes on from here"
+            )
     finally:
         for child in children:
             child.terminate()
