@@ -242,8 +242,12 @@ def test_a_bearing_has_a_range_by_depth_but_no_size(run):
     bearing.vector.x, bearing.vector.z = 0.3, 1.0
     node.world.publish("bearing", bearing)
     assert node.says("size: a bearing has no size")
-    node.world.publish("depth", depth_image(1000, 4.0))
-    assert node.posed(1000) == pytest.approx(PLACE, abs=1e-3)
+    for _ in range(3):  # the first message may come before the node listens
+        node.world.publish("depth", depth_image(1000, 4.0))
+        place = node.posed(1000)
+        if place:
+            break
+    assert place == pytest.approx(PLACE, abs=1e-3)
 
 
 def test_without_calibration_tf_or_valid_boxes_there_is_silence_with_a_reason(run):
