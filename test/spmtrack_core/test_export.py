@@ -130,7 +130,9 @@ def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stored", "exported", "size"), [(FLOAT16, FLOAT16, 1.3), (FLOAT32, torch.int8, 1.5)]
+    ("stored", "exported", "size"),
+    # layers that references and search share stay float32 in an int8 file
+    [(FLOAT16, FLOAT16, 1.4), (FLOAT32, torch.int8, 2.4)],
 )
 def test_nano_tracks_as_well_in_float16_and_int8(tmp_path, stored, exported, size):
     export_onnx(load_checkpoint(NANO, dtype=stored), tmp_path / "less.onnx", exported)
