@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,7 +64,7 @@ class OpenVinoSPMTrack:
             "encode": (Encoder(model), (template, masks)),
             "locate": (model, (search, *kept, state)),
         }
-        digest = hashlib.sha256(f"{VERSION} {openvino.__version__} {config}".encode())
+        digest = hashlib.sha256(f"{VERSION} {openvino.__version__} {config} {references}".encode())
         for tensor in model.state_dict().values():
             digest.update(tensor.numpy().tobytes())
 
@@ -76,30 +75,26 @@ class OpenVinoSPMTrack:
                 warnings.simplefilter("ignore")
                 return openvino.convert_model(network, example_input=example)
 
-        self._networks = {
-            name: self._cached(f"openvino-{digest.hexdigest()[:16]}-{name}.xml", convert, name)
-            for name in examples
-        }
-        self._compiled: dict[tuple[str, int], Any] = {}
-
-    def _cached(self, file: str, convert: Callable[[str], Any], name: str) -> Any:
-        """The network of a file in the cache, made by ``convert(name)`` if it is not there."""
-        import openvino
-
-        path = cache_folder() / file
-        try:
-            if path.is_file():
-                return self._core.read_model(path)
+        def cached(name: str) -> Any:
+            path = cache_folder() / f"openvino-{digest.hexdigest()[:16]}-{name}.xml"
+            try:
+                if path.is_file():
+                    return self._core.read_model(path)
+            except RuntimeError as error:
+                LOG.warning("%s is not kept, since it cannot be read: %s", path, error)
             network = convert(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=path.parent) as folder:
-                openvino.save_model(network, Path(folder, file), compress_to_fp16=False)
-                for each in sorted(Path(folder).iterdir()):  # .bin before the .xml that needs it
-                    os.replace(each, path.parent / each.name)
-        except (OSError, RuntimeError) as error:
-            LOG.warning("the converted network is not kept at %s: %s", path, error)
-            return convert(name)
-        return network
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with TemporaryDirectory(dir=path.parent) as folder:
+                    openvino.save_model(network, Path(folder, path.name), compress_to_fp16=False)
+                    for each in sorted(Path(folder).iterdir()):  # .bin before .xml, its reader
+                        os.replace(each, path.parent / each.name)
+            except (OSError, RuntimeError) as error:
+                LOG.warning("the converted network is not kept at %s: %s", path, error)
+            return network
+
+        self._networks = {name: cached(name) for name in examples}
+        self._compiled: dict[tuple[str, int], Any] = {}
 
     def encode_reference(self, references: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         """As that of ``FusedSPMTrack``."""

@@ -80,6 +80,9 @@ def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog
     tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
     tracker.warm_up()
     assert "not kept" in caplog.text
+    caplog.clear()
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
