@@ -13,7 +13,6 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 from string import Template
-from types import TracebackType
 from typing import NamedTuple
 
 import cv2
@@ -115,12 +114,7 @@ class TrackReport:
     def __enter__(self) -> TrackReport:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._clip is not None:
             self._clip.discard()
         self._folder.cleanup()
