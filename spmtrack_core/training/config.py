@@ -14,6 +14,9 @@ from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
 from spmtrack_core.model.weights import PRECISIONS
 from spmtrack_core.settings import Settings, setting
 
+LARGEST_CUT = 0.45
+"""Largest share of its width or height that a target shown in part loses."""
+
 
 @dataclass(frozen=True)
 class SyntheticConfig(Settings):
@@ -44,6 +47,9 @@ class SyntheticConfig(Settings):
     box_slack: float = setting(0.0, minimum=0, maximum=0.3)
     """Largest standard deviation of the distance between box and outline, in target sides. The
     distance is constant over a track: users draw boxes loosely, tightly or around a part."""
+    part_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of targets that are a part of the object: one side of the box is moved inwards by up
+    to ``LARGEST_CUT`` of it, over the whole track."""
     scale_jitter: float = setting(0.25, minimum=0)
     """Standard deviation of the logarithm of the scale of a search crop, per axis."""
     size_jitter: float = setting(0.0, minimum=0)
@@ -140,6 +146,8 @@ class VideoConfig(Settings):
     """Share of samples whose second reference repeats the template."""
     reference_jitter: float = setting(0.0, minimum=0)
     """Standard deviation of the box error of all references but the template, in target sides."""
+    part_share: float = setting(0.0, minimum=0, maximum=1)
+    """Share of targets that are a part of the labelled one, as in ``synthetic``."""
     photometric: bool = False
     """Change resolution, light, blur and noise of real tracks in mixed batches as ``synthetic``
     says."""

@@ -24,7 +24,7 @@ from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.augment import augment
 from spmtrack_core.training.batch import Batch
-from spmtrack_core.training.config import VideoConfig
+from spmtrack_core.training.config import LARGEST_CUT, VideoConfig
 from spmtrack_core.training.jitter import jittered_crop
 from spmtrack_core.training.sampler import sample_frames
 from spmtrack_core.training.targets import cells_of
@@ -101,11 +101,13 @@ class VideoTracks(Dataset[Batch]):
         tracks = self.tracks[int(random.choice(len(self.tracks), p=self.shares))]
         track = tracks.draw(random)
         boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))  # (N, 4)
+        # a share of 0 draws nothing, here and below, so that earlier recipes keep their samples
+        if config.part_share and random.random() < config.part_share:
+            boxes_xyxy = _part(boxes_xyxy, random)
         visible = np.asarray(np.isfinite(boxes_xyxy).all(1))
         references, searches = sample_frames(visible, random, config, self.searches)
         times = np.append(references, searches)
         frames = {time: self._read(tracks, track, time) for time in sorted(set(times.tolist()))}
-        # a share of 0 draws nothing, so that earlier recipes keep their samples
         mirrored = bool(config.mirror and random.random() < config.mirror)
 
         crops: list[torch.Tensor] = []  # (3, h, w) in 0..1
@@ -230,6 +232,14 @@ class VideoTracks(Dataset[Batch]):
                     stacklevel=2,
                 )
             raise UnusableSample(f"{where}: {error}") from None
+
+
+def _part(boxes_xyxy: Boxes, random: np.random.Generator) -> Boxes:
+    """Boxes (N, 4) with one side moved inwards, by the same share of the box in every frame."""
+    side, cut = int(random.integers(4)), random.uniform(0, LARGEST_CUT)
+    part = boxes_xyxy.copy()
+    part[:, side] += cut * (boxes_xyxy[:, (side + 2) % 4] - boxes_xyxy[:, side])
+    return part
 
 
 def last_visible(visible: NDArray[np.bool_], first: int, absent: int) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.tracking.references import REFERENCES
 from spmtrack_core.training.batch import Batch
-from spmtrack_core.training.config import SyntheticConfig
+from spmtrack_core.training.config import LARGEST_CUT, SyntheticConfig
 from spmtrack_core.training.cutouts import Cutouts, Cutter
 from spmtrack_core.training.photo_pool import PhotoPool
 from spmtrack_core.training.photometric import Photometric
@@ -195,6 +195,12 @@ class SyntheticTracks:
         b = len(boxes)
         largest = random.uniform((b, 1, 1), 0, 1) * self.config.box_slack
         slack = largest * random.normal((b, 1, 4)).clamp(-1.5, 1.5)
+        if self.config.part_share:
+            cut = random.uniform((b, 1, 1), 0, LARGEST_CUT) * boxes.new_tensor([1, 1, -1, -1])
+            side = random.uniform((b, 1, 4), 0, 1)
+            side = side == side.amax(-1, keepdim=True)
+            part = random.chance(b, self.config.part_share).view(b, 1, 1)
+            slack = torch.where(part & side, cut, slack)
         return boxes + slack * (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
 
     def with_errors(self, boxes: Tensor, random: RandomStream) -> Tensor:

@@ -20,7 +20,7 @@ from spmtrack_core.settings import from_dict
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.training.batch import Batch, contact_sheet
 from spmtrack_core.training.config import VideoConfig
-from spmtrack_core.training.dataset import VideoTracks, last_visible
+from spmtrack_core.training.dataset import VideoTracks, _part, last_visible
 from spmtrack_core.training.sources import MicroBatches, collate, loader
 from spmtrack_core.training.targets import cells_of
 
@@ -444,3 +444,21 @@ def test_a_repeated_reference_is_the_template():
     assert torch.equal(sample.references[1], sample.references[0])
     assert torch.equal(sample.masks[1], sample.masks[0])
     assert not torch.equal(sample.references[2], sample.references[0])
+
+
+def test_a_part_of_a_target_lacks_the_same_piece_at_one_side_all_the_time():
+    """Crops are around the part; a box of 30 x 20 pixels stays in its place."""
+    boxes = np.array([[45.0, 35, 75, 55]] * 4)
+    cut = np.array([_part(boxes, np.random.default_rng(seed)) for seed in range(60)])
+    inwards = (cut - boxes) / np.array([30, 20, -30, -20])
+    assert (np.ptp(inwards, axis=1) == 0).all()
+    assert ((inwards > 0).sum(2) == 1).all() and 0.4 < inwards.max() <= 0.45
+    whole, part = (
+        make(Memory([(45, 35, 30, 20)] * 8), **PLAIN, part_share=share) for share in (0.0, 1.0)
+    )
+    for index in range(5):
+        ours, theirs = part.sample(index), whole.sample(index)
+        assert not torch.equal(ours.references, theirs.references)
+    sides = torch.stack([part.sample(index).boxes_xyxy[0] for index in range(20)])
+    width, height = (sides[:, 2:] - sides[:, :2]).unbind(1)
+    assert (width / height).max() > 1.8 and (width / height).min() < 1.2

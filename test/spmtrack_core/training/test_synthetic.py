@@ -114,6 +114,7 @@ EFFECTS = [
     ("limb_share", 1.0, ("limbs",)),  # numbers for targets with limbs alone
     ("turn_share", 1.0, ("turn",)),  # no numbers without it
     ("box_slack", 0.3, ()),
+    ("part_share", 1.0, ("slack",)),  # no numbers without it
     ("absent_share", 0.5, ()),
     ("astray_share", 1.0, ()),
     ("repeat_share", 1.0, ()),
@@ -445,6 +446,17 @@ def test_slack_of_a_box_is_constant_over_a_track(config):
     tight, loose = exact.batch(0), careless.batch(0)  # crops follow the box that was drawn
     for ours, theirs in ((tight.references, loose.references), (tight.searches, loose.searches)):
         assert (ours != theirs).flatten(1).any(1).all()
+
+
+def test_a_part_of_a_target_lacks_the_same_piece_at_one_side_all_the_time(config):
+    boxes = torch.tensor([0.0, 0, 2, 1]).repeat(400, 5, 1)
+    parts = make(replace(config, part_share=0.5)).with_slack(boxes, RandomStream(CPU, 2))
+    inwards = (parts - boxes) / torch.tensor([2.0, 1, -2, -1])
+    torch.testing.assert_close(inwards, inwards[:, :1].expand_as(inwards))
+    assert inwards.min() >= 0 and 0.4 < inwards.max() <= 0.45
+    cut_sides = (inwards[:, 0] > 0).sum(1)
+    assert cut_sides.max() == 1 and 0.4 < cut_sides.float().mean() < 0.6
+    assert (inwards[:, 0] > 0).any(0).all(), "every side is cut in some track"
 
 
 def test_grains_have_the_size_of_the_settings():
