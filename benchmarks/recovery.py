@@ -1,12 +1,17 @@
-"""How often a lost target is found again: clips that are cut, with recovery and without.
+"""Loss and return of a target: clips that are cut, with recovery and without.
 
-    python benchmarks/recovery.py CLIPS --weights nano [--only NAMES.txt]
+    python benchmarks/recovery.py CLIPS --weights nano [--only NAMES.txt] [--lost 0.25 0.3]
 
-Each clip is cut on purpose: after a third of it, frames of another clip follow for a while, and
+Each clip is cut on purpose: after a third of it, frames of another video follow for a while, and
 then the rest of the clip, mirrored, so that the target returns elsewhere. Printed for ``recovery``
-none and scan: the share of clips whose target is found again within ten frames of its return (a
-box with an IoU above 0.5 that is not LOST), the share of frames after the cut with a wrong box
-that is not LOST, and the time per frame while the target is lost and while it is not.
+none and scan:
+
+- the share of clips whose target is found again within ten frames of its return (a box with an IoU
+  above 0.5 that is not LOST), and the share of frames after the cut with a wrong box that is not
+  LOST;
+- the share of frames without the target that are LOST, the share of right boxes before the cut
+  that are LOST, and the ROC AUC of the confidence for right boxes;
+- the time per frame while the target is lost and while it is not.
 """
 
 from __future__ import annotations
@@ -16,11 +21,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_tracks
-from spmtrack_core.evaluation.metrics import good_boxes
+from spmtrack_core.evaluation.metrics import confidence_auc, good_boxes
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackState
@@ -53,13 +59,28 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
         seconds.append(time.perf_counter() - started)
     good = good_boxes([r.box_xywh for r in results], [box for _, box in clip[1:]])
     claimed = np.array([r.state is not TrackState.LOST for r in results])
-    back = absent[-1]  # results start with frame 1, so that this is the first frame after
+    # results start with frame 1: these are the first frame without the target, and after it
+    gone, back = absent[0] - 1, absent[-1]
     return {
         "found again": [float((good & claimed)[back : back + WITHIN].any())],
-        "wrong box, not LOST": (claimed & ~good)[absent[0] - 1 :].astype(float).tolist(),
+        "wrong box, not LOST": (claimed & ~good)[gone:].tolist(),
+        "LOST while absent": (~claimed)[gone:back].tolist(),
+        "LOST before": (~claimed)[:gone][good[:gone]].tolist(),
+        "confidence": [r.confidence for r in results],
+        "good": good.tolist(),
         "ms, lost": [1e3 * s for s, c in zip(seconds, claimed, strict=True) if not c],
         "ms, not lost": [1e3 * s for s, c in zip(seconds, claimed, strict=True) if c],
     }
+
+
+def other_video(clips: list[tuple[list[Image], np.ndarray, str]], index: int) -> list[Image]:
+    """Frames of the nearest clip before ``index`` of another video: NAME_a and NAME_b are one."""
+    video = clips[index][2].rsplit("_", 1)[0]
+    for offset in range(1, len(clips)):
+        frames, _, name = clips[index - offset]
+        if name.rsplit("_", 1)[0] != video:
+            return frames
+    raise ValueError(f"all {len(clips)} clips are of the video {video}; expected two videos")
 
 
 def main() -> None:
@@ -69,31 +90,44 @@ def main() -> None:
     parser.add_argument("--weights", default="nano")
     parser.add_argument("--only", help="text file of the clips to use")
     parser.add_argument("--absent", type=int, default=8, help="frames without the target")
-    parser.add_argument("--threshold", type=float, nargs="*", default=[0.6])
+    parser.add_argument("--threshold", type=float, nargs="*", help="recovery_threshold")
+    parser.add_argument("--lost", type=float, nargs="*", help="lost_threshold")
     options = parser.parse_args()
     tracks = open_tracks(DatasetConfig("folder", options.clips, only=options.only))
     clips = []
     for index in range(len(tracks)):
         boxes = tracks.boxes_xywh(index)
-        clips.append(([tracks.read(index, k) for k in range(len(boxes))], boxes))
+        frames = [tracks.read(index, k) for k in range(len(boxes))]
+        clips.append((frames, boxes, tracks.sequence(index).name))
     tracker = load_tracker(options.weights, device="cpu")
-    settings = [replace(tracker.config, recovery="none")] + [
-        replace(tracker.config, recovery="scan", recovery_threshold=each)
-        for each in options.threshold
+    given = tracker.config
+    settings = [
+        replace(given, lost_threshold=lost, recovery=recovery, recovery_threshold=threshold)
+        for lost in options.lost or [given.lost_threshold]
+        for recovery, thresholds in (
+            ("none", [given.recovery_threshold]),
+            ("scan", options.threshold or [given.recovery_threshold]),
+        )
+        for threshold in thresholds
     ]
     for config in settings:
         tracker.config = config
         sums: dict[str, list[float]] = {}
-        for index, (frames, boxes) in enumerate(clips):
+        for index, (frames, boxes, _) in enumerate(clips):
             if not np.isfinite(boxes).all():
                 continue
             h, w = frames[0].shape[:2]
-            others = [f for f in clips[index - 1][0] if f.shape == (h, w, 3)][: options.absent]
-            others = others or [np.zeros_like(frames[0])] * options.absent
+            others = [cv2.resize(f, (w, h)) for f in other_video(clips, index)[: options.absent]]
             for name, values in judge(tracker, list(cut(frames, boxes, others))).items():
                 sums.setdefault(name, []).extend(values)
+        confidence, good = np.array(sums.pop("confidence")), np.array(sums.pop("good"), bool)
         text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sums.items())
-        print(f"{config.recovery} {config.recovery_threshold}: {text}", flush=True)
+        print(
+            f"lost_threshold {config.lost_threshold}, {config.recovery} "
+            f"{config.recovery_threshold}: {text}, "
+            f"ROC AUC {confidence_auc(confidence, good):.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

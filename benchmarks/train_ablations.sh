@@ -15,7 +15,9 @@ shift
 settings=("$@")
 recipe=recipes/nano.yaml
 budget=(steps=300 batch_size=64 warmup_steps=40 hard_target_steps=80 stem_frozen_steps=300
-    ema_decay=0.98 validation_every=300 tracker.recovery=none)
+    ema_decay=0.98 validation_every=300 tracker.recovery=none videos.part_share=0.15
+    synthetic.part_share=0.15 synthetic.coarse_share=0.25 synthetic.jpeg_share=0.25
+    synthetic.gray_share=0.2)
 
 # train NAME [key=value ...]: a run of its own, with its messages in OUTPUT/NAME.txt
 train() {
