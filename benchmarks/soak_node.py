@@ -35,7 +35,7 @@ OTHER_ASPECT_WH = (640, 360)
 STORM = 200  # calls
 LOST = frozenset({State.LOST})
 SEEN = frozenset({State.TRACKING, State.UNCERTAIN})
-_PATIENCE = 20.0  # s
+_PATIENCE = 60.0  # s, also on a busy machine
 _BETWEEN = 0.1  # s between two requests
 
 Call = tuple[str, Any, Any]
