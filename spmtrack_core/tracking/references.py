@@ -77,13 +77,17 @@ class ExactReferences:
 
     def skip(self) -> None:
         """Count a frame that is not kept."""
+        for frame in self.ending.get(self.frames, ()):
+            if frame:
+                self.kept.pop(frame, None)
         self.frames += 1
 
     def append(self, *frame: Tensor) -> None:
         """Add the next frame."""
+        number = self.frames
+        self.skip()
         # copies: a part may be a view of those of many targets
-        self.kept[self.frames] = tuple(part.to(torch.float32, copy=True) for part in frame)
-        self.frames += 1
+        self.kept[number] = tuple(part.to(torch.float32, copy=True) for part in frame)
 
     def template(self) -> tuple[Tensor, ...]:
         """The template in place of every reference frame: (1, R, ...) of each shape."""
@@ -100,9 +104,6 @@ class ExactReferences:
                 f"got frame {self.frames + 1} by rule {rule}"
             )
         chosen = [self.kept[frame] for frame in select_references(self.frames, rule)]
-        for frame in self.ending.get(self.frames, ()):
-            if frame:
-                self.kept.pop(frame, None)
         return tuple(torch.stack(parts).unsqueeze(0) for parts in zip(*chosen, strict=True))
 
 

@@ -39,8 +39,7 @@ class Tracker:
 
     The tracker runs the inference layout of ``model`` and leaves ``model`` itself unchanged.
     ``precision`` is that of the network's matrix multiplications, as under autocast in the
-    published evaluation; everything around the network is float32 and float64. ``config`` may be
-    replaced between two calls.
+    published evaluation; everything around the network is float32 and float64.
     """
 
     def __init__(
@@ -66,6 +65,15 @@ class Tracker:
         else:
             self.model = model
             self.engine = HostEngine(model, model_config)
+
+    @property
+    def config(self) -> TrackerConfig:
+        """The settings in force, see ``TrackerConfig``; may be replaced between two calls."""
+        return self._config
+
+    @config.setter
+    def config(self, config: TrackerConfig) -> None:
+        self._config = config.in_force()
 
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
         """Start on ``frame``, RGB uint8 (H, W, 3), with the target's box in its pixels.
@@ -197,7 +205,8 @@ class Tracker:
                     confidence, good = 0.0, False
                 if good:
                     target.box_xyxy = box_xyxy
-                if not scans or target.seen:
+                certain = confidence >= config.reference_min_confidence
+                if certain and (not scans or target.seen):
                     adding[index] = target
                 state = target.judge(confidence, good, config)
                 results.append(TrackResult(_box_in(target, sizes[index]), confidence, state))
