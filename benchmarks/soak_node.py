@@ -61,6 +61,7 @@ def soak_node(
         "image_timeout": 0.5,
         "image_reliability": "reliable",
         "lost_threshold": 0.0,  # the boxes lie anywhere: only the camera's absence loses them
+        "init_timeout": 30.0,  # an answer may be late on a busy machine, but must be a success
     }
     chance, settled, rounds, answers, printed = random.Random(0), 0, 0, 0, 0
     image = next(iter(scene()))
@@ -143,7 +144,8 @@ def transitions() -> Iterator[Call]:
 def call_all(client: Robot, rate: float, calls: list[Call], between: float = _BETWEEN) -> int:
     """Make these calls while images arrive; return the number of answers.
 
-    ``between`` is the time in s between two calls. Raises ``RuntimeError`` for a lost answer.
+    ``between`` is the time in s between two calls. Raises ``RuntimeError`` for a lost answer, and
+    if the last call failed.
     """
     answers = []
     for name, kind, request in calls:
@@ -154,6 +156,8 @@ def call_all(client: Robot, rate: float, calls: list[Call], between: float = _BE
     client.send_at(rate, lambda: late() or all(answer.done() for _, answer in answers))
     if lost := [name for name, answer in answers if not answer.done()]:
         raise RuntimeError(f"no answer of {', '.join(lost)} within {_PATIENCE:g} s")
+    if (last := answers[-1][1].result()) and not getattr(last, "success", True):
+        raise RuntimeError(f"the last call, {answers[-1][0]}, failed: {last}")
     return len(answers)
 
 
@@ -166,17 +170,23 @@ def await_states(client: Robot, rate: float, expected: frozenset[State]) -> None
     """Send images until all targets are in one of these states; else ``RuntimeError``."""
     late = after(_PATIENCE)
     client.send_at(rate, lambda: late() or states(client) <= expected)
-    if states(client) - expected:
+    check_states(client, expected)
+
+
+def check_states(client: Robot, expected: frozenset[State]) -> None:
+    """Raise ``RuntimeError`` unless there are targets, all in one of these states."""
+    if not states(client) or states(client) - expected:
         found, right = (
-            " and ".join(sorted(each.name for each in them)) for them in (states(client), expected)
+            " and ".join(sorted(each.name for each in them)) or "none"
+            for them in (states(client), expected)
         )
-        raise RuntimeError(f"the targets are {found}, expected {right}")
+        raise RuntimeError(f"the states of the targets are {found}, expected {right}")
 
 
 def take_camera_away(client: Robot, rate: float) -> None:
     """No image for a while; raises ``RuntimeError`` for a wrong state in it or after it."""
-    if not client.until(lambda: states(client) == LOST, _PATIENCE):
-        raise RuntimeError("the targets are not LOST although no image arrives")
+    client.until(lambda: states(client) == LOST, _PATIENCE)
+    check_states(client, LOST)
     await_states(client, rate, SEEN)
 
 

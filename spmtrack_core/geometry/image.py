@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spmtrack_core.geometry.crop import AlignedCrop
+from spmtrack_core.geometry.lazy_image import LazyImage
 
 Image = NDArray[np.uint8]
 
@@ -17,7 +20,12 @@ SCALE, SHIFT = 1 / (255 * IMAGENET_STD), IMAGENET_MEAN / IMAGENET_STD
 
 
 def check_frame(frame: object) -> Image:
-    """``frame`` itself, once it is known to be RGB uint8 (H, W, 3); else ``ValueError``."""
+    """``frame`` itself, once it is known to be RGB uint8 (H, W, 3); else ``ValueError``.
+
+    A ``LazyImage`` passes: it has the shape of an array and the slices that a crop reads.
+    """
+    if isinstance(frame, LazyImage):
+        return cast(Image, frame)
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
         got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame)
         raise ValueError(f"a frame is an RGB uint8 array (H, W, 3); got {got}")
@@ -28,7 +36,7 @@ def check_frame(frame: object) -> Image:
 
 def mean_color(frame: Image) -> NDArray[np.float32]:
     """(3,) mean of each channel in 0..255: what fills a crop beyond the frame."""
-    return np.array(cv2.mean(frame)[:3], np.float32)
+    return np.array(cv2.mean(np.asarray(frame))[:3], np.float32)
 
 
 def crop_image(

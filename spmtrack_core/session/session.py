@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
 from spmtrack_core.session.image_step import ImageStep
 from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
@@ -335,7 +335,7 @@ class Session:
             Code.OK, text, latest.id, latest.first_ns, latest.score, pending.frames_caught_up, box
         )
 
-    def _process(self, frame: Frame, image: Image | None = None, seconds: float = 0.0) -> None:
+    def _process(self, frame: Frame, image: AnyImage | None = None, seconds: float = 0.0) -> None:
         """Track in one image all targets that have not been measured in it or in a newer one."""
         begun = time.perf_counter()
         with self._condition:

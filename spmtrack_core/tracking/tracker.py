@@ -14,6 +14,7 @@ from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, check_frame, mean_color
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.inference import InferenceModel
 from spmtrack_core.model.spmtrack import SPMTrack
@@ -94,7 +95,7 @@ class Tracker:
         return self.follow(frame, [self.target])[0]
 
     @torch.inference_mode()
-    def start(self, frame: Image, box_xywh: Sequence[float]) -> Target:
+    def start(self, frame: AnyImage, box_xywh: Sequence[float]) -> Target:
         """A new target for ``follow``; raises as ``init`` does."""
         frame = check_frame(frame)
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
@@ -119,7 +120,7 @@ class Tracker:
         return target
 
     @torch.inference_mode()
-    def follow(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
+    def follow(self, frame: AnyImage, targets: Sequence[Target]) -> list[TrackResult]:
         """Find each of ``targets`` in the next frame, as ``update`` does for one.
 
         The targets come from ``start`` of this tracker. In a frame of another size, a target's box
@@ -131,7 +132,9 @@ class Tracker:
         return self.follow_each([frame] * len(targets), targets)
 
     @torch.inference_mode()
-    def follow_each(self, frames: Sequence[Image], targets: Sequence[Target]) -> list[TrackResult]:
+    def follow_each(
+        self, frames: Sequence[AnyImage], targets: Sequence[Target]
+    ) -> list[TrackResult]:
         """As ``follow``, each target in a frame of its own: ``frames`` has one for each.
 
         The frames may be those of different videos, of any sizes. Raises ``ValueError`` also for

@@ -38,7 +38,7 @@ class DeafRobot:
         self.status.targets = [SimpleNamespace(state=state) for state in states]
 
     def ask(self, *_):
-        return SimpleNamespace(done=lambda: self.answered)
+        return SimpleNamespace(done=lambda: self.answered, result=lambda: None)
 
     def send_at(self, rate, done):
         pass
@@ -58,7 +58,7 @@ class DeafRobot:
         (
             DeafRobot(),
             lambda client: take_camera_away(client, 10.0),
-            "not LOST although no image",
+            "are TRACKING, expected LOST",
         ),
         (
             DeafRobot(states=[TrackState.LOST]),
