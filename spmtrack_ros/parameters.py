@@ -114,6 +114,20 @@ class TrackerParameters(NodeParameters):
         choices=("weights", "none", "scan"),
         live=True,
     )
+    policy: str = parameter(
+        "weights",
+        "Window, reference frames and recovery: weights (the settings stored in the weights and "
+        "the parameters here) or published (those of the published tracker instead).",
+        choices=("weights", "published"),
+        live=True,
+    )
+    reference_min_confidence: float = parameter(
+        -1.0,
+        "Confidence from which on an image may become a reference frame; -1: the value stored in "
+        "the weights.",
+        bounds=(-1.0, 1.0),
+        live=True,
+    )
     label: str = parameter(
         "object", "class_id of a target that is given without a label.", live=True
     )

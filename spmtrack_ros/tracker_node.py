@@ -212,11 +212,17 @@ class TrackerNode(LifecycleNode):
     # Parameters
 
     def _configure_tracker(self, parameters: TrackerParameters) -> None:
-        names = ("lost_threshold", "found_margin", "confidence_weight")
-        numbers = {name: getattr(parameters, name) for name in names}
-        given = {name: value for name, value in numbers.items() if value >= 0}
-        if parameters.recovery != "weights":
-            given["recovery"] = parameters.recovery
+        names = (
+            "lost_threshold",
+            "found_margin",
+            "confidence_weight",
+            "reference_min_confidence",
+            "recovery",
+            "policy",
+        )
+        values = {name: getattr(parameters, name) for name in names}
+        of_weights = (-1.0, "weights")
+        given = {name: value for name, value in values.items() if value not in of_weights}
         # an image in progress keeps the old values
         self._tracker.config = replace(self._weights_config, **given)
 

@@ -32,6 +32,13 @@ Runtime = Annotated[
         "it is installed."
     ),
 ]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="weights: window, reference frames and recovery as the weights say; published: as "
+        "the published tracker."
+    ),
+]
 Trunk = Annotated[
     str | None, typer.Option(help="File of the DINOv2 trunk, for weights without one.")
 ]

@@ -299,6 +299,16 @@ def test_the_search_for_a_lost_target_is_that_of_the_weights_unless_it_is_set():
         assert node._tracker.config == replace(weights, recovery=expected)
 
 
+def test_the_published_policy_is_one_switch():
+    weights = TrackerConfig(recovery="scan", window_weight=0.6, reference_rule="template_twice")
+    node = SimpleNamespace(_weights_config=weights, _tracker=SimpleNamespace())
+    given = TrackerParameters(policy="published", recovery="scan", reference_min_confidence=0.5)
+    TrackerNode._configure_tracker(node, given)
+    assert node._tracker.config.in_force() == TrackerConfig(policy="published")
+    TrackerNode._configure_tracker(node, TrackerParameters(reference_min_confidence=0.5))
+    assert node._tracker.config.in_force() == replace(weights, reference_min_confidence=0.5)
+
+
 def test_init_by_detection_message(peer):
     peer.send(picture(0), 10)
     message = Detection2D(id="from_detector")
