@@ -41,6 +41,7 @@ from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
 
+_LAST_ANSWERS = 0.4  # s for the executor to answer calls that wait at the end
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
@@ -62,6 +63,9 @@ class TrackerNode(LifecycleNode):
         self.active = False
         self._tracker: Any = None
         self._inputs: list[Any] = []
+        self._opened: list[Callable[[], None]] = []  # undo what configure has done
+        self._outputs: Any = None
+        self._offered: Any = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._failure: Exception | None = None
         self._starting = self.parameters.lifecycle_autostart
@@ -76,6 +80,9 @@ class TrackerNode(LifecycleNode):
         """Answer all clients and end the session, after which the node can be destroyed."""
         if self.session is not None:
             self.session.close()
+            late = time.monotonic() + _LAST_ANSWERS
+            while self._offered and not self._offered.answered and time.monotonic() < late:
+                time.sleep(0.01)  # the executor still spins
 
     # Transitions. rclpy hides exceptions of these methods: they are logged here.
 
@@ -152,17 +159,20 @@ class TrackerNode(LifecycleNode):
     def _open_outputs(self) -> None:
         settings = self.parameters
         self._outputs = Outputs(self, self._decode, settings)
-        self._timer = None
+        self._opened.append(self._outputs.close)
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            self._opened.append(lambda: self.destroy_publisher(self._diagnostics))
             # on the steady clock: a simulated clock that stands still is worth a report
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             period = settings.diagnostics_period
-            self._timer = self.create_timer(period, self._on_diagnostics, clock=steady)
+            timer = self.create_timer(period, self._on_diagnostics, clock=steady)
+            self._opened.append(lambda: self.destroy_timer(timer))
 
     def _open_services(self) -> None:
         assert self.session is not None
         self._offered = Services(self, self.session, lambda: self.parameters, lambda: self.active)
+        self._opened.append(self._offered.close)
 
     def _open_inputs(self) -> None:
         def subscribe(kind: Any, name: str, callback: Any) -> None:
@@ -196,15 +206,12 @@ class TrackerNode(LifecycleNode):
 
     def _release(self) -> None:
         self._close_inputs()
-        if self.session is None:
-            return
-        self.session.close()
-        self._offered.close()
-        self._outputs.close()
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self.destroy_publisher(self._diagnostics)
-        self.session = self._tracker = None
+        if self.session is not None:
+            self.session.close()
+        while self._opened:
+            self._opened.pop()()
+        # whatever leads to the network, or its memory stays taken
+        self.session = self._tracker = self._outputs = self._offered = None
         gc.collect()  # the network is a web of references
         if torch := sys.modules.get("torch"):
             torch.cuda.empty_cache()
