@@ -61,7 +61,7 @@ def soak_node(
         "image_timeout": 0.5,
         "image_reliability": "reliable",
         "lost_threshold": 0.0,  # the boxes lie anywhere: only the camera's absence loses them
-        "init_timeout": 30.0,  # an answer may be late on a busy machine, but must be a success
+        "init_timeout": 60.0,  # an answer may be late on a busy machine, but must be a success
     }
     chance, settled, rounds, answers, printed = random.Random(0), 0, 0, 0, 0
     image = next(iter(scene()))

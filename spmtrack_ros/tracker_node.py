@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -67,6 +67,8 @@ class TrackerNode(LifecycleNode):
         self._outputs: Any = None
         self._offered: Any = None
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
         self._failure: Exception | None = None
         self._starting = self.parameters.lifecycle_autostart
         if self._starting:
@@ -83,6 +85,17 @@ class TrackerNode(LifecycleNode):
             late = time.monotonic() + _LAST_ANSWERS
             while self._offered and not self._offered.answered and time.monotonic() < late:
                 time.sleep(0.01)  # the executor still spins
+
+    def _on_change_state(self, request: Any, response: Any) -> Any:
+        """Refuse a transition that the present state does not have; rclpy would end the node."""
+        try:
+            return self._change_state(request, response)
+        except RuntimeError:
+            wanted = request.transition.label or request.transition.id
+            _, state = self._state_machine.current_state
+            self.get_logger().warning(f"there is no transition '{wanted}' from the state {state}")
+            response.success = False
+            return response
 
     # Transitions. rclpy hides exceptions of these methods: they are logged here.
 
@@ -309,10 +322,18 @@ class TrackerNode(LifecycleNode):
 
 
 def work(node: TrackerNode) -> int:
-    """Spin until a signal arrives."""
+    """Spin until a signal arrives. A callback that fails ends neither the node nor the others."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    executor.spin()
+    while node.context.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            break
+        except Exception as error:
+            if node.context.ok():  # waiting fails once the process is shutting down
+                text = f"a message or request failed: {type(error).__name__}: {error}"
+                node.get_logger().error(text)
     return 0
 
 

@@ -34,9 +34,10 @@ class LazyImage:
         """Number of values, as of an array."""
         return self.shape[0] * self.shape[1] * 3
 
-    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
-        if self._whole is not None:
-            return self._whole[part]
+    def __getitem__(self, part: Any) -> NDArray[np.uint8]:
+        slices = isinstance(part, tuple) and all(isinstance(each, slice) for each in part)
+        if self._whole is not None or not slices or len(part) != 2:
+            return np.asarray(self)[part]
         (y1, y2, _), (x1, x2, _) = (
             each.indices(side) for each, side in zip(part, self.shape, strict=False)
         )

@@ -94,6 +94,12 @@ def test_the_whole_is_converted_once():
     assert np.array_equal(lazy, image)
 
 
+def test_any_other_index_is_that_of_the_whole():
+    image, lazy, _ = counting()
+    assert np.array_equal(lazy[3], image[3]) and lazy[0, 1, 2] == image[0, 1, 2]
+    assert np.array_equal(lazy[::2], image[::2])
+
+
 def test_many_parts_convert_the_whole_once():
     image, lazy, read = counting()
     for start in range(0, 100, 10):
