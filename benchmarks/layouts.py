@@ -197,13 +197,13 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
             "network": lambda: model(*inputs),
             "choice": lambda: select_box(prediction, *settings),
         }
-    numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
+    numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 13)
     parts = (
         ("crop", lambda numbers: (engine.crops(numbers, search_hw),), ()),
         ("network", lambda _, *given: tuple(model(*given)), inputs),
         ("choice", lambda _, *given: select_box(Prediction(*given), *settings), tuple(prediction)),
     )
-    found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frame(frame)}
+    found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frames([frame])}
     for name, function, others in parts:
         if engine.may_capture:
             function = CapturedGraph(function, numbers, others, tracker.device)

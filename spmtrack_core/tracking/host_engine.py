@@ -1,4 +1,4 @@
-"""One frame on the host: from its crops to the boxes that the network finds in them."""
+"""Frames on the host: from crops of them to the boxes that the network finds there."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ class HostEngine:
         """Context for making and using tensors of the engine."""
         return contextlib.nullcontext()
 
-    def set_frame(self, frame: Image) -> None:
-        """Set the frame that the next crops are taken from."""
-        self.frame = frame
+    def set_frames(self, frames: Sequence[Image]) -> None:
+        """Set the frames that the next crops are taken from; one may be there several times."""
+        self.frames = frames
 
     def locate(
         self,
+        places: Sequence[int],
         crops: Sequence[AlignedCrop],
         backgrounds: Sequence[ArrayLike],
         references: Sequence[Tensor],
@@ -65,23 +66,35 @@ class HostEngine:
     ) -> Located:
         """Find B targets, each in its search region.
 
-        ``backgrounds`` (3,) fill what lies beyond the frame, ``references`` (B, R, ...) come from
-        ``encode_reference``, ``states`` (B, 1, C) are target state tokens.
+        ``places`` are the indices of their frames among those that are set, ``backgrounds``
+        (3,) fill what lies beyond a frame, ``references`` (B, R, ...) come from
+        ``encode_references``, ``states`` (B, 1, C) are target state tokens.
         """
         search_hw = self.model_config.search_hw
         searches = np.empty((len(crops), 3, *search_hw), np.float32)
-        for search, crop, background in zip(searches, crops, backgrounds, strict=True):
-            normalize(crop_image(self.frame, crop, search_hw, background), search)
+        for search, place, crop, background in zip(
+            searches, places, crops, backgrounds, strict=True
+        ):
+            normalize(crop_image(self.frames[place], crop, search_hw, background), search)
         inputs = torch.from_numpy(searches), *references, states
         found, states = predict_boxes(self.model, self.window, window_weight, search_hw, *inputs)
         return found.tolist(), states
 
-    def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
-        """The set frame as a reference frame for the network, tensors (1, ...).
+    def encode_references(
+        self,
+        places: Sequence[int],
+        crops: Sequence[AlignedCrop],
+        masks: Sequence[NDArray[np.float32]],
+    ) -> tuple[Tensor, ...]:
+        """Crops of the frames at ``places`` as B reference frames for the network: (B, ...).
 
-        ``mask`` is (Hz, Wz). The crop has the frame's mean color beyond the frame.
+        ``masks`` are (Hz, Wz). A crop has its frame's mean color beyond the frame.
         """
-        template = normalize(crop_image(self.frame, crop, self.model_config.template_hw))
-        return self.model.encode_reference(
-            torch.from_numpy(template)[None], torch.from_numpy(mask)[None]
-        )
+        encoded = []  # one by one: a runtime may have to compile each number of them
+        for place, crop, mask in zip(places, crops, masks, strict=True):
+            template = normalize(
+                crop_image(self.frames[place], crop, self.model_config.template_hw)
+            )
+            inputs = torch.from_numpy(template)[None], torch.from_numpy(mask)[None]
+            encoded.append(self.model.encode_reference(*inputs))
+        return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))

@@ -9,28 +9,30 @@ from torch import Tensor
 
 from spmtrack_core.geometry.crop import AlignedCrop, rasterize
 
-CROP_NUMBERS = 12
+CROP_NUMBERS = 13
 """Length of the vector that ``crop_numbers`` makes."""
 
 
 def crop_numbers(
-    frame_hw: tuple[int, int], crop: AlignedCrop, background: ArrayLike
+    frame_hw: tuple[int, int], crop: AlignedCrop, background: ArrayLike, start: int = 0
 ) -> NDArray[np.float64]:
-    """(12,) for ``crop_tensor``: rectangles of frame and crop, background, width of the frame."""
-    return np.hstack((crop.source_xyxy, crop.target_xyxy, background, frame_hw[1]))
+    """(13,) for ``crop_tensor``: rectangles of frame and crop, background, width of the frame,
+    and the index ``start`` of its first pixel.
+    """
+    return np.hstack((crop.source_xyxy, crop.target_xyxy, background, frame_hw[1], start))
 
 
 def crop_tensor(
     pixels: Tensor, numbers: Tensor, output_hw: tuple[int, int], scale: Tensor, shift: Tensor
 ) -> Tensor:
-    """As ``normalize(crop_image(...))``, on any device: crops (B, 3, h, w) of one frame.
+    """As ``normalize(crop_image(...))``, on any device: crops (B, 3, h, w) of frames.
 
-    ``pixels`` (H * W or more, 3) uint8 begin with those of the frame, row by row; ``numbers``
-    (B, 12) float64 come from ``crop_numbers``; ``scale`` and ``shift`` (3,) are ``SCALE`` and
-    ``SHIFT``. Fit for a CUDA graph: nothing waits for the device, and no size depends on
-    ``numbers``.
+    ``pixels`` (N, 3) uint8 are those of the frames, row by row, one frame after another;
+    ``numbers`` (B, 13) float64 come from ``crop_numbers``; ``scale`` and ``shift`` (3,) are
+    ``SCALE`` and ``SHIFT``. Fit for a CUDA graph: nothing waits for the device, and no size
+    depends on ``numbers``.
     """
-    source, target, background, width = numbers.split((4, 4, 3, 1), 1)
+    source, target, background, width, begin = numbers.split((4, 4, 3, 1, 1), 1)
     axes = []
     for axis, size in ((1, output_hw[0]), (0, output_hw[1])):  # rows, columns
         start, stop = target[:, axis, None], target[:, axis + 2, None]  # (B, 1)
@@ -45,7 +47,8 @@ def crop_tensor(
     (top, bottom, down, rows), (left, right, across, columns) = axes
 
     def pixels_at(y: Tensor, x: Tensor) -> Tensor:
-        return pixels[(y * width.long()).unsqueeze(2) + x.unsqueeze(1)].float()  # (B, h, w, 3)
+        rows = begin.long() + y * width.long()  # (B, h)
+        return pixels[rows.unsqueeze(2) + x.unsqueeze(1)].float()  # (B, h, w, 3)
 
     across, down = across[:, None, :, None], down[:, :, None, None]  # (B, 1, w, 1), (B, h, 1, 1)
     upper = torch.lerp(pixels_at(top, left), pixels_at(top, right), across)  # (B, h, w, 3)

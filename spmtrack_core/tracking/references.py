@@ -81,7 +81,8 @@ class ExactReferences:
 
     def append(self, *frame: Tensor) -> None:
         """Add the next frame."""
-        self.kept[self.frames] = tuple(part.float() for part in frame)
+        # copies: a part may be a view of those of many targets
+        self.kept[self.frames] = tuple(part.to(torch.float32, copy=True) for part in frame)
         self.frames += 1
 
     def template(self) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ LOG = logging.getLogger(__name__)
 class Tracker:
     """Follows targets through a video. Not thread-safe: one caller at a time.
 
-    ``init`` and ``update`` serve one target. For several, ``start`` begins each of them and
-    ``follow`` finds them all in one pass of the network.
+    ``init`` and ``update`` serve one target. For several, ``start`` begins each of them, and
+    ``follow`` finds all those of one video in one pass of the network, ``follow_each`` those of
+    several videos.
 
     The tracker runs the inference layout of ``model`` and leaves ``model`` itself unchanged.
     ``precision`` is that of the network's matrix multiplications, as under autocast in the
@@ -105,8 +106,8 @@ class Tracker:
             target = Target(
                 box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]
             )
-            self.engine.set_frame(frame)
-            self._add_reference(target, frame.shape[:2])
+            self.engine.set_frames([frame])
+            self._add_references([frame], {0: target})
         return target
 
     @torch.inference_mode()
@@ -119,56 +120,76 @@ class Tracker:
         listed twice.
         """
         frame = check_frame(frame)
+        return self.follow_each([frame] * len(targets), targets)
+
+    @torch.inference_mode()
+    def follow_each(self, frames: Sequence[Image], targets: Sequence[Target]) -> list[TrackResult]:
+        """As ``follow``, each target in a frame of its own: ``frames`` has one for each.
+
+        The frames may be those of different videos, of any sizes. Raises ``ValueError`` also for
+        another number of frames, and for one of another kind.
+        """
+        frames = [check_frame(frame) for frame in frames]
+        if len(frames) != len(targets):
+            raise ValueError(
+                f"expected a frame for each target; got {len(frames)} frames for "
+                f"{len(targets)} targets"
+            )
         if len({id(target) for target in targets}) < len(targets):
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
-        frame_hw = frame.shape[:2]
-        for change in {target.rescale(frame_hw) for target in targets} - {""}:
+        sizes = [frame.shape[:2] for frame in frames]
+        changes = [target.rescale(hw) for target, hw in zip(targets, sizes, strict=True)]
+        for change in set(changes) - {""}:
             LOG.warning("%s", change)
-        fitting = [target for target in targets if not target.lost_reason]
-        found = iter(self._locate(frame, fitting) if fitting else ())
+        fitting = [index for index, target in enumerate(targets) if not target.lost_reason]
+        found: Iterator[TrackResult] = iter(())
+        if fitting:
+            found = iter(self._locate([frames[i] for i in fitting], [targets[i] for i in fitting]))
         return [
             TrackResult(_box_in(target, frame_hw), 0.0, TrackState.LOST)
             if target.lost_reason
             else next(found)
-            for target in targets
+            for target, frame_hw in zip(targets, sizes, strict=True)
         ]
 
-    def _locate(self, frame: Image, targets: Sequence[Target]) -> list[TrackResult]:
-        """One pass of the network for targets whose boxes are in the scale of the frame."""
-        config, frame_hw = self.config, frame.shape[:2]
+    def _locate(self, frames: Sequence[Image], targets: Sequence[Target]) -> list[TrackResult]:
+        """One pass of the network for targets whose boxes are in the scale of their frames."""
+        config, sizes = self.config, [frame.shape[:2] for frame in frames]
         # a lost target has a second search, anywhere in the frame
         scans = config.recovery == "scan"  # may have been switched off meanwhile
         second = {i: t.recovery for i, t in enumerate(targets) if scans and t.recovery is not None}
         lost = [targets[index] for index in second]
+        places = [*range(len(targets)), *second]
         boxes = [target.box_xyxy for target in targets] + [next(each) for each in second.values()]
         crops = [
             context_crop(
                 box,
                 config.search_area_factor,
-                frame_hw,
+                sizes[place],
                 self.model_config.search_hw,
                 config.min_side,
             )
-            for box in boxes
+            for place, box in zip(places, boxes, strict=True)
         ]
         with self.engine.stream():
-            self.engine.set_frame(frame)
+            self.engine.set_frames(frames)
             # the template alone must find a lost target elsewhere
             kept = [target.references.gather(config.reference_rule) for target in targets]
             kept += [target.references.template() for target in lost]
             tokens = [target.state_token for target in targets]
             tokens += [self.model.no_state for _ in lost]
             found, states = self.engine.locate(
+                places,
                 crops,
                 [target.background for target in (*targets, *lost)],
                 [join(parts) for parts in zip(*kept, strict=True)],
                 join(tokens),
                 config.window_weight,
             )
-            results = []
+            results, adding = [], {}
             for index, (target, crop) in enumerate(zip(targets, crops, strict=False)):
                 *box_in_crop, confidence = found[index]
-                box_xyxy = box_in_frame(box_in_crop, crop.transform, frame_hw)
+                box_xyxy = box_in_frame(box_in_crop, crop.transform, sizes[index])
                 good = is_good_box(box_xyxy)
                 if math.isfinite(confidence):
                     target.state_token = states[index : index + 1]
@@ -177,14 +198,15 @@ class Tracker:
                 if good:
                     target.box_xyxy = box_xyxy
                 if not scans or target.seen:
-                    self._add_reference(target, frame_hw)
+                    adding[index] = target
                 state = target.judge(confidence, good, config)
-                results.append(TrackResult(_box_in(target, frame_hw), confidence, state))
+                results.append(TrackResult(_box_in(target, sizes[index]), confidence, state))
                 if scans:
-                    self._recover(target, confidence, frame_hw)
+                    self._recover(target, confidence, sizes[index])
+            self._add_references(frames, adding)
             for index, first in enumerate(second, len(targets)):
                 target, (*box_in_crop, confidence) = targets[first], found[index]
-                box_xyxy = box_in_frame(box_in_crop, crops[index].transform, frame_hw)
+                box_xyxy = box_in_frame(box_in_crop, crops[index].transform, sizes[first])
                 needed = max(config.recovery_threshold, results[first].confidence)
                 if not target.seen and confidence >= needed and is_good_box(box_xyxy):
                     target.box_xyxy, target.state_token = box_xyxy, states[index : index + 1]
@@ -216,20 +238,23 @@ class Tracker:
         blank = np.zeros((120, 160, 3), np.uint8)
         self.follow(blank, [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)])
 
-    def _add_reference(self, target: Target, frame_hw: tuple[int, int]) -> None:
-        """Offer the present frame to the target's reference buffer."""
-        if not target.references.keeps_next:
-            target.references.skip()
-            return
-        template_hw = self.model_config.template_hw
-        factor = self.config.template_area_factor
-        crop = context_crop(target.box_xyxy, factor, frame_hw, template_hw)
-        mask = foreground_mask(
-            crop.transform.to_crop(target.box_xyxy),
-            template_hw,
-            self.model_config.template_grid_hw,
-        )
-        target.references.append(*(part[0] for part in self.engine.encode_reference(crop, mask)))
+    def _add_references(self, frames: Sequence[Image], targets: Mapping[int, Target]) -> None:
+        """Offer the set ``frames`` to the reference buffers of ``targets``, by their indices."""
+        template_hw, grid_hw = self.model_config.template_hw, self.model_config.template_grid_hw
+        places, crops, masks = [], [], []
+        for place, target in targets.items():
+            if not target.references.keeps_next:
+                target.references.skip()
+                continue
+            factor, box = self.config.template_area_factor, target.box_xyxy
+            crop = context_crop(box, factor, frames[place].shape[:2], template_hw)
+            masks.append(foreground_mask(crop.transform.to_crop(box), template_hw, grid_hw))
+            crops.append(crop)
+            places.append(place)
+        if places:
+            encoded = self.engine.encode_references(places, crops, masks)
+            for index, place in enumerate(places):
+                targets[place].references.append(*(part[index] for part in encoded))
 
 
 def _box_in(target: Target, frame_hw: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -75,7 +75,7 @@ def answers(tracker, monkeypatch, confidence):
     """Let ``confidence(center)`` judge every search, whose box is that of its region's middle."""
     searched = []
 
-    def locate(crops, backgrounds, references, states, window_weight):
+    def locate(places, crops, backgrounds, references, states, window_weight):
         h, w = tracker.model_config.search_hw
         found = []
         for crop in crops:

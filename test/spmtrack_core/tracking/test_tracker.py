@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -540,6 +541,50 @@ def test_several_targets_are_found_as_each_alone(tiny_checkpoint, place):
     assert together.follow(FRAMES[0], []) == []
     with pytest.raises(ValueError, match="one of the 3 targets is listed twice"):
         together.follow(FRAMES[0], [*targets[:2], targets[0]])
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+@pytest.mark.parametrize(
+    ("rule", "exact", "recovery"),
+    [
+        ("half_segments", 0, "none"),
+        ("thirds", 8, "none"),
+        ("half_segments", 8, "none"),
+        ("template_twice", 8, "scan"),
+    ],
+)
+def test_targets_of_several_videos_are_found_as_each_alone(
+    tiny_checkpoint, place, rule, exact, recovery
+):
+    """Videos of other sizes that begin one after the other and outgrow the first memory."""
+    large = np.random.default_rng(0).integers(0, 256, (8, 700, 1500, 3), np.uint8)
+    part = FRAMES[:8, 10:70, 20:100]
+    videos = [
+        (FRAMES[:8], (60, 40, 30, 20)),
+        (FRAMES[1:9, ::-1], (20, 30, 25, 40)),
+        (part, (30, 20, 12, 18)),
+        (large, (300, 200, 90, 80)),
+    ]
+    alone, together = (load_tracker(tiny_checkpoint, "cpu") for _ in range(2))
+    for tracker in (alone, together):
+        changed = {"reference_rule": rule, "exact_frames": exact, "recovery": recovery}
+        tracker.config = dataclasses.replace(tracker.config, **changed)
+        if place == "device":
+            on_device(tracker)
+    targets, found = [], [[], [], [], []]
+    for index in range(8):
+        now = [frames[index - begun] for begun, (frames, _) in enumerate(videos[: len(targets)])]
+        for rows, result in zip(found, together.follow_each(now, targets), strict=False):
+            rows.append(result)
+        if index < len(videos):
+            frames, box = videos[index]
+            targets.append(together.start(frames[0], box))
+    for begun, (frames, box) in enumerate(videos):
+        alone.init(frames[0], box)
+        expected = rows_of(map(alone.update, frames[1 : 8 - begun]))
+        np.testing.assert_allclose(rows_of(found[begun]), expected, atol=2e-3)
+    with pytest.raises(ValueError, match="expected a frame for each target; got 1 frames for 2"):
+        together.follow_each([FRAMES[0]], targets[:2])
 
 
 @pytest.mark.gpu
