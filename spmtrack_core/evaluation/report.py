@@ -113,7 +113,7 @@ def make_report(
         "speed": {
             "median_ms": _rounded(np.median(seconds) * 1000) if len(seconds) else None,
             "p95_ms": _rounded(np.percentile(seconds, 95) * 1000) if len(seconds) else None,
-            "batch": 1,
+            "batch": sorted({run.batch for each in scores for run in each.runs}),
         },
         "success_curve": curves.success.round(6).tolist() if curves else None,
         "precision_curve": curves.precision.round(6).tolist() if curves else None,
