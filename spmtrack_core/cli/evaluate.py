@@ -153,7 +153,7 @@ def evaluate(
     path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
     tracker, protocol = _load(
         *(path, frozen, device_for(device, rank.local) if rank.count > 1 else device),
-        partial(make_protocol, recipe, overrides, dataset, split),
+        *(partial(make_protocol, recipe, overrides, dataset, split), overrides),
     )
     config = protocol.config
     share = len(sequences) * config.repetitions, max(processes, rank.count)
@@ -176,11 +176,19 @@ def evaluate(
 
 
 def _load(
-    weights: Path, trunk: Path | None, device: str, make: Callable[..., Protocol]
+    weights: Path,
+    trunk: Path | None,
+    device: str,
+    make: Callable[..., Protocol],
+    overrides: list[str],
 ) -> tuple[Tracker, Protocol]:
-    """The tracker, and the settings of the run that it has from then on."""
+    """The tracker, and the settings of the run that it has from then on.
+
+    ``make`` makes them of ``overrides``, which get the runtime that was chosen.
+    """
+    runtime = choose_runtime(weights, device, make().config.runtime)
+    overrides.append(f"runtime={runtime}")
     asked = make().config
-    runtime = choose_runtime(weights, device, asked.runtime)
     tracker = load_tracker(
         weights, device, precision=asked.precision, trunk=trunk, runtime=runtime
     )
@@ -189,7 +197,7 @@ def _load(
     if (config.precision, config.runtime) != (asked.precision, asked.runtime):
         raise ValueError("precision and runtime of a recipe may depend on dataset and split only")
     tracker.config = config.tracker
-    return tracker, replace(protocol, config=replace(config, runtime=runtime))
+    return tracker, protocol
 
 
 def _track(
