@@ -26,6 +26,7 @@ from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import READERS, open_sequences
 from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.conventions import DEFAULT
 from spmtrack_core.evaluation.facts import run_facts
 from spmtrack_core.evaluation.passes import Passes, track_all
 from spmtrack_core.evaluation.protocol import EvalConfig, Protocol, make_protocol
@@ -107,7 +108,7 @@ def evaluate(
             min=1,
             max=1024,
             help="Sequences that each process tracks at once, in one pass of the network.",
-            show_default="1 on the CPU, 16 on CUDA",
+            show_default="1 on the CPU, 8 on CUDA",
         ),
     ] = None,
     fresh: Annotated[
@@ -252,6 +253,9 @@ def _show(report: dict[str, Any], output: Path) -> None:
         Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
     report_left_out([report])
+    if error := report["conventions"].get(DEFAULT, {}).get("error"):
+        typer.echo(f"spmtrack: no score by the convention {DEFAULT}: {error}", err=True)
+        raise typer.Exit(3)
 
 
 def check_output_folder(output: Path, root: Path | None) -> None:

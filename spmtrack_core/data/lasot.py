@@ -72,6 +72,8 @@ def find_ext(root: Path, split: str) -> list[Entry]:
     if split != "test":
         raise ValueError(f"split of lasot_ext must be test, got {split!r}")
     base = base_of(root, NESTED)
+    if (base / LISTS["test"]).is_file():
+        raise ValueError(f"{base} is no LaSOT_ext: {LISTS['test']} belongs to LaSOT")
     folders = [
         folder
         for group in folders_in(base)

@@ -14,6 +14,7 @@ from spmtrack_core.data.clips import (
     listed_clip,
 )
 from spmtrack_core.data.images import image_paths
+from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
 from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes, wrong_root
 from spmtrack_core.data.toolkits import (
     annotation_entry,
@@ -34,7 +35,11 @@ def find(root: Path, split: str) -> list[Entry]:
     if split != "test":
         raise ValueError(f"split of tnl2k must be test, got {split!r}")
     base = base_of(root, f"*/{GROUNDTRUTH}")
-    folders = [path for path in folders_in(base) if (path / GROUNDTRUTH).is_file()]
+    folders = [
+        path
+        for path in folders_in(base)
+        if (path / GROUNDTRUTH).is_file() and not (path / LASOT_FLAGS[0]).is_file()
+    ]
     boxes = toolkit_folder(root, "gt_rect")
     if not folders and boxes:
         paths = sorted(boxes.glob("*.txt"))

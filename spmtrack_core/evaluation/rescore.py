@@ -65,7 +65,13 @@ def rescore(
     scores = []
     for track in usable:
         runs = [_as_run(boxes - [origin, origin, 0, 0]) for boxes in found[track.name]]
-        scores.append(score_sequence(config.name, track, runs))
+        score = score_sequence(config.name, track, runs)
+        if score.curves:
+            scores.append(score)
+        else:  # too short for every convention
+            shortest = min(len(boxes) for boxes in found[track.name])
+            faults.append(f"{track.name}: {shortest} boxes for {len(track.boxes_xywh)} frames")
+    usable = [score.track for score in scores]
     split = "" if config.name == "folder" else config.split
     facts = Facts(config.name, split, {"rescored": str(results)}, notes)
     place = results.resolve()

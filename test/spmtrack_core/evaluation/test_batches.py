@@ -145,8 +145,8 @@ def test_repetitions_are_a_batch_too(tmp_path, spmtrack, tiny_checkpoint):
     ("wanted", "device", "passes", "processes", "expected"),
     [
         (0, "cpu", 100, 1, 1),
-        (0, "cuda", 100, 1, 16),
-        (0, "cuda", 9, 1, 9),  # no more than there are
+        (0, "cuda", 100, 1, 8),
+        (0, "cuda", 5, 1, 5),  # no more than there are
         (0, "cuda", 20, 4, 5),  # the other processes have work, too
         (3, "cpu", 100, 1, 3),
         (64, "cuda", 0, 1, 1),
