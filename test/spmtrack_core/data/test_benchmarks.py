@@ -163,9 +163,17 @@ def test_a_split_without_truth_is_not_for_training(tmp_path):
         open_tracks(DatasetConfig("got10k", str(tmp_path), "test"), tmp_path / "cache")
 
 
+def test_the_test_split_of_trackingnet_is_a_root_too(tmp_path):
+    MAKE["trackingnet"](tmp_path)
+    assert list(opened(tmp_path / "TEST", "trackingnet")) == ["t_0"]
+
+
 @pytest.mark.parametrize(
     ("name", "other", "match"),
     [
+        ("tnl2k", "lasot", "this looks like LaSOT"),
+        ("vasttrack", "lasot", "this looks like LaSOT"),
+        ("lasot_ext", "lasot", "is no LaSOT_ext: testing_set.txt belongs to LaSOT"),
         ("lasot_ext", "got10k", "this looks like GOT-10k"),
         ("lasot", "got10k", "this looks like GOT-10k"),
         ("otb2015", "uav123", "this looks like UAV123"),

@@ -236,3 +236,31 @@ def test_tables_have_the_rows_of_their_dataset(tmp_path):
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| convention |" in table and "AO" not in table and "TrackingNet" not in table
     assert r"a\_b\{50\%\} & lasot test &" in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_a_file_without_any_score_is_left_out(tmp_path, spmtrack):
+    make_lasot(tmp_path / "data")
+    text(tmp_path / "data" / "testing_set.txt", "cat-1", "cat-2", "none-1")
+    text(tmp_path / "mine" / "cat-1.txt", *ROWS[:2])
+    text(tmp_path / "mine" / "cat-2.txt", *ROWS)
+    text(tmp_path / "mine" / "none-1.txt", *ROWS)
+    code, _, err = spmtrack(
+        *("eval", "lasot", "--root", tmp_path / "data", "--rescore", tmp_path / "mine"),
+        *("--output", tmp_path / "out"),
+    )
+    assert (code, "1 of 3 sequences evaluated" in err) == (3, True)
+    assert "cat-1: 2 boxes for 3 frames" in err
+    assert f"none-1: no boxes at {tmp_path / 'data' / 'none-1' / 'groundtruth.txt'}" in err
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["conventions"]["spmtrack"]["auc"] > 0.6  # one of three frames is absent
+
+
+def test_no_score_by_the_default_convention_is_told(tmp_path, spmtrack):
+    make_nfs(tmp_path / "data")
+    text(tmp_path / "mine" / "bee.txt", "2,3,5,6")
+    code, _, err = spmtrack(
+        *("eval", "nfs", "--root", tmp_path / "data", "--split", "pytracking"),
+        *("--rescore", tmp_path / "mine", "--output", tmp_path / "out"),
+    )
+    assert code == 3
+    assert "no score by the convention spmtrack: bee: 1 boxes for 3 frames" in err
