@@ -6,6 +6,7 @@ end at about the same time. No process talks to another one.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -19,12 +20,15 @@ from pathlib import Path
 import torch
 
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.passes import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
-from spmtrack_core.evaluation.runner import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.tracking.loading import choose_device, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
+CUDA_BATCH = 8
+"""Sequences at once on a CUDA device, unless the run says otherwise: on an H200, the network has
+1.3 (SPMTrack-G) to 5.5 times (nano) the frames a second (benchmarks/results/h200.json)."""
 POLL = 1.0
 """Seconds between two looks for what other processes have done."""
 
@@ -46,8 +50,9 @@ class Job:
 
     def load(self, device: str) -> Tracker:
         """The tracker with the settings of the run."""
+        precision, runtime = self.config.precision, self.config.runtime
         tracker = load_tracker(
-            self.weights, device, precision=self.config.precision, trunk=self.trunk
+            self.weights, device, precision=precision, trunk=self.trunk, runtime=runtime
         )
         tracker.config = self.config.tracker
         return tracker
@@ -81,6 +86,16 @@ def device_for(device: str, index: int) -> str:
     if chosen.type == "cuda" and chosen.index is None:
         return f"cuda:{index % torch.cuda.device_count()}"
     return device
+
+
+def batch_for(wanted: int, device: torch.device, passes: int, processes: int) -> int:
+    """How many sequences a process tracks at once.
+
+    ``wanted``, or if that is 0 what the device gains by; never more than its share of all
+    ``passes``, so that no process is without work.
+    """
+    count = wanted or (CUDA_BATCH if device.type == "cuda" else 1)
+    return max(1, min(count, math.ceil(passes / processes)))
 
 
 def longest_first(sequences: Sequence[FrameSequence]) -> list[FrameSequence]:

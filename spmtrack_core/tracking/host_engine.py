@@ -97,4 +97,9 @@ class HostEngine:
             )
             inputs = torch.from_numpy(template)[None], torch.from_numpy(mask)[None]
             encoded.append(self.model.encode_reference(*inputs))
-        return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
+        return tuple(join(parts) for parts in zip(*encoded, strict=True))
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """(B, ...) of B tensors (1, ...); a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))

@@ -54,8 +54,7 @@ def load_tracker(
     """
     path = find_weights(weights)
     dtype = choose_precision(precision)
-    if runtime not in RUNTIMES:
-        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
+    runtime = choose_runtime(path, device, runtime)
     if path.suffix == ".onnx":
         if trunk is not None or dtype is not torch.float32:
             raise ValueError(f"{path} stores its own trunk and precision; give neither")
@@ -65,12 +64,6 @@ def load_tracker(
         return Tracker(model, model.model_config, config, "cpu", precision)
     chosen = choose_device(device)
     frozen = find_weights(trunk) if trunk else None
-    if runtime == "openvino" and chosen.type != "cpu":
-        raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
-    if runtime == "auto":
-        installed = importlib.util.find_spec("openvino") is not None
-        runtime = "openvino" if installed and chosen.type == "cpu" else "torch"
-        LOG.info("runtime %s", runtime)
     if emulated(precision, chosen):
         LOG.warning("this CPU has no instructions for %s; float32 is faster", precision)
     checkpoint = load_checkpoint(path, frozen, dtype)
@@ -116,6 +109,27 @@ def choose_device(name: str) -> torch.device:
             f"device {name} not found; CUDA devices available: {torch.cuda.device_count()}"
         )
     return device
+
+
+def choose_runtime(weights: Path, device: str, name: str) -> str:
+    """What computes the network of ``weights``: ``torch``, ``openvino`` or ``onnxruntime``.
+
+    ``name`` is one of ``RUNTIMES``; an .onnx file has its own. Raises ``ValueError`` for another
+    name, for OpenVINO on another device than the CPU, and as ``choose_device``.
+    """
+    exported = weights.suffix == ".onnx"
+    if name not in RUNTIMES and not (exported and name == "onnxruntime"):
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {name!r}")
+    if exported:
+        return "onnxruntime"
+    on_cpu = choose_device(device).type == "cpu"
+    if name == "openvino" and not on_cpu:
+        raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
+    if name == "auto":
+        installed = importlib.util.find_spec("openvino") is not None
+        name = "openvino" if installed and on_cpu else "torch"
+        LOG.info("runtime %s", name)
+    return name
 
 
 def choose_precision(name: str) -> torch.dtype:

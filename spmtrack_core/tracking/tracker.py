@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
@@ -20,7 +19,7 @@ from spmtrack_core.model.inference import InferenceModel
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS
 from spmtrack_core.tracking.cuda_engine import CudaEngine
-from spmtrack_core.tracking.host_engine import HostEngine
+from spmtrack_core.tracking.host_engine import HostEngine, join
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.recovery import recovery_boxes
@@ -273,8 +272,3 @@ def _box_in(target: Target, frame_hw: tuple[int, int]) -> tuple[float, float, fl
     """The last good box as x, y, w, h in the frame; the given box may reach beyond it."""
     x, y, w, h = xyxy_to_xywh(clip_xyxy(target.box_xyxy, frame_hw)).tolist()
     return x, y, w, h
-
-
-def join(parts: Sequence[Tensor]) -> Tensor:
-    """(B, ...) of B tensors (1, ...); a single one is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
