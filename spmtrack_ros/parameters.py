@@ -82,10 +82,13 @@ class TrackerParameters(NodeParameters):
         choices=("float32", "bfloat16", "float16"),
     )
     runtime: str = parameter(
-        "torch",
+        "auto",
         "What computes the network: torch; openvino, faster on CPUs; auto: OpenVINO where it is "
-        "installed and the device is the CPU.",
-        choices=("torch", "openvino", "auto"),
+        "installed and the device is the CPU, else torch; onnxruntime or tensorrt: an .onnx file.",
+        choices=("auto", "torch", "openvino", "onnxruntime", "tensorrt"),
+    )
+    threads: int = parameter(
+        0, "CPU threads of the network; 0: as many as are worth their cores here.", (0, 256)
     )
     lost_threshold: float = parameter(
         -1.0,

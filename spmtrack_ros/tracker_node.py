@@ -139,18 +139,20 @@ class TrackerNode(LifecycleNode):
 
     def _load(self) -> None:
         settings, started = self.parameters, time.perf_counter()
-        # Imports PyTorch, which takes seconds: wrong parameters are reported before.
+        # May import PyTorch, which takes seconds: wrong parameters are reported before.
         self._tracker = spmtrack_core.load_tracker(
             settings.weights,
             settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
+            threads=settings.threads,
         )
         # The first inference allocates memory and selects kernels: better without a target.
         self._tracker.warm_up()
         loaded = time.perf_counter() - started
         self.get_logger().info(
-            f"weights '{settings.weights}' on {self._tracker.device}, loaded in {loaded:.1f} s"
+            f"weights '{settings.weights}' on {self._tracker.device}, loaded in {loaded:.1f} s; "
+            f"runtime {self._tracker.runtime}, threads {self._tracker.threads or 'by default'}"
         )
         self._weights_config = self._tracker.config
         self._configure_tracker(settings)

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Source, Trunk, Weights
+from spmtrack_core.cli.options import (
+    Device,
+    Policy,
+    Precision,
+    Runtime,
+    Source,
+    Threads,
+    Trunk,
+    Weights,
+)
 from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
@@ -25,6 +34,7 @@ def live(
     precision: Precision = "float32",
     trunk: Trunk = None,
     runtime: Runtime = "torch",
+    threads: Threads = 0,
     policy: Policy = "weights",
     record: Annotated[
         Path | None,
@@ -48,7 +58,9 @@ def live(
     sequence = open_frames(source, with_boxes=False)
     if not sequence.live and next(iter(sequence), None) is None:
         raise ValueError(f"{source} gave no frame")
-    tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
+    tracker = load_tracker(
+        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
+    )
     tracker.config = replace(tracker.config, policy=policy)
     tracker.warm_up()
     page = LiveTracking(sequence, tracker, host, port, record)

@@ -21,9 +21,15 @@ from spmtrack_core.config import ModelConfig
 from spmtrack_core.geometry.crop import AlignedCrop
 from spmtrack_core.geometry.image import SCALE, SHIFT, Image, mean_color
 from spmtrack_core.model.fused import FusedSPMTrack
-from spmtrack_core.tracking.host_engine import Located, predict_boxes
+from spmtrack_core.tracking.device_steps import (
+    CROP_NUMBERS,
+    crop_numbers,
+    crop_tensor,
+    predict_boxes,
+)
+from spmtrack_core.tracking.host_engine import Located
 from spmtrack_core.tracking.postprocess import hann_window
-from spmtrack_core.tracking.preprocess import CROP_NUMBERS, crop_numbers, crop_tensor
+from spmtrack_core.tracking.references import Encoded
 
 LOG = logging.getLogger(__name__)
 
@@ -43,13 +49,16 @@ class CudaEngine:
     capture it logs one warning and starts the kernels one by one.
     """
 
+    runtime = "torch"
+    threads = 0
+
     def __init__(
         self, model: FusedSPMTrack, model_config: ModelConfig, device: torch.device
     ) -> None:
         self.model = model
         self.model_config = model_config
         self.device = device
-        self.window = hann_window(model_config.search_grid_hw).to(device)
+        self.window = torch.from_numpy(hann_window(model_config.search_grid_hw)).to(device)
         self.scale, self.shift = (torch.from_numpy(part).to(device) for part in (SCALE, SHIFT))
         cuda = device.type == "cuda"
         self.may_capture = cuda
@@ -63,14 +72,22 @@ class CudaEngine:
         with self.stream():
             self.pixels = PinnedBuffer(FRAME_BYTES, torch.uint8, device)
 
+    def choose_threads(self) -> None:
+        """See ``HostEngine``; here the CPU has little to compute."""
+
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Context for making and using tensors of the device."""
-        if self.cuda_stream is None:
-            yield
-        else:
-            with torch.cuda.device(self.device), torch.cuda.stream(self.cuda_stream):
+        with torch.inference_mode():
+            if self.cuda_stream is None:
                 yield
+            else:
+                with torch.cuda.device(self.device), torch.cuda.stream(self.cuda_stream):
+                    yield
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """See ``HostEngine``."""
+        return torch.empty(shape, device=self.device)
 
     def set_frames(self, frames: Sequence[Image]) -> None:
         """See ``HostEngine``."""
@@ -91,8 +108,8 @@ class CudaEngine:
         places: Sequence[int],
         crops: Sequence[AlignedCrop],
         backgrounds: Sequence[ArrayLike],
-        references: Sequence[Tensor],
-        states: Tensor,
+        references: Sequence[Sequence[Encoded]],
+        states: Sequence[Tensor],
         window_weight: float,
     ) -> Located:
         """See ``HostEngine``."""
@@ -103,15 +120,20 @@ class CudaEngine:
                 for each in zip(places, crops, backgrounds, strict=True)
             ]
         )  # (B, 14)
-        found, states = self._run("locate", self._locate, numbers, *references, states)
-        return found.tolist(), states  # the only read-back
+        encoded = [  # (B, R, ...) of each part
+            torch.stack(parts).unflatten(0, (len(crops), -1))
+            for parts in zip(*(frame for frames in references for frame in frames), strict=True)
+        ]
+        state = torch.cat(tuple(states))  # (B, 1, C)
+        found, state = self._run("locate", self._locate, numbers, *encoded, state)
+        return found.tolist(), state  # the only read-back
 
     def encode_references(
         self,
         places: Sequence[int],
         crops: Sequence[AlignedCrop],
         masks: Sequence[NDArray[np.float32]],
-    ) -> tuple[Tensor, ...]:
+    ) -> list[Encoded]:
         """See ``HostEngine``."""
         rows = []
         for place, crop, mask in zip(places, crops, masks, strict=True):
@@ -122,7 +144,8 @@ class CudaEngine:
         count = 1 << (len(rows) - 1).bit_length()
         numbers = np.stack([*rows, *[rows[0]] * (count - len(rows))])
         encoded = self._run("encode", self._encode, numbers)
-        return tuple(part[: len(rows)] for part in encoded)
+        # copies: each lives as long as its target needs it
+        return [tuple(part[index].clone() for part in encoded) for index in range(len(rows))]
 
     def _numbers(
         self, place: int, crop: AlignedCrop, background: ArrayLike

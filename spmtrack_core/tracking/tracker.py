@@ -5,27 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import check_box_xywh, clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, check_frame, mean_color
 from spmtrack_core.geometry.lazy_image import AnyImage
-from spmtrack_core.model.fused import fuse
-from spmtrack_core.model.inference import InferenceModel
-from spmtrack_core.model.spmtrack import SPMTrack
-from spmtrack_core.model.weights import PRECISIONS
-from spmtrack_core.tracking.cuda_engine import CudaEngine
-from spmtrack_core.tracking.host_engine import HostEngine, join
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
 from spmtrack_core.tracking.recovery import recovery_boxes
 from spmtrack_core.tracking.references import ExactReferences, ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
+
+if TYPE_CHECKING:  # one of the engines needs torch
+    from spmtrack_core.tracking.cuda_engine import CudaEngine
+    from spmtrack_core.tracking.host_engine import HostEngine
 
 LOG = logging.getLogger(__name__)
 
@@ -37,34 +35,25 @@ class Tracker:
     ``follow`` finds all those of one video in one pass of the network, ``follow_each`` those of
     several videos.
 
-    The tracker runs the inference layout of ``model`` and leaves ``model`` itself unchanged.
-    ``precision`` is that of the network's matrix multiplications, as under autocast in the
-    published evaluation; everything around the network is float32 and float64.
+    ``engine`` computes crops and network; it comes from ``load_tracker`` or ``torch_engine``.
     """
 
-    def __init__(
-        self,
-        model: SPMTrack | InferenceModel,
-        model_config: ModelConfig,
-        config: TrackerConfig,
-        device: torch.device | str = "cpu",
-        precision: str = "float32",
-    ) -> None:
-        self.device = torch.device(device)
-        self.model_config = model_config
+    def __init__(self, engine: HostEngine | CudaEngine, config: TrackerConfig) -> None:
+        self.engine = engine
         self.config = config
+        self.device = str(engine.device)
+        self.model_config = engine.model_config
         self.target: Target | None = None
-        self.model: InferenceModel
-        self.engine: HostEngine | CudaEngine
-        if isinstance(model, SPMTrack):
-            self.model = fused = fuse(model, PRECISIONS[precision]).to(self.device)
-            if self.device.type == "cuda":
-                self.engine = CudaEngine(fused, model_config, self.device)
-            else:
-                self.engine = HostEngine(fused, model_config)
-        else:
-            self.model = model
-            self.engine = HostEngine(model, model_config)
+
+    @property
+    def runtime(self) -> str:
+        """What computes the network, as ``load_tracker`` calls it."""
+        return self.engine.runtime
+
+    @property
+    def threads(self) -> int:
+        """See ``HostEngine``."""
+        return self.engine.threads
 
     @property
     def config(self) -> TrackerConfig:
@@ -93,13 +82,12 @@ class Tracker:
             raise RuntimeError("update needs a target: call init first")
         return self.follow(frame, [self.target])[0]
 
-    @torch.inference_mode()
     def start(self, frame: AnyImage, box_xywh: Sequence[float]) -> Target:
         """A new target for ``follow``; raises as ``init`` does."""
         frame = check_frame(frame)
         box_xyxy = xywh_to_xyxy(check_box_xywh(box_xywh, frame.shape[:2]))
         with self.engine.stream():
-            shapes = self.model.reference_shapes
+            shapes = self.engine.model.reference_shapes
             config = self.config
             references = (
                 ExactReferences(config.exact_frames, config.reference_rule)
@@ -108,17 +96,20 @@ class Tracker:
                     config.buffer_frames,
                     *shapes,
                     stride=config.reference_stride,
-                    device=self.device,
+                    empty=self.engine.empty,
                 )
             )
             target = Target(
-                box_xyxy, mean_color(frame), references, self.model.no_state, frame.shape[:2]
+                box_xyxy,
+                mean_color(frame),
+                references,
+                self.engine.model.no_state,
+                frame.shape[:2],
             )
             self.engine.set_frames([frame])
             self._add_references([frame], {0: target})
         return target
 
-    @torch.inference_mode()
     def follow(self, frame: AnyImage, targets: Sequence[Target]) -> list[TrackResult]:
         """Find each of ``targets`` in the next frame, as ``update`` does for one.
 
@@ -130,7 +121,6 @@ class Tracker:
         frame = check_frame(frame)
         return self.follow_each([frame] * len(targets), targets)
 
-    @torch.inference_mode()
     def follow_each(
         self, frames: Sequence[AnyImage], targets: Sequence[Target]
     ) -> list[TrackResult]:
@@ -187,13 +177,13 @@ class Tracker:
             kept = [target.references.gather(config.reference_rule) for target in targets]
             kept += [target.references.template() for target in lost]
             tokens = [target.state_token for target in targets]
-            tokens += [self.model.no_state for _ in lost]
+            tokens += [self.engine.model.no_state for _ in lost]
             found, states = self.engine.locate(
                 places,
                 crops,
                 [target.background for target in (*targets, *lost)],
-                [join(parts) for parts in zip(*kept, strict=True)],
-                join(tokens),
+                kept,
+                tokens,
                 config.window_weight,
             )
             results, adding = [], {}
@@ -226,7 +216,7 @@ class Tracker:
     def forget_motion(self, targets: Sequence[Target]) -> None:
         """Reset the target state tokens after a break in the video, such as a cut."""
         for target in targets:
-            target.state_token = self.model.no_state
+            target.state_token = self.engine.model.no_state
 
     def _recover(self, target: Target, confidence: float, frame_hw: tuple[int, int]) -> None:
         """Begin to search elsewhere for a target that is lost; end it for one that is seen."""
@@ -244,9 +234,11 @@ class Tracker:
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.
 
-        Takes memory, chooses kernels and, on CUDA, captures the graph. Keeps what is tracked.
+        Takes memory, chooses kernels and, on the CPU, how many threads are worth their cores; on
+        CUDA, captures the graph. Keeps what is tracked.
         """
         blank = np.zeros((120, 160, 3), np.uint8)
+        self.engine.choose_threads()
         self.follow(blank, [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)])
 
     def _add_references(self, frames: Sequence[Image], targets: Mapping[int, Target]) -> None:
@@ -264,8 +256,8 @@ class Tracker:
             places.append(place)
         if places:
             encoded = self.engine.encode_references(places, crops, masks)
-            for index, place in enumerate(places):
-                targets[place].references.append(*(part[index] for part in encoded))
+            for place, parts in zip(places, encoded, strict=True):
+                targets[place].references.append(*parts)
 
 
 def _box_in(target: Target, frame_hw: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,8 +83,8 @@ def answers(tracker, monkeypatch, confidence):
             center = ((x1 + x2) / 2, (y1 + y2) / 2)
             searched.append(center)
             found.append([*box, confidence(center)])
-        assert len(references[0]) == len(states) == len(crops)
-        return found, torch.zeros_like(states)
+        assert len(references) == len(states) == len(crops)
+        return found, np.concatenate(states)
 
     monkeypatch.setattr(tracker.engine, "locate", locate)
     return searched
