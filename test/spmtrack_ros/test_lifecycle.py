@@ -148,7 +148,7 @@ def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_pytorch_is_imported(tiny_checkpoint, number):
-    process = start_node(weights=tiny_checkpoint, name="early")
+    process = start_node("runtime:=torch", weights=tiny_checkpoint, name="early")
     maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + STARTUP
     while "libtorch" not in maps.read_text():
         assert process.poll() is None and time.monotonic() < deadline, output_of(process)
