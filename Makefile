@@ -1,6 +1,7 @@
 # make demo     track a target, node and all; SOURCE=video|folder|camera|synthetic BOX="x y w h"
 # make follow   a simulated robot follows a person with the real nodes; ARGS="..." as of follow.py
 # make test     the tests, in parallel; ARGS="..." goes to pytest, such as ARGS="-k crop -n 0"
+# make test-kilted  the node in ROS 2 Kilted, from wheels: interfaces built, tests over DDS
 # make parity   the golden tests, and docs/parity.md: how far this is from the published tracker
 # make check    the linters and the tests
 # make bench-node  overhead, rates and recovery of the node; ARGS="-o FILE" writes them
@@ -60,7 +61,15 @@ VENV_DONE := .venv/.made-for-$(ROS)
 INTERFACES_DONE := .venv/.interfaces-built
 INTERFACES := package.xml CMakeLists.txt $(shell find cmake msg srv third_party -type f)
 
-.PHONY: demo follow test parity bench-node check lint docs wheel picture setup clean
+# A second ROS 2 beside the first; all but its own packages comes from .venv.
+KILTED := .venv-kilted
+KILTED_DONE := $(KILTED)/.interfaces-built
+# The packages of the extra `ros`, of which Kilted has split one and dropped another.
+KILTED_WHEELS = $(shell sed -n 's/^ *"ros-jazzy-\([a-z-]*\(\[[a-z]*\]\)\?\)>=.*/ros-kilted-\1/p' \
+	pyproject.toml | sed s/python-cmake-module/ament-cmake-ros-core/)
+KILTED_TESTS := test/spmtrack_ros/test_tracker_node.py test/spmtrack_ros/test_lifecycle.py
+
+.PHONY: demo follow test test-kilted parity bench-node check lint docs wheel picture setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -71,6 +80,9 @@ follow: setup
 
 test: setup
 	@$(ENV) python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+test-kilted: setup $(KILTED_DONE)
+	@$(KILTED)/bin/ros-env python -m pytest $(KILTED_TESTS) $(ARGS)
 
 # one process, for the report is put together in it
 parity: setup
@@ -103,7 +115,7 @@ picture: setup
 setup: $(INTERFACES_DONE)
 
 clean:
-	rm -rf .venv build dist install log site demo_output follow_output *.egg-info
+	rm -rf .venv $(KILTED) build dist install log site demo_output follow_output *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV_DONE): pyproject.toml setup.py
@@ -133,4 +145,21 @@ $(INTERFACES_DONE): $(INTERFACES) | $(VENV_DONE)
 		--cmake-args $(CMAKE_ARGS) "-DPython3_EXECUTABLE=$(CURDIR)/.venv/bin/python" \
 		-DBUILD_TESTING=OFF >build/setup.log 2>&1 \
 		|| { cat build/setup.log >&2; echo "make: the build of the interfaces failed" >&2; exit 1; }
+	@touch $@
+
+$(KILTED_DONE): $(INTERFACES) | $(VENV_DONE)
+	@test $(ROS) = wheels \
+		|| { echo "make: ROS 2 $(ROS) is sourced: make test-kilted brings its own" >&2; exit 1; }
+	@echo "==> ROS 2 Kilted, into $(KILTED) (two minutes)"
+	@.venv/bin/python -m venv --clear $(KILTED)
+	@$(KILTED)/bin/python -m pip install -qq $(KILTED_WHEELS)
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>$$(echo $(KILTED)/lib/python3*/site-packages)/venv.pth
+	@ln -sfn ../../tools/ros-env $(KILTED)/bin/ros-env
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" $(KILTED)/bin/ros-env .venv/bin/colcon \
+		--log-base $(KILTED)/log build --build-base $(KILTED)/build \
+		--install-base $(KILTED)/install --symlink-install \
+		--base-paths . third_party/vision_msgs --cmake-args $(CMAKE_ARGS) \
+		"-DPython3_EXECUTABLE=$(CURDIR)/$(KILTED)/bin/python" -DBUILD_TESTING=OFF \
+		>$(KILTED)/setup.log 2>&1 || { cat $(KILTED)/setup.log >&2; exit 1; }
 	@touch $@

@@ -26,10 +26,11 @@ from spmtrack_core.geometry.image import Image
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.loading import choose_device, find_weights
+from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.references import ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, VideoTracker
 from spmtrack_core.tracking.target import Target
+from spmtrack_core.tracking.torch_engines import choose_device, torch_engine
 from spmtrack_core.tracking.tracker import Tracker
 
 
@@ -81,8 +82,9 @@ def ablations(path: Path, device: str) -> dict[str, VideoTracker]:
     def tracker(change: Callable[[SPMTrack], None] = lambda _: None) -> Tracker:
         checkpoint = load_checkpoint(path)
         change(checkpoint.model)
-        configs = checkpoint.model_config, checkpoint.tracker_config
-        return Tracker(checkpoint.model, *configs, choose_device(device))
+        model, config = checkpoint.model, checkpoint.model_config
+        engine = torch_engine(model, config, choose_device(device))
+        return Tracker(engine, checkpoint.tracker_config)
 
     return {
         "": tracker(),
@@ -100,7 +102,7 @@ def keep_the_template(target: Target) -> None:
 
 def drop_the_state(target: Target) -> None:
     """Forget the target state token: every frame is like the first."""
-    target.state_token = torch.zeros_like(target.state_token)
+    target.state_token = 0 * target.state_token
 
 
 @torch.no_grad()

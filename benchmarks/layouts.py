@@ -33,12 +33,12 @@ from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, crop_image, normalize
 from spmtrack_core.model.spmtrack import Prediction
-from spmtrack_core.model.weights import PRECISIONS
+from spmtrack_core.model.weights import PRECISIONS, choose_precision
 from spmtrack_core.tracking.cuda_engine import CapturedGraph
+from spmtrack_core.tracking.device_steps import crop_numbers, select_box_tensor
 from spmtrack_core.tracking.host_engine import HostEngine
-from spmtrack_core.tracking.loading import choose_device, choose_precision, emulated
 from spmtrack_core.tracking.postprocess import select_box
-from spmtrack_core.tracking.preprocess import crop_numbers
+from spmtrack_core.tracking.torch_engines import choose_device, emulated, torch_engine
 from spmtrack_core.tracking.tracker import Tracker
 
 LOG = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def benchmark_layouts(
     names = model or ["nano", "spmtrack_b", *(["spmtrack_l", "spmtrack_g"] if cuda else [])]
     seconds = seconds or (1.5 if cuda else 5.0)
     rows: list[dict[str, Any]] = []
-    about = machine(chosen)
+    about = machine(str(chosen))
     with torch.cuda.device(chosen) if cuda else contextlib.nullcontext():
         rates = {each: best_rate(chosen, each, 1.0) for each in precisions}
         for name in names:
@@ -126,24 +126,25 @@ def measure(
 
     Each row has ``model``, ``layout``, ``precision``, ``batch``, and ``median_ms`` and ``p95_ms``
     of a pass; on CUDA also ``memory_bytes``, with the weights. The layouts: ``fused`` is what the
-    tracker runs, ``graph`` the same as a CUDA graph, ``plain`` what training runs, ``published``
-    goes expert by expert, ``vit`` is the trunk alone on as many tokens. ``tracker`` is a frame of
-    640x480 from image to box, with ``crop_ms``, ``network_ms``, ``choice_ms`` and on CUDA
-    ``upload_ms``. ``seconds`` is spent on each row. A row that fails, for memory or as a graph, is
-    left out with a warning. Raises as ``load_checkpoint`` does.
+    tracker runs, ``graph`` the same as a CUDA graph, ``openvino`` the same by OpenVINO on a CPU,
+    ``plain`` what training runs, ``published`` goes expert by expert, ``vit`` is the trunk alone
+    on as many tokens. ``tracker`` is a frame of 640x480 from image to box, with ``crop_ms``,
+    ``network_ms``, ``choice_ms`` and on CUDA ``upload_ms``. ``seconds`` is spent on each row. A
+    row that fails, for memory or as a graph, is left out with a warning. Raises as
+    ``load_checkpoint`` does.
     """
     model, config, tracker_config = network(name, device)
     flops = flop(config)
     for precision in precisions:
         about = {"model": name, "precision": precision}
-        part = "the network"
+        part, inference = "the network", torch.inference_mode()
         try:
             for layout, run in layouts(model, config, PRECISIONS[precision], device):
                 for batch in batches if layout in ("fused", "graph") else (1,):
                     part = f"{layout} of {batch}"
                     try:
                         inputs = example(config, batch, device)
-                        times = timed(partial(run, *inputs), device, seconds)
+                        times = timed(inference(partial(run, *inputs)), str(device), seconds)
                     except RuntimeError as error:
                         LOG.warning("%s, %s, %s: %s", name, precision, part, error)
                         continue
@@ -151,7 +152,7 @@ def measure(
                     yield about | {"layout": layout, "batch": batch} | count | times
             del run
             part = "tracker"
-            tracker = Tracker(model, config, tracker_config, device, precision)
+            tracker = Tracker(torch_engine(model, config, device, precision), tracker_config)
             yield about | {"layout": "tracker", "batch": 1} | whole_frames(tracker, seconds)
         except RuntimeError as error:
             LOG.warning("%s, %s, after %s: %s", name, precision, part, error)
@@ -164,7 +165,7 @@ def best_rate(device: torch.device, precision: str, seconds: float) -> float:
     """
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(PRECISIONS[precision]) for _ in range(2))
-    return 2 * side**3 / timed(lambda: a @ b, device, seconds)["median_ms"] * 1000
+    return 2 * side**3 / timed(lambda: a @ b, str(device), seconds)["median_ms"] * 1000
 
 
 def whole_frames(tracker: Tracker, seconds: float) -> dict[str, float]:
@@ -186,30 +187,39 @@ def stages(tracker: Tracker, frame: Image) -> dict[str, Callable[[], Any]]:
     crop = context_crop(
         xywh_to_xyxy(BOX_XYWH), tracker.config.search_area_factor, FRAME_HW, search_hw
     )
-    search = example(tracker.model_config, 1, tracker.device)[0]
-    model: Any = tracker.model
-    inputs = search, *target.references.gather(tracker.config.reference_rule), target.state_token
-    prediction = model(*inputs)
-    settings = engine.window, tracker.config.window_weight, search_hw
+    device = torch.device(tracker.device)
+    search = example(tracker.model_config, 1, device)[0]
+    model: Any = engine.model
+    gathered = zip(*target.references.gather(tracker.config.reference_rule), strict=True)
+    window: Any = engine.window
+    settings = window, tracker.config.window_weight, search_hw
     if isinstance(engine, HostEngine):
+        arrays = search.numpy(), *(np.stack(each)[None] for each in gathered), target.state_token
+        score_map, boxes, _ = model(*arrays)
         return {
             "crop": lambda: normalize(crop_image(frame, crop, search_hw, target.background)),
-            "network": lambda: model(*inputs),
-            "choice": lambda: select_box(prediction, *settings),
+            "network": lambda: model(*arrays),
+            "choice": lambda: select_box(score_map, boxes, *settings),
         }
-    numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 12)
+    inputs = search, *(torch.stack(each)[None] for each in gathered), target.state_token
+    prediction = model(*inputs)
+    numbers = crop_numbers(FRAME_HW, crop, target.background)[None]  # (1, 13)
     parts = (
         ("crop", lambda numbers: (engine.crops(numbers, search_hw),), ()),
         ("network", lambda _, *given: tuple(model(*given)), inputs),
-        ("choice", lambda _, *given: select_box(Prediction(*given), *settings), tuple(prediction)),
+        (
+            "choice",
+            lambda _, *given: select_box_tensor(Prediction(*given), *settings),
+            tuple(prediction),
+        ),
     )
-    found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frame(frame)}
+    found: dict[str, Callable[[], Any]] = {"upload": lambda: engine.set_frames([frame])}
     for name, function, others in parts:
         if engine.may_capture:
-            function = CapturedGraph(function, numbers, others, tracker.device)
+            function = CapturedGraph(function, numbers, others, device)
             found[name] = partial(function, numbers, *others)
         else:
-            sent = torch.from_numpy(numbers).to(tracker.device)
+            sent = torch.from_numpy(numbers).to(device)
             found[name] = partial(function, sent, *others)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,10 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
 from spmtrack_core.model.fused import fuse
+from spmtrack_core.model.openvino_export import to_openvino
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.trunk import build_trunk
-from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.model.weights import Checkpoint, load_checkpoint
+from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack
 from spmtrack_core.tracking.cuda_engine import CapturedGraph
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.references import REFERENCES
@@ -74,6 +77,11 @@ def layouts(
         captured: dict[int, CapturedGraph] = {}
         yield "graph", partial(_captured_pass, captured, fused, tokens)
         del captured
+    elif dtype is torch.float32 and importlib.util.find_spec("openvino"):
+        converted = to_openvino(Checkpoint(model, config, TrackerConfig()), REFERENCES)
+        by_openvino = OpenVinoSPMTrack(converted, threads=torch.get_num_threads())
+        yield "openvino", partial(_openvino_pass, by_openvino, tokens)
+        del converted, by_openvino
     del fused, tokens
     plain = copy.deepcopy(model).to(device)
     yield "plain", partial(under_autocast, plain)
@@ -94,6 +102,13 @@ def layouts(
 
 def _fused_pass(network: nn.Module, tokens: Tensor, search: Tensor, *others: Tensor) -> Any:
     return network(search, tokens[: len(search)], others[-1])
+
+
+def _openvino_pass(
+    network: OpenVinoSPMTrack, tokens: Tensor, search: Tensor, *others: Tensor
+) -> Any:
+    given = search, tokens[: len(search)], others[-1]
+    return tuple(map(torch.from_numpy, network(*(tensor.numpy() for tensor in given))))
 
 
 def _captured_pass(

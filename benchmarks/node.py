@@ -31,7 +31,7 @@ from spmtrack_core.cli.options import Device, Weights
 from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.speed import machine
 from spmtrack_core.files import check_output, write_beside
-from spmtrack_core.tracking.loading import choose_device
+from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_ros.msg import TrackState
 
 SIZES_WH = ((640, 480), (1920, 1080), (3840, 2160))
@@ -84,7 +84,7 @@ def benchmark_node(
     middle, longest = np.median(returns), max(returns)
     console.print(f"camera's return to TRACKING: {middle:.0f} ms median, {longest:.0f} ms max")
     if output:
-        about = machine(choose_device(device)) | ros
+        about = machine(str(choose_device(device))) | ros
         about |= {"python": platform.python_version(), "spmtrack": spmtrack_core.__version__}
         report = {
             "machine": about | {"processors": os.cpu_count(), "weights": weights},

@@ -118,7 +118,11 @@ class Robot(Node):
     def ask(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the node; the future of its answer."""
         if name not in self._clients_by_name:
-            self._clients_by_name[name] = self.create_client(kind, f"spmtrack/{name}")
+            # the default depth of 10 loses answers that come at once
+            deep = QoSProfile(depth=1000)
+            self._clients_by_name[name] = self.create_client(
+                kind, f"spmtrack/{name}", qos_profile=deep
+            )
         client = self._clients_by_name[name]
         self.until(client.service_is_ready, _ANSWER)
         return client.call_async(request)

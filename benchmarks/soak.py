@@ -42,7 +42,7 @@ def soak(
     for index, _ in enumerate(itertools.islice(tracked, frames + 1)):
         if index and index % tenth == 0:
             memory = resident_bytes()
-            if tracker.device.type == "cuda":
+            if tracker.device.startswith("cuda"):
                 memory += torch.cuda.memory_reserved(tracker.device)
             settled = settled or memory
             typer.echo(f"{index:,} frames: {memory / 2**20:.1f} MiB")

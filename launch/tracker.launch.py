@@ -80,6 +80,7 @@ def start_nodes(context):
     except PackageNotFoundError:
         raise RuntimeError("rviz is 'true', but the package rviz2 is not installed") from None
     name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
+    beside = "/".join(["", *filter(None, [given["namespace"].strip("/")]), "target_pose"])
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
     rviz = Node(
         package="rviz2",
@@ -91,6 +92,10 @@ def start_nodes(context):
             ("/spmtrack/debug_image", f"/{name}/debug_image"),
             ("/spmtrack/markers", f"/{name}/markers"),
             ("/camera_info", camera_info),
+            *(
+                (f"/target_pose/{topic}", f"{beside}/{topic}")
+                for topic in ("marker", "pose_with_covariance")
+            ),
         ],
     )
     if parameters.get("debug_image") is False:

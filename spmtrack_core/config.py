@@ -5,7 +5,7 @@ The builders unpack them: a part of the network gets plain numbers, never a clas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spmtrack_core.settings import Settings, check_setting, setting
 
@@ -108,6 +108,9 @@ class ModelConfig(Settings):
 class TrackerConfig(Settings):
     """How the tracker uses the network. The defaults are the published ones."""
 
+    policy: str = setting("weights", choices=("weights", "published"))
+    """``weights``: the settings below. ``published``: what they say of the window, of reference
+    frames and of recovery gives way to the published behavior; see :meth:`in_force`."""
     template_area_factor: float = setting(2.0, minimum=1)
     """Context of a reference frame crop (SiamFC rule)."""
     search_area_factor: float = setting(5.0, minimum=1)
@@ -122,6 +125,8 @@ class TrackerConfig(Settings):
     reference_stride: int = setting(1, minimum=1)
     """Frames from one stored reference frame to the next, while the buffer is not full: 2 saves
     every second frame the encoding. Published: 1."""
+    reference_min_confidence: float = setting(0.0, minimum=0, maximum=1)
+    """Confidence from which on a frame may become a reference frame. Published: 0, every frame."""
     buffer_frames: int = setting(128, minimum=8)
     """Reference crops kept; longer videos keep every 2nd, 4th, 8th ... frame."""
     exact_frames: int = setting(0, minimum=0)
@@ -141,6 +146,30 @@ class TrackerConfig(Settings):
     recovery_threshold: float = setting(0.6, minimum=0, maximum=1)
     """Confidence, compared with the template alone, from which a box in such a region becomes the
     place to search. The target stays lost until its average confidence has risen there."""
+
+    def in_force(self) -> TrackerConfig:
+        """These settings, or by ``policy: published`` the published ones in their place.
+
+        Crops keep the areas that the network was trained with.
+
+        >>> config = TrackerConfig("published", reference_rule="template_twice", recovery="scan")
+        >>> config.in_force() == TrackerConfig("published")
+        True
+        """
+        if self.policy != "published":
+            return self
+        published = TrackerConfig()
+        rules = {published.reference_rule, "thirds"}
+        return replace(
+            self,
+            window_weight=published.window_weight,
+            reference_rule=self.reference_rule
+            if self.reference_rule in rules
+            else published.reference_rule,
+            reference_stride=published.reference_stride,
+            reference_min_confidence=published.reference_min_confidence,
+            recovery=published.recovery,
+        )
 
 
 @dataclass(frozen=True)

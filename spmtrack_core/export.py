@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from spmtrack_core.files import write_beside
-from spmtrack_core.model.onnx_model import INPUTS, ONNX_FORMAT, OUTPUTS
-from spmtrack_core.model.weights import ENTRY, Checkpoint, describe
+from spmtrack_core.model.weights import Checkpoint
+from spmtrack_core.runtimes.description import ENTRY, describe
+from spmtrack_core.runtimes.onnx_model import INPUTS, ONNX_FORMAT, OUTPUTS
 from spmtrack_core.tracking.references import REFERENCES
 
 try:

@@ -15,23 +15,23 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
 from spmtrack_core.data.image_messages import check_compressed, compressed_to_array
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_ros.diagnostics import Publisher, why_lost, why_no_image
-from spmtrack_ros.images import check_image, image_to_array
+from spmtrack_ros.images import check_image, lazy_image
 
 _IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 
 
 def image_codec(
     transport: str, max_pixels: int
-) -> tuple[Callable[[Any], Image], Callable[[Any], Any]]:
+) -> tuple[Callable[[Any], AnyImage], Callable[[Any], Any]]:
     """What decodes a message of `raw` or `compressed` transport, and what only checks it."""
     if transport == "compressed":
         return (
             partial(compressed_to_array, max_pixels=max_pixels),
             partial(check_compressed, max_pixels=max_pixels),
         )
-    return image_to_array, check_image
+    return lazy_image, check_image
 
 
 class ImageTopic:

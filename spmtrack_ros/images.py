@@ -9,6 +9,7 @@ import numpy as np
 from spmtrack_core.data import image_messages
 from spmtrack_core.data.image_messages import ENCODINGS
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 
 try:
     from cv_bridge import CvBridge
@@ -23,12 +24,18 @@ def check_image(message: Any) -> None:
 
 
 def image_to_array(message: Any) -> Image:
+    """As :func:`lazy_image`, all of it."""
+    return np.asarray(lazy_image(message))
+
+
+def lazy_image(message: Any) -> AnyImage:
     """RGB (H, W, 3) of a ``sensor_msgs/Image``: by ``image_messages``, or else by cv_bridge.
 
-    Raises ``ValueError`` where neither can read it.
+    ``image_messages`` converts only the parts that are read. Raises ``ValueError`` where neither
+    can read it.
     """
     if not _needs_cv_bridge(message):
-        return image_messages.image_to_array(message)
+        return image_messages.lazy_image(message)
     try:
         image = CvBridge().imgmsg_to_cv2(message, "rgb8")
     except Exception as error:  # cv_bridge raises many kinds

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import Vector3Stamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -16,7 +17,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import MarkerArray
 
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.session.snapshot import FrameReport, Snapshot
 from spmtrack_core.tracking.followed import Target, draw_targets
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
@@ -36,7 +37,7 @@ class Outputs:
     """The publishers of a node. Called by one thread at a time, as the session does."""
 
     def __init__(
-        self, node: Node, decode: Callable[[Any], Image], parameters: TrackerParameters
+        self, node: Node, decode: Callable[[Any], AnyImage], parameters: TrackerParameters
     ) -> None:
         """``decode`` converts a message to an image."""
         self._decode, self._parameters = decode, parameters
@@ -145,7 +146,7 @@ class Outputs:
         with contextlib.suppress(ValueError):  # an unreadable image is not drawn
             message = report.frame.message
             image = self._decode(message) if report.image is None else report.image
-            drawn = draw_targets(image, report.targets)
+            drawn = draw_targets(np.asarray(image), report.targets)
             for topic, kind, fill in watched:
                 topic.publish(fill(kind(), drawn, message.header))
 

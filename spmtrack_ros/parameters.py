@@ -82,10 +82,13 @@ class TrackerParameters(NodeParameters):
         choices=("float32", "bfloat16", "float16"),
     )
     runtime: str = parameter(
-        "torch",
+        "auto",
         "What computes the network: torch; openvino, faster on CPUs; auto: OpenVINO where it is "
-        "installed and the device is the CPU.",
-        choices=("torch", "openvino", "auto"),
+        "installed and the device is the CPU, else torch; onnxruntime or tensorrt: an .onnx file.",
+        choices=("auto", "torch", "openvino", "onnxruntime", "tensorrt"),
+    )
+    threads: int = parameter(
+        0, "CPU threads of the network; 0: as many as are worth their cores here.", (0, 256)
     )
     lost_threshold: float = parameter(
         -1.0,
@@ -112,6 +115,20 @@ class TrackerParameters(NodeParameters):
         "Search for a lost target: none (around its last box), scan (the whole image as well, at "
         "about twice the time an image), weights (the setting stored in the weights).",
         choices=("weights", "none", "scan"),
+        live=True,
+    )
+    policy: str = parameter(
+        "weights",
+        "Window, reference frames and recovery: weights (the settings stored in the weights and "
+        "the parameters here) or published (those of the published tracker instead).",
+        choices=("weights", "published"),
+        live=True,
+    )
+    reference_min_confidence: float = parameter(
+        -1.0,
+        "Confidence from which on an image may become a reference frame; -1: the value stored in "
+        "the weights.",
+        bounds=(-1.0, 1.0),
         live=True,
     )
     label: str = parameter(

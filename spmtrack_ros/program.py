@@ -29,8 +29,8 @@ _CANNOT_START = (
     ParameterException,
     InvalidQosOverridesError,
 )
-_LAST_ANSWERS = 0.2  # s for the executor to send what `close` has answered
-_MOST_PATIENCE = 0.6  # s for the node to end by itself
+_LAST_ANSWERS = 0.1  # s for the middleware to send what `close` has answered
+_MOST_PATIENCE = 0.9  # s from a signal to the end, whatever hangs
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,11 +86,12 @@ def run_program(
             return _report_error(name, error)
 
         def end() -> None:
+            late = threading.Timer(_MOST_PATIENCE, os._exit, [0])
+            late.daemon = True
+            late.start()
             close(made)
             time.sleep(_LAST_ANSWERS)
             rclpy.try_shutdown()
-            time.sleep(_MOST_PATIENCE)
-            os._exit(0)
 
         signals.handle = end
         return work(node)

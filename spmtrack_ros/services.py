@@ -40,6 +40,7 @@ class Services:
         self._detector_request: Future[Reply] | None = None
         self._clicked: Future[Reply] | None = None
         self._services: list[Any] = []
+        self._unanswered = 0  # calls that wait for the worker
         # The default depth of 10 loses most calls of a burst.
         qos = QoSProfile(depth=1000)
         # Calls that wait for the worker are coroutines; images keep arriving meanwhile.
@@ -58,6 +59,11 @@ class Services:
         """Destroy the services."""
         for each in self._services:
             self._node.destroy_service(each)
+
+    @property
+    def answered(self) -> bool:
+        """Whether no call waits for its answer."""
+        return self._unanswered == 0
 
     def start_init_box(self) -> None:
         """Follow the target of the parameter `init_box`, if that is given."""
@@ -84,7 +90,10 @@ class Services:
         started.add_done_callback(
             lambda done: executor.create_task(answer.set_result, done.result())
         )
-        return fill_answer(response, await answer)
+        self._unanswered += 1
+        reply = await answer
+        self._unanswered -= 1
+        return fill_answer(response, reply)
 
     def init_from_detection(self, message: Detection2D) -> None:
         """Start the target of a message on ~/init_detection."""

@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -41,6 +41,7 @@ from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
 
+_LAST_ANSWERS = 0.4  # s for the executor to answer calls that wait at the end
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
@@ -62,7 +63,12 @@ class TrackerNode(LifecycleNode):
         self.active = False
         self._tracker: Any = None
         self._inputs: list[Any] = []
+        self._opened: list[Callable[[], None]] = []  # undo what configure has done
+        self._outputs: Any = None
+        self._offered: Any = None
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
         self._failure: Exception | None = None
         self._starting = self.parameters.lifecycle_autostart
         if self._starting:
@@ -76,6 +82,20 @@ class TrackerNode(LifecycleNode):
         """Answer all clients and end the session, after which the node can be destroyed."""
         if self.session is not None:
             self.session.close()
+            late = time.monotonic() + _LAST_ANSWERS
+            while self._offered and not self._offered.answered and time.monotonic() < late:
+                time.sleep(0.01)  # the executor still spins
+
+    def _on_change_state(self, request: Any, response: Any) -> Any:
+        """Refuse a transition that the present state does not have; rclpy would end the node."""
+        try:
+            return self._change_state(request, response)
+        except RuntimeError:
+            wanted = request.transition.label or request.transition.id
+            _, state = self._state_machine.current_state
+            self.get_logger().warning(f"there is no transition '{wanted}' from the state {state}")
+            response.success = False
+            return response
 
     # Transitions. rclpy hides exceptions of these methods: they are logged here.
 
@@ -119,18 +139,20 @@ class TrackerNode(LifecycleNode):
 
     def _load(self) -> None:
         settings, started = self.parameters, time.perf_counter()
-        # Imports PyTorch, which takes seconds: wrong parameters are reported before.
+        # May import PyTorch, which takes seconds: wrong parameters are reported before.
         self._tracker = spmtrack_core.load_tracker(
             settings.weights,
             settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
+            threads=settings.threads,
         )
         # The first inference allocates memory and selects kernels: better without a target.
         self._tracker.warm_up()
         loaded = time.perf_counter() - started
         self.get_logger().info(
-            f"weights '{settings.weights}' on {self._tracker.device}, loaded in {loaded:.1f} s"
+            f"weights '{settings.weights}' on {self._tracker.device}, loaded in {loaded:.1f} s; "
+            f"runtime {self._tracker.runtime}, threads {self._tracker.threads or 'by default'}"
         )
         self._weights_config = self._tracker.config
         self._configure_tracker(settings)
@@ -152,17 +174,20 @@ class TrackerNode(LifecycleNode):
     def _open_outputs(self) -> None:
         settings = self.parameters
         self._outputs = Outputs(self, self._decode, settings)
-        self._timer = None
+        self._opened.append(self._outputs.close)
         if settings.diagnostics_period > 0:
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            self._opened.append(lambda: self.destroy_publisher(self._diagnostics))
             # on the steady clock: a simulated clock that stands still is worth a report
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             period = settings.diagnostics_period
-            self._timer = self.create_timer(period, self._on_diagnostics, clock=steady)
+            timer = self.create_timer(period, self._on_diagnostics, clock=steady)
+            self._opened.append(lambda: self.destroy_timer(timer))
 
     def _open_services(self) -> None:
         assert self.session is not None
         self._offered = Services(self, self.session, lambda: self.parameters, lambda: self.active)
+        self._opened.append(self._offered.close)
 
     def _open_inputs(self) -> None:
         def subscribe(kind: Any, name: str, callback: Any) -> None:
@@ -196,15 +221,12 @@ class TrackerNode(LifecycleNode):
 
     def _release(self) -> None:
         self._close_inputs()
-        if self.session is None:
-            return
-        self.session.close()
-        self._offered.close()
-        self._outputs.close()
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self.destroy_publisher(self._diagnostics)
-        self.session = self._tracker = None
+        if self.session is not None:
+            self.session.close()
+        while self._opened:
+            self._opened.pop()()
+        # whatever leads to the network, or its memory stays taken
+        self.session = self._tracker = self._outputs = self._offered = None
         gc.collect()  # the network is a web of references
         if torch := sys.modules.get("torch"):
             torch.cuda.empty_cache()
@@ -212,11 +234,17 @@ class TrackerNode(LifecycleNode):
     # Parameters
 
     def _configure_tracker(self, parameters: TrackerParameters) -> None:
-        names = ("lost_threshold", "found_margin", "confidence_weight")
-        numbers = {name: getattr(parameters, name) for name in names}
-        given = {name: value for name, value in numbers.items() if value >= 0}
-        if parameters.recovery != "weights":
-            given["recovery"] = parameters.recovery
+        names = (
+            "lost_threshold",
+            "found_margin",
+            "confidence_weight",
+            "reference_min_confidence",
+            "recovery",
+            "policy",
+        )
+        values = {name: getattr(parameters, name) for name in names}
+        of_weights = (-1.0, "weights")
+        given = {name: value for name, value in values.items() if value not in of_weights}
         # an image in progress keeps the old values
         self._tracker.config = replace(self._weights_config, **given)
 
@@ -296,10 +324,18 @@ class TrackerNode(LifecycleNode):
 
 
 def work(node: TrackerNode) -> int:
-    """Spin until a signal arrives."""
+    """Spin until a signal arrives. A callback that fails ends neither the node nor the others."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    executor.spin()
+    while node.context.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            break
+        except Exception as error:
+            if node.context.ok():  # waiting fails once the process is shutting down
+                text = f"a message or request failed: {type(error).__name__}: {error}"
+                node.get_logger().error(text)
     return 0
 
 

@@ -19,7 +19,9 @@ import pytest
 import torch
 
 # indices of datasets, made by the tests and by the processes they start, are not the user's
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spmtrack-test-")
+# one folder for all workers: a network is converted for OpenVINO once
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spmtrack-test-")
 
 sys.path.insert(0, str(Path(__file__).parent))  # golden_model, under importlib import mode
 

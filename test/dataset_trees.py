@@ -59,6 +59,20 @@ def make_tnl2k(root):
     text(root / "absent" / "monitor.txt", 0, 1, 0)
 
 
+def make_lasot_toolkit(root):
+    text(root / "sequence_evaluation_config" / "testing_set.txt", "cat-2")
+    for name in ("cat-1", "cat-2"):
+        text(root / "annos" / f"{name}.txt", "2,3,5,6", "3,3,5,6", "4,3,5,6")
+        text(root / "annos" / "absent" / f"{name}.txt", 0, 1, 0)
+        text(root / "annos" / "att" / f"{name}.txt", "1," + "0," * 12 + "1")
+
+
+def make_tnl2k_toolkit(root):
+    text(root / "annos" / "gt_rect" / "monitor.txt", "2,3,5,6", "3,3,5,6")
+    text(root / "annos" / "absent" / "monitor.txt", 0, 1, 0)
+    text(root / "annos" / "att" / "monitor_attribute.txt", 1, *[0] * 15, 1)
+
+
 def vatic(*rows):
     return [f'0 {x} {y} {x + 5} {y + 6} {frame} 0 0 0 "a"' for x, y, frame in rows]
 

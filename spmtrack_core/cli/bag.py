@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.options import Device, Precision, Runtime, Trunk, Weights
+from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Threads, Trunk, Weights
 from spmtrack_core.data.bag import Bag, BagImage
 from spmtrack_core.data.bag_writer import STORAGES, BagWriter, check_bag_path
 from spmtrack_core.data.recording import (
@@ -106,6 +106,8 @@ def bag(
     precision: Precision = "float32",
     trunk: Trunk = None,
     runtime: Runtime = "torch",
+    threads: Threads = 0,
+    policy: Policy = "weights",
 ) -> None:
     """Follow targets through the images of a ROS bag, without ROS.
 
@@ -131,7 +133,11 @@ def bag(
             check_image_path(sheet)
         topic = recorded.choose_topic(topic)
         images: Iterable[BagImage] = itertools.islice(recorded.images(topic), max_frames)
-        tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
+        tracker = load_tracker(
+            weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
+        )
+        tracker.config = replace(tracker.config, policy=policy)
+        tracker.warm_up()
         run = _Run(topic, given_seconds=seconds)
         images = run.counted(images)
         if frames == "latest":

@@ -7,11 +7,12 @@ import itertools
 import json
 import multiprocessing
 import multiprocessing.synchronize
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import torch
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -34,20 +35,23 @@ def benchmark(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            help="What computes the network: torch or openvino; may be repeated.",
-            show_default="torch",
+            help="What computes the network, as for track; may be repeated.", show_default="auto"
         ),
     ] = None,
     threads: Annotated[
         list[int] | None,
         typer.Option(
-            help="Threads of the network; may be repeated.", show_default="one for each core"
+            help="Threads of the network; 0: as many as are worth it; may be repeated.",
+            show_default="0",
         ),
     ] = None,
     size: Annotated[
         tuple[int, int], typer.Option(help="Width and height of the frames, pixels.")
     ] = (640, 480),
     targets: Annotated[int, typer.Option(help="Targets that are followed at once.")] = 1,
+    rate: Annotated[
+        float, typer.Option(help="Frames a second of the camera; 0: frame after frame.")
+    ] = 0.0,
     busy: Annotated[
         bool,
         typer.Option("--busy", help="Measure again while other processes load every core."),
@@ -61,30 +65,37 @@ def benchmark(
     """
     if output:
         check_output(output)
-    if min(size) < 16 or targets < 1 or min(threads or [1]) < 1:
+    if min(size) < 16 or targets < 1 or rate < 0:
         raise ValueError(
-            "size must be at least 16 16, targets and threads at least 1; got "
-            f"{size}, {targets}, {threads}"
+            "size must be at least 16 16, targets at least 1 and rate at least 0; got "
+            f"{size}, {targets}, {rate}"
         )
-    console, rows, usual = Console(), [], torch.get_num_threads()
+    console, rows = Console(), []
     settings = itertools.product(
-        weights or ["nano"], precision or ["float32"], runtime or ["torch"], threads or [usual]
+        weights or ["nano"], precision or ["float32"], runtime or ["auto"], threads or [0]
     )
-    try:
-        for name, each, engine, count in settings:
-            with console.status(f"measuring {name} in {each}, {engine}, {count} threads"):
-                torch.set_num_threads(count)
-                tracker = load_tracker(name, device, precision=each, runtime=engine)
-                for load in ("quiet", "busy") if busy else ("quiet",):
-                    about = {"model": name, "precision": each, "layout": "tracker"}
-                    about |= {"runtime": engine, "load": load}
-                    with other_load() if load == "busy" else contextlib.nullcontext():
-                        times = frame_times(tracker, seconds, (size[1], size[0]), targets)
-                    rows.append(about | {"threads": count, "batch": targets, "size": size} | times)
-    finally:
-        torch.set_num_threads(usual)
+    for name, each, engine, count in settings:
+        with console.status(f"measuring {name} in {each}, runtime {engine}, threads {count}"):
+            tracker = load_tracker(name, device, precision=each, runtime=engine, threads=count)
+            tracker.warm_up()
+            for load in ("quiet", "busy") if busy else ("quiet",):
+                about = {
+                    "model": name,
+                    "precision": each,
+                    "layout": "tracker",
+                    "runtime": tracker.runtime,
+                    "load": load,
+                    "threads": tracker.threads,
+                    "batch": targets,
+                    "size": size,
+                    "rate": rate,
+                }
+                with other_load() if load == "busy" else contextlib.nullcontext():
+                    hw = size[1], size[0]
+                    rows.append(about | frame_times(tracker, seconds, hw, targets, rate))
     report = machine(tracker.device) | {"rows": rows}
-    console.print(f"{report['device']}, {report['threads']} cores, PyTorch {report['torch']}")
+    versions = f"PyTorch {report['torch']}, OpenVINO {report['openvino'] or 'not installed'}"
+    console.print(f"{report['device']}, {report['cores']} cores, {versions}")
     console.print(table(rows))
     if output:
         text = json.dumps(report, indent=1) + "\n"
@@ -95,18 +106,20 @@ def benchmark(
 @contextlib.contextmanager
 def other_load() -> Iterator[None]:
     """Processes that multiply matrices, one for each core, as the other nodes of a robot would."""
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(multiprocessing.cpu_count() + 1)
-    loads = [
-        spawn.Process(target=multiply, args=(ready,), daemon=True)
-        for _ in range(multiprocessing.cpu_count())
-    ]
+    spawn, cores = multiprocessing.get_context("spawn"), len(os.sched_getaffinity(0))
+    ready = spawn.Barrier(cores + 1)
+    loads = [spawn.Process(target=multiply, args=(ready,), daemon=True) for _ in range(cores)]
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
     try:
         for process in loads:
             process.start()
         ready.wait(timeout=120)
         yield
     finally:
+        os.environ.pop("OPENBLAS_NUM_THREADS")
+        if before is not None:
+            os.environ["OPENBLAS_NUM_THREADS"] = before
         for process in loads:
             process.kill()
             process.join()
@@ -114,8 +127,7 @@ def other_load() -> Iterator[None]:
 
 def multiply(ready: multiprocessing.synchronize.Barrier) -> None:
     """Multiply matrices on one core until the process is killed."""
-    torch.set_num_threads(1)
-    matrix = torch.rand(256, 256)
+    matrix = np.random.default_rng(0).random((256, 256), np.float32)
     ready.wait()
     while True:
-        torch.mm(matrix, matrix)
+        np.matmul(matrix, matrix)

@@ -9,8 +9,13 @@ import typer
 from spmtrack_core.cli.options import OutputFile
 from spmtrack_core.files import check_output
 from spmtrack_core.model.spmtrack import trainable_names
-from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
-from spmtrack_core.tracking.loading import choose_precision, find_weights
+from spmtrack_core.model.weights import (
+    choose_precision,
+    load_checkpoint,
+    mean_of,
+    save_checkpoint,
+)
+from spmtrack_core.tracking.loading import find_weights
 
 
 def convert(

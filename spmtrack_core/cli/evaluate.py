@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,30 +13,42 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.options import Dataset, Device, Exclude, Root, Split, Trunk, Weights
+from spmtrack_core.cli.options import (
+    Dataset,
+    Device,
+    Exclude,
+    Root,
+    Split,
+    Trunk,
+    Weights,
+)
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import READERS, open_sequences
 from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.conventions import DEFAULT
 from spmtrack_core.evaluation.facts import run_facts
-from spmtrack_core.evaluation.protocol import Protocol, make_protocol
+from spmtrack_core.evaluation.passes import Passes, track_all
+from spmtrack_core.evaluation.protocol import EvalConfig, Protocol, make_protocol
 from spmtrack_core.evaluation.report import Facts
 from spmtrack_core.evaluation.rescore import check_dataset, rescore, with_attributes
 from spmtrack_core.evaluation.results import ResultFolder
-from spmtrack_core.evaluation.runner import Passes, collect, label_of, progress, track_all
+from spmtrack_core.evaluation.runner import collect, label_of, progress
 from spmtrack_core.evaluation.submission import SERVERS
 from spmtrack_core.evaluation.tables import table
 from spmtrack_core.evaluation.upload import check_submission, submission
 from spmtrack_core.evaluation.workers import (
     Job,
     Rank,
+    batch_for,
     device_for,
     longest_first,
     spread,
     wait_for_others,
 )
 from spmtrack_core.files import check_output
-from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.loading import choose_runtime, find_weights, load_tracker
+from spmtrack_core.tracking.tracker import Tracker
 
 
 def evaluate(
@@ -62,6 +75,12 @@ def evaluate(
             help="Precision of the network: float32, bfloat16 or float16.", show_default="float32"
         ),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="What computes the network: torch, openvino (CPU) or auto.", show_default="torch"
+        ),
+    ] = None,
     trunk: Trunk = None,
     recipe: Annotated[
         str | None,
@@ -83,6 +102,15 @@ def evaluate(
     processes: Annotated[
         int, typer.Option(min=1, max=256, help="Processes that share the sequences.")
     ] = 1,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Sequences that each process tracks at once, in one pass of the network.",
+            show_default="1 on the CPU, 8 on CUDA",
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Track again what the same run has tracked before.")
     ] = False,
@@ -103,7 +131,8 @@ def evaluate(
     if output is None:
         raise ValueError("--output is missing: the folder of the results")
     check_output_folder(output, root)
-    overrides = [*(settings or ()), *([f"precision={precision}"] if precision else [])]
+    options = {"precision": precision, "runtime": runtime, "batch": batch}
+    overrides = [*(settings or ()), *(f"{k}={v}" for k, v in options.items() if v is not None)]
     if results is not None:
         if overrides or recipe:
             raise ValueError("--rescore tracks nothing: leave out --as and settings")
@@ -111,28 +140,77 @@ def evaluate(
             raise ValueError("--rescore needs --root, the folder with the annotations")
         if results.resolve() in (output.resolve(), (output / "boxes").resolve()):
             raise ValueError(f"{output} holds the results to score; choose another output")
-        config = DatasetConfig(dataset, str(root), split, exclude)
+        data = DatasetConfig(dataset, str(root), split, exclude)
         if dataset in SERVERS and split == "test":
-            typer.echo(check_submission(config, results))
+            typer.echo(check_submission(data, results))
         else:
-            _show(rescore(config, results, output, attributes), output)
+            _show(rescore(data, results, output, attributes), output)
         return
-    opening = partial(open_dataset, dataset, root, split, exclude, attributes)
-    sequences, left_out = opening()
-    path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
     rank = Rank.of_environment()
     if rank.count > 1 and processes > 1:
         raise ValueError("--processes is for one machine without torchrun; leave it out")
-    make = partial(make_protocol, recipe, overrides, dataset, split)
-    chosen = device_for(device, rank.local) if rank.count > 1 else device
-    tracker = load_tracker(path, chosen, precision=make().config.precision, trunk=frozen)
-    protocol = make(tracker.config, tracker.model_config)
-    tracker.config = protocol.config.tracker
-    label = label_of(path, frozen, protocol.config.precision)
-    passes = passes_of(protocol, label, fresh)
+    opening = partial(open_dataset, dataset, root, split, exclude, attributes)
+    sequences, left_out = opening()
+    path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
+    tracker, protocol = _load(
+        *(path, frozen, device_for(device, rank.local) if rank.count > 1 else device),
+        *(partial(make_protocol, recipe, overrides, dataset, split), overrides),
+    )
+    config = protocol.config
+    share = len(sequences) * config.repetitions, max(processes, rank.count)
+    config = replace(config, batch=batch_for(config.batch, tracker.device, *share))
+    protocol = replace(protocol, config=config)
+    label = label_of(path, frozen, config.precision)
+    passes = passes_of(config, label, fresh)
     since = time.time()
-    job = Job(opening, path, frozen, device, protocol.config, output, passes, since)
+    job = Job(opening, path, frozen, device, config, output, passes, since)
+    _track(tracker, sequences, job, processes, rank, label)
+    if rank.index:
+        return  # the first process reports
+    about = run_facts(path, frozen, tracker, protocol, sys.argv)
+    facts = Facts(dataset, "" if dataset in ("synthetic", "folder") else split, about)
     folder = ResultFolder(output)
+    report = collect(sequences, folder, label, passes, since, left_out, facts)
+    if dataset in SERVERS and report["unscored"]:
+        typer.echo(submission(dataset, sequences, left_out, folder, passes.repetitions))
+    _show(report, output)
+
+
+def _load(
+    weights: Path,
+    trunk: Path | None,
+    device: str,
+    make: Callable[..., Protocol],
+    overrides: list[str],
+) -> tuple[Tracker, Protocol]:
+    """The tracker, and the settings of the run that it has from then on.
+
+    ``make`` makes them of ``overrides``, which get the runtime that was chosen.
+    """
+    runtime = choose_runtime(weights, device, make().config.runtime)
+    overrides.append(f"runtime={runtime}")
+    asked = make().config
+    tracker = load_tracker(
+        weights, device, precision=asked.precision, trunk=trunk, runtime=runtime
+    )
+    protocol = make(tracker.config, tracker.model_config)
+    config = protocol.config
+    if (config.precision, config.runtime) != (asked.precision, asked.runtime):
+        raise ValueError("precision and runtime of a recipe may depend on dataset and split only")
+    tracker.config = config.tracker
+    return tracker, protocol
+
+
+def _track(
+    tracker: Tracker,
+    sequences: Sequence[FrameSequence],
+    job: Job,
+    processes: int,
+    rank: Rank,
+    label: str,
+) -> None:
+    """Track what is missing, alone or as one of several processes, with a bar on stderr."""
+    folder, passes = ResultFolder(job.output), job.passes
     with progress(rank.index == 0) as bar:
         total = passes.repetitions * sum(each.length or 0 for each in sequences)
         task = bar.add_task("", total=total)
@@ -146,29 +224,26 @@ def evaluate(
             if processes > 1:
                 spread(job, processes, notify)
             else:
-                order = longest_first(sequences) if rank.count > 1 else sequences
-                track_all(tracker, order, folder, passes, notify, since)
-            if rank.index:
-                return  # the first process reports
-            if rank.count > 1:
+                several = rank.count > 1 or passes.batch > 1
+                order = longest_first(sequences) if several else sequences
+                track_all(tracker, order, folder, passes, notify, job.since)
+            if rank.index == 0 and rank.count > 1:
                 wait_for_others(tracker, sequences, job, notify)
         except KeyboardInterrupt:
             bar.console.print("stopped; the same command goes on from here")
             raise
-    about = run_facts(path, frozen, tracker, protocol, sys.argv)
-    facts = Facts(dataset, "" if dataset in ("synthetic", "folder") else split, about)
-    report = collect(sequences, folder, label, passes, since, left_out, facts)
-    if dataset in SERVERS and report["unscored"]:
-        typer.echo(submission(dataset, sequences, left_out, folder, passes.repetitions))
-    _show(report, output)
 
 
-def passes_of(protocol: Protocol, label: str, fresh: bool) -> Passes:
-    """How the sequences are tracked by a protocol."""
-    config = protocol.config
-    identity = f"{label} {config.precision} {config.tracker}"
+def passes_of(config: EvalConfig, label: str, fresh: bool) -> Passes:
+    """How the sequences are tracked with these settings."""
+    identity = f"{label} {config.precision} {config.runtime} {config.tracker}"
     return Passes(
-        identity, config.repetitions, config.integer_boxes, config.exact_references, fresh
+        identity,
+        config.repetitions,
+        config.integer_boxes,
+        config.exact_references,
+        fresh,
+        config.batch,
     )
 
 
@@ -178,6 +253,9 @@ def _show(report: dict[str, Any], output: Path) -> None:
         Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
     report_left_out([report])
+    if error := report["conventions"].get(DEFAULT, {}).get("error"):
+        typer.echo(f"spmtrack: no score by the convention {DEFAULT}: {error}", err=True)
+        raise typer.Exit(3)
 
 
 def check_output_folder(output: Path, root: Path | None) -> None:

@@ -10,8 +10,8 @@ import typer
 from spmtrack_core.cli.options import OutputFile, Trunk, Weights
 from spmtrack_core.export import FORMATS, check_installed
 from spmtrack_core.files import check_output
-from spmtrack_core.model.weights import load_checkpoint
-from spmtrack_core.tracking.loading import choose_precision, find_weights
+from spmtrack_core.model.weights import choose_precision, load_checkpoint
+from spmtrack_core.tracking.loading import find_weights
 
 
 def export(

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spmtrack_core.cli.options import Device, Precision, Runtime, Source, Trunk, Weights
+from spmtrack_core.cli.options import (
+    Device,
+    Policy,
+    Precision,
+    Runtime,
+    Source,
+    Threads,
+    Trunk,
+    Weights,
+)
 from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
@@ -24,6 +34,8 @@ def live(
     precision: Precision = "float32",
     trunk: Trunk = None,
     runtime: Runtime = "torch",
+    threads: Threads = 0,
+    policy: Policy = "weights",
     record: Annotated[
         Path | None,
         typer.Option(help="Video (mp4) to write of all that is shown, boxes in .txt beside it."),
@@ -46,7 +58,10 @@ def live(
     sequence = open_frames(source, with_boxes=False)
     if not sequence.live and next(iter(sequence), None) is None:
         raise ValueError(f"{source} gave no frame")
-    tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
+    tracker = load_tracker(
+        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
+    )
+    tracker.config = replace(tracker.config, policy=policy)
     tracker.warm_up()
     page = LiveTracking(sequence, tracker, host, port, record)
     written: list[Path] = []

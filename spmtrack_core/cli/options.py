@@ -28,9 +28,20 @@ Precision = Annotated[
 Runtime = Annotated[
     str,
     typer.Option(
-        help="What computes the network: torch, openvino (CPU, an extra), or auto: OpenVINO where "
-        "it is installed."
+        help="What computes the network: torch, openvino (CPU, an extra), auto: OpenVINO where "
+        "it is installed; onnxruntime or tensorrt: an .onnx file."
     ),
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="weights: window, reference frames and recovery as the weights say; published: as "
+        "the published tracker."
+    ),
+]
+Threads = Annotated[
+    int,
+    typer.Option(help="CPU threads of the network; 0: as many as are worth it."),
 ]
 Trunk = Annotated[
     str | None, typer.Option(help="File of the DINOv2 trunk, for weights without one.")

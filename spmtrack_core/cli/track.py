@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.options import Device, Precision, Runtime, Source, Trunk, Weights
+from spmtrack_core.cli.options import (
+    Device,
+    Policy,
+    Precision,
+    Runtime,
+    Source,
+    Threads,
+    Trunk,
+    Weights,
+)
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
@@ -55,6 +64,8 @@ def track(
     precision: Precision = "float32",
     trunk: Trunk = None,
     runtime: Runtime = "torch",
+    threads: Threads = 0,
+    policy: Policy = "weights",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Annotated video (mp4) to write.")
     ] = None,
@@ -102,7 +113,11 @@ def track(
                 "target with --point X Y"
             )
         start = sequence.boxes_xywh[0].tolist()
-    tracker = load_tracker(weights, device, precision=precision, trunk=trunk, runtime=runtime)
+    tracker = load_tracker(
+        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
+    )
+    tracker.config = replace(tracker.config, policy=policy)
+    tracker.warm_up()
     if point is not None:
         start = partial(_propose, tracker, point)
     tracked = track_frames(tracker, sequence, start)

@@ -166,7 +166,7 @@ def read_flags(path: Path, length: int | None = None) -> NDArray[np.int64]:
     except ValueError:
         raise ValueError(f"{path} must hold whole numbers") from None
     if length is not None and len(flags) != length:
-        raise ValueError(f"{path} holds {len(flags)} numbers for {length} boxes")
+        raise ValueError(f"{path} holds {len(flags)} numbers; expected {length}")
     return flags
 
 

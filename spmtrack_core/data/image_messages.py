@@ -14,8 +14,10 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage, LazyImage
 
 MAX_PIXELS = 50_000_000
+_SMALL = 16  # px
 
 
 class _Encoding(NamedTuple):
@@ -30,6 +32,10 @@ class _Encoding(NamedTuple):
     """Rows in memory by rows of the image: planar formats have more."""
     stretch: bool = False
     """The values have no range: the 1st to the 99th percentile of each image become 0 to 255."""
+    cell: tuple[int, int] = (1, 1)
+    """Rows and columns of pixels that share a value or form a pattern: parts are multiples."""
+    margin: int = 0
+    """Pixels about a part that its conversion reads, a multiple of the cell."""
 
 
 _BAYER = {
@@ -39,6 +45,22 @@ _BAYER = {
     "gbrg": cv2.COLOR_BayerGBRG2RGB,
     "grbg": cv2.COLOR_BayerGRBG2RGB,
 }
+
+
+def _bayer(code: int, bits: str = "u1") -> _Encoding:
+    return _Encoding(1, code, bits, cell=(2, 2), margin=2)
+
+
+def _pairs(code: int) -> _Encoding:
+    """Two pixels share their chroma."""
+    return _Encoding(2, code, cell=(1, 2))
+
+
+def _planes(code: int, rows: float = 1.5) -> _Encoding:
+    """Rows of luma, then of chroma."""
+    return _Encoding(1, code, rows=rows, cell=(2, 2))
+
+
 # Names in lower case; those of messages are compared without case.
 ENCODINGS: dict[str, _Encoding] = {
     "rgb8": _Encoding(3),
@@ -49,21 +71,21 @@ ENCODINGS: dict[str, _Encoding] = {
     "8uc4": _Encoding(4, cv2.COLOR_BGRA2RGB),
     "mono8": _Encoding(1, cv2.COLOR_GRAY2RGB),
     "8uc1": _Encoding(1, cv2.COLOR_GRAY2RGB),
-    "uyvy": _Encoding(2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuyv": _Encoding(2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuv422": _Encoding(2, cv2.COLOR_YUV2RGB_UYVY),  # older names of the two
-    "yuv422_yuy2": _Encoding(2, cv2.COLOR_YUV2RGB_YUY2),
-    "nv12": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, rows=1.5),
-    "nv21": _Encoding(1, cv2.COLOR_YUV2RGB_NV21, rows=1.5),
-    "nv24": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, rows=3),
-    "yuv420": _Encoding(1, cv2.COLOR_YUV2RGB_I420, rows=1.5),
-    "i420": _Encoding(1, cv2.COLOR_YUV2RGB_I420, rows=1.5),
-    **{f"bayer_{order}8": _Encoding(1, code) for order, code in _BAYER.items()},
+    "uyvy": _pairs(cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": _pairs(cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422": _pairs(cv2.COLOR_YUV2RGB_UYVY),  # older names of the two
+    "yuv422_yuy2": _pairs(cv2.COLOR_YUV2RGB_YUY2),
+    "nv12": _planes(cv2.COLOR_YUV2RGB_NV12),
+    "nv21": _planes(cv2.COLOR_YUV2RGB_NV21),
+    "nv24": _planes(cv2.COLOR_YUV2RGB_NV12, rows=3),
+    "yuv420": _planes(cv2.COLOR_YUV2RGB_I420),
+    "i420": _planes(cv2.COLOR_YUV2RGB_I420),
+    **{f"bayer_{order}8": _bayer(code) for order, code in _BAYER.items()},
     "rgb16": _Encoding(3, bits="u2"),
     "bgr16": _Encoding(3, cv2.COLOR_BGR2RGB, "u2"),
     "rgba16": _Encoding(4, cv2.COLOR_RGBA2RGB, "u2"),
     "bgra16": _Encoding(4, cv2.COLOR_BGRA2RGB, "u2"),
-    **{f"bayer_{order}16": _Encoding(1, code, "u2") for order, code in _BAYER.items()},
+    **{f"bayer_{order}16": _bayer(code, "u2") for order, code in _BAYER.items()},
     "mono16": _Encoding(1, cv2.COLOR_GRAY2RGB, "u2"),
     "16uc1": _Encoding(1, cv2.COLOR_GRAY2RGB, "u2", stretch=True),
     "32fc1": _Encoding(1, cv2.COLOR_GRAY2RGB, "f4", stretch=True),
@@ -84,9 +106,11 @@ def check_image(message: Any) -> _Encoding:
     height, width, step = int(message.height), int(message.width), int(message.step)
     if height < 1 or width < 1:
         raise ValueError(f"image of {width} x {height} px is empty: expected at least 1 x 1")
-    if encoding.rows > 1 and (height % 2 or width % 2):
+    rows, columns = encoding.cell
+    if not encoding.margin and (height % rows or width % columns):
+        expected = "even sides" if rows > 1 else "an even width"
         raise ValueError(
-            f"an image in {name} cannot have {width} x {height} px: expected even sides"
+            f"an image in {name} cannot have {width} x {height} px: expected {expected}"
         )
     row = width * encoding.channels * np.dtype(encoding.bits).itemsize
     if step < row:
@@ -109,7 +133,15 @@ def image_to_array(message: Any) -> Image:
     stretched: the 1st to the 99th percentile of each image become 0 to 255, NaN becomes 0.
     Raises ``ValueError`` as ``check_image`` does.
     """
-    encoding = check_image(message)
+    return np.asarray(lazy_image(message))
+
+
+def lazy_image(message: Any) -> AnyImage:
+    """As ``image_to_array``, but only those parts are converted that are read.
+
+    An image of rgb8, and one that is too small to be worth it, is an array.
+    """
+    encoding, name = check_image(message), message.encoding.lower()
     height, width = int(message.height), int(message.width)
     rows, item = round(height * encoding.rows), np.dtype(encoding.bits).itemsize
     pixels = np.lib.stride_tricks.as_strided(
@@ -117,19 +149,67 @@ def image_to_array(message: Any) -> Image:
         (rows, width, encoding.channels * item),
         (int(message.step), encoding.channels * item, 1),
     )
-    if item > 1:
-        order = ">" if message.is_bigendian else "<"
-        pixels = np.ascontiguousarray(pixels).view(f"{order}{encoding.bits}")
-        pixels = _stretch(pixels) if encoding.stretch else (pixels >> 8).astype(np.uint8)
-    if message.encoding.lower() == "nv24":
-        pixels = _nv24_to_nv12(pixels, height)
-    if encoding.conversion is None:
+    if encoding.conversion is None and item == 1:
         return pixels
-    try:
-        return _rgb(cv2.cvtColor(pixels, encoding.conversion))
-    except cv2.error:
-        size = f"{width} x {height}"
-        raise ValueError(f"an image in {message.encoding} cannot have {size} px") from None
+    order = f"{'>' if message.is_bigendian else '<'}{encoding.bits}" if item > 1 else ""
+    limits = _limits(_view(pixels[::4, ::4], order)) if encoding.stretch else (0.0, 0.0)
+
+    def convert(x1: int, y1: int, x2: int, y2: int) -> Image:
+        (top, bottom), (left, right) = (
+            _grow(*ends, cell, encoding.margin, side)
+            for ends, cell, side in zip(
+                ((y1, y2), (x1, x2)), encoding.cell, (height, width), strict=True
+            )
+        )
+        if encoding.rows > 1:
+            part = _planar_part(pixels, name, height, slice(top, bottom), slice(left, right))
+        else:
+            part = pixels[top:bottom, left:right]
+        if order:
+            part = _view(part, order)
+            part = _stretch(part, *limits) if encoding.stretch else (part >> 8).astype(np.uint8)
+        if encoding.conversion is not None:
+            part = cv2.cvtColor(part, encoding.conversion)
+        return _rgb(part[y1 - top : y2 - top, x1 - left : x2 - left])
+
+    if min(height, width) < _SMALL:  # too small for some of OpenCV's conversions
+        try:
+            return convert(0, 0, width, height)
+        except cv2.error:
+            size = f"{width} x {height}"
+            raise ValueError(f"an image in {message.encoding} cannot have {size} px") from None
+    return LazyImage((height, width), convert)
+
+
+def _grow(start: int, stop: int, cell: int, margin: int, side: int) -> tuple[int, int]:
+    """The range with its margin, in whole cells."""
+    stop += margin
+    return max(0, start - margin) // cell * cell, min(side, stop + -stop % cell)
+
+
+def _view(pixels: np.ndarray, order: str) -> np.ndarray:
+    """Bytes (H, W, item * C) as numbers (H, W, C)."""
+    return np.ascontiguousarray(pixels).view(order)
+
+
+def _planar_part(
+    pixels: np.ndarray, name: str, height: int, rows: slice, columns: slice
+) -> np.ndarray:
+    """A part of an image with planes, as an image in the layout that OpenCV converts."""
+    width = pixels.shape[1]
+    luma, chroma = pixels[rows, columns, 0], pixels[height:, :, 0]
+    half_rows, half_columns = (slice(each.start // 2, each.stop // 2) for each in (rows, columns))
+    if name == "nv24":  # OpenCV has no conversion with chroma for every pixel: four share one
+        pairs = np.ascontiguousarray(chroma).reshape(height, width, 2)[rows, columns]
+        size = luma.shape[1] // 2, luma.shape[0] // 2
+        chroma = cv2.resize(pairs, size, interpolation=cv2.INTER_AREA)
+        return np.vstack([luma, chroma.reshape(-1, luma.shape[1])])
+    if luma.shape == (height, width):
+        return pixels
+    if name in ("nv12", "nv21"):
+        return np.vstack([luma, chroma[half_rows, columns]])
+    planes = np.ascontiguousarray(chroma).reshape(2, height // 2, width // 2)
+    return np.vstack([luma, planes[:, half_rows, half_columns].reshape(-1, luma.shape[1])])
 
 
 def check_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> None:
@@ -168,22 +248,18 @@ def compressed_to_array(message: Any, max_pixels: int = MAX_PIXELS) -> Image:
     return _rgb(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """Values of any range as uint8: the 1st to the 99th percentile become 0 to 255, NaN 0."""
-    values = values.astype(np.float32)
-    some = values[::4, ::4]  # enough for percentiles
-    some = some[np.isfinite(some)]
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """The 1st and the 99th percentile of the finite values."""
+    some = values[np.isfinite(values)].astype(np.float32)
     low, high = np.percentile(some, [1, 99]) if some.size else (0.0, 1.0)
-    scaled = (values - low) * (255 / max(high - low, 1e-6))
+    return float(low), float(high)
+
+
+def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values as uint8: ``low`` to ``high`` become 0 to 255, NaN 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
     return np.nan_to_num(scaled, nan=0.0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
-
-
-def _nv24_to_nv12(pixels: np.ndarray, height: int) -> np.ndarray:
-    """OpenCV has no conversion with chroma for every pixel: four pixels share one."""
-    width = pixels.shape[1]
-    chroma = np.ascontiguousarray(pixels[height:]).reshape(height, width, 2)
-    chroma = cv2.resize(chroma, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return np.vstack([pixels[:height, :, 0], chroma.reshape(height // 2, width)])
 
 
 def _rgb(image: Any) -> Image:

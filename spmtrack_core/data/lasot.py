@@ -17,15 +17,20 @@ from spmtrack_core.data.clips import (
     read_flags,
 )
 from spmtrack_core.data.sequence import GROUNDTRUTH, looks_like, read_boxes, wrong_root
+from spmtrack_core.data.toolkits import annotation_entry, attributes_beside, toolkit_folder
 from spmtrack_core.files import read_text
 
 LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
 FLAGS = ("full_occlusion.txt", "out_of_view.txt")  # 1: the target cannot be seen
 NESTED = f"*/*/{GROUNDTRUTH}"
+ORIGINS = {"lasot": 1.0, "lasot_ext": 0.0}
+"""Number of the first pixel; the authors' code does not shift the boxes of LaSOT_ext."""
 
 
 def find(root: Path, split: str) -> list[Entry]:
     """The sequences that ``training_set.txt`` or ``testing_set.txt`` of ``root`` names.
+
+    The toolkit may lie beside them, for the attributes; alone it will do to score results.
 
     Raises ``ValueError`` for another split, ``FileNotFoundError`` without the list, and
     ``ValueError`` if none of its sequences exists.
@@ -34,6 +39,12 @@ def find(root: Path, split: str) -> list[Entry]:
         raise ValueError(f"split of lasot must be one of {tuple(LISTS)}, got {split!r}")
     base = base_of(root, LISTS[split])
     names_file = base / LISTS[split]
+    flags = toolkit_folder(root, "absent")
+    toolkit = flags.parent if flags else base
+    listed = toolkit.parent / "sequence_evaluation_config" / LISTS[split]
+    if listed.is_file() and (names_file == listed or not names_file.is_file()):
+        names = read_text(listed).split()
+        return [annotation_entry("lasot", toolkit, toolkit / f"{name}.txt", 1) for name in names]
     if not names_file.is_file():
         known = looks_like(base)
         raise FileNotFoundError(
@@ -50,7 +61,7 @@ def find(root: Path, split: str) -> list[Entry]:
     if not any(folder.is_dir() for folder in folders):
         expected = f"<class>/<class>-<n>/{GROUNDTRUTH} for the {len(names)} sequences"
         raise wrong_root(base, "LaSOT", f"{expected} that {names_file.name} names")
-    return [_entry(root, folder, 1, split == "test") for folder in folders]
+    return [_entry("lasot", root, base, folder, split == "test") for folder in folders]
 
 
 def find_ext(root: Path, split: str) -> list[Entry]:
@@ -61,6 +72,8 @@ def find_ext(root: Path, split: str) -> list[Entry]:
     if split != "test":
         raise ValueError(f"split of lasot_ext must be test, got {split!r}")
     base = base_of(root, NESTED)
+    if (base / LISTS["test"]).is_file():
+        raise ValueError(f"{base} is no LaSOT_ext: {LISTS['test']} belongs to LaSOT")
     folders = [
         folder
         for group in folders_in(base)
@@ -69,28 +82,28 @@ def find_ext(root: Path, split: str) -> list[Entry]:
     ] or [folder for folder in folders_in(base) if (folder / FLAGS[0]).is_file()]
     if not folders:
         raise wrong_root(base, "LaSOT_ext", f"<class>/<class>-<n>/{GROUNDTRUTH}")
-    # the authors' code does not shift the boxes of LaSOT_ext
-    return [_entry(root, folder, 0, True) for folder in folders]
+    return [_entry("lasot_ext", root, base, folder, True) for folder in folders]
 
 
-def _entry(root: Path, folder: Path, origin: float, spare: bool) -> Entry:
+def _entry(dataset: str, root: Path, base: Path, folder: Path, spare: bool) -> Entry:
     return Entry(
         folder.name,
         (folder / GROUNDTRUTH, folder / FLAGS[0], folder / FLAGS[1], folder / "img"),
-        partial(_read, root, folder, origin, spare),
-        partial(_track, folder, origin),
+        partial(_read, dataset, root, base, folder, spare),
+        partial(_track, dataset, base, folder),
     )
 
 
-def _track(folder: Path, origin: float) -> Track:
-    boxes = read_boxes(folder / GROUNDTRUTH)
+def _track(dataset: str, base: Path, folder: Path) -> Track:
+    boxes, named = read_boxes(folder / GROUNDTRUTH), attributes_beside(dataset, base, folder.name)
+    origin = ORIGINS[dataset]
     boxes[:, :2] -= origin
     absent = np.zeros(len(boxes), bool)
     for flag in FLAGS:
         absent |= read_flags(folder / flag, len(boxes)) != 0
-    return Track(folder.name, boxes, absent=absent, origin=origin)
+    return Track(folder.name, boxes, absent=absent, origin=origin, attributes=named)
 
 
-def _read(root: Path, folder: Path, origin: float, spare: bool) -> list[Clip]:
-    track = _track(folder, origin)
+def _read(dataset: str, root: Path, base: Path, folder: Path, spare: bool) -> list[Clip]:
+    track = _track(dataset, base, folder)
     return [numbered_clip(root, folder / "img", "%08d.jpg", 1, track, spare)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from spmtrack_core.data.clips import Clip, Entry, Track, base_of, folders_in, listed_clip
 from spmtrack_core.data.images import image_paths
 from spmtrack_core.data.sequence import read_boxes, wrong_root
+from spmtrack_core.data.toolkits import attributes_beside
 
 FRAMES = {
     "David": (300, 770),
@@ -35,26 +36,27 @@ def find(root: Path, split: str) -> list[Entry]:
     base = base_of(root, f"*/{TRUTH}")
     entries = []
     for folder in folders_in(base):
-        files = sorted(folder.glob(TRUTH))
+        # some copies have empty files, too
+        files = [file for file in sorted(folder.glob(TRUTH)) if file.stat().st_size > 1]
         if folder.name == "Human4":  # the benchmark follows the second target alone
-            files = files[-1:]
+            files = [file for file in files if "2" in file.name] or files
         for file in files:
             target = re.fullmatch(r"groundtruth_rect\.?(\d*)\.txt", file.name)
             number = target[1] if target else ""
             name = f"{folder.name}_{number}" if number else folder.name
-            read, track = partial(_read, root, file, name), partial(_track, file, name)
+            read, track = partial(_read, root, base, file, name), partial(_track, base, file, name)
             entries.append(Entry(name, (file, folder / "img"), read, track))
     if not entries:
         raise wrong_root(root, "OTB2015", "<video>/groundtruth_rect.txt and <video>/img/")
     return entries
 
 
-def _track(file: Path, name: str) -> Track:
-    return Track(name, read_boxes(file))
+def _track(base: Path, file: Path, name: str) -> Track:
+    return Track(name, read_boxes(file), attributes=attributes_beside("otb2015", base, name))
 
 
-def _read(root: Path, file: Path, name: str) -> list[Clip]:
-    track, folder = _track(file, name), file.parent / "img"
+def _read(root: Path, base: Path, file: Path, name: str) -> list[Clip]:
+    track, folder = _track(base, file, name), file.parent / "img"
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of images at {folder}")
     files = [path.name for path in image_paths(folder)]

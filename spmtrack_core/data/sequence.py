@@ -156,9 +156,11 @@ def read_boxes(path: str | Path) -> Boxes:
     """(N, 4) from a text file of one ``x,y,w,h`` a line; ``nan`` for a target that is absent.
 
     Commas, semicolons, tabs and blanks separate. A line of eight numbers is a polygon of four
-    corners (VOT), of which the axis-aligned bounds are taken. Raises ``ValueError`` naming file
-    and line for anything else.
+    corners (VOT), of which the axis-aligned bounds are taken. Raises ``FileNotFoundError`` without
+    the file and ``ValueError`` naming file and line for anything else.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no boxes at {path}")
     boxes = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = re.split(r"[,;\s]+", line.strip(",; \t"))

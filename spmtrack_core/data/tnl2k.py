@@ -12,26 +12,43 @@ from spmtrack_core.data.clips import (
     base_of,
     folders_in,
     listed_clip,
-    read_flags,
 )
 from spmtrack_core.data.images import image_paths
+from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
 from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes, wrong_root
+from spmtrack_core.data.toolkits import (
+    annotation_entry,
+    attributes_beside,
+    fitting_flags,
+    toolkit_folder,
+)
 
-FLAGS = ("{folder}/absent.txt", "{base}/absent/{name}.txt", "{base}/annos/absent/{name}.txt")
-"""Where the toolkit's flags of absence may lie; only the ``official`` convention uses them."""
+NO_FLAGS = "no flags of absence, annos/absent/ of the toolkit: official is not the toolkit's score"
 
 
 def find(root: Path, split: str) -> list[Entry]:
     """The sequences of the test set, folders with ``groundtruth.txt`` and ``imgs``.
 
-    Raises ``ValueError`` for another split and a root without sequences.
+    The toolkit may lie beside them, for flags of absence and attributes; alone it will do to score
+    results. Raises ``ValueError`` for another split and a root without sequences.
     """
     if split != "test":
         raise ValueError(f"split of tnl2k must be test, got {split!r}")
     base = base_of(root, f"*/{GROUNDTRUTH}")
-    folders = [path for path in folders_in(base) if (path / GROUNDTRUTH).is_file()]
+    folders = [
+        path
+        for path in folders_in(base)
+        if (path / GROUNDTRUTH).is_file() and not (path / LASOT_FLAGS[0]).is_file()
+    ]
+    boxes = toolkit_folder(root, "gt_rect")
+    if not folders and boxes:
+        paths = sorted(boxes.glob("*.txt"))
+        return [annotation_entry("tnl2k", boxes.parent, path) for path in paths]
     if not folders:
-        raise wrong_root(root, "TNL2K", f"<sequence>/{GROUNDTRUTH} and <sequence>/imgs/")
+        expected = (
+            f"<sequence>/{GROUNDTRUTH} and <sequence>/imgs/, or annos/gt_rect/ of the toolkit"
+        )
+        raise wrong_root(root, "TNL2K", expected)
     return [
         Entry(
             folder.name,
@@ -44,18 +61,15 @@ def find(root: Path, split: str) -> list[Entry]:
 
 
 def _track(folder: Path) -> Track:
-    boxes = read_boxes(folder / GROUNDTRUTH)
-    places = (each.format(folder=folder, base=folder.parent, name=folder.name) for each in FLAGS)
-    path = next((Path(place) for place in places if Path(place).is_file()), None)
+    boxes, base = read_boxes(folder / GROUNDTRUTH), folder.parent
+    named = attributes_beside("tnl2k", base, folder.name)
+    flags = toolkit_folder(base, "absent")
+    places = [folder / "absent.txt", *([flags / f"{folder.name}.txt"] if flags else [])]
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        return Track(folder.name, boxes)
-    flags = read_flags(path)
-    notes: tuple[str, ...] = ()
-    if len(flags) > len(boxes):  # advSamp_monitor_bikeyellow: 930 flags, 929 boxes
-        notes = (f"{len(flags)} flags for {len(boxes)} boxes: the boxes decide",)
-    elif len(flags) < len(boxes):
-        raise ValueError(f"{path} holds {len(flags)} numbers for {len(boxes)} boxes")
-    return Track(folder.name, boxes, absent=flags[: len(boxes)] != 0, notes=notes)
+        return Track(folder.name, boxes, attributes=named, notes=(NO_FLAGS,))
+    absent, notes = fitting_flags(path, len(boxes))
+    return Track(folder.name, boxes, absent=absent, attributes=named, notes=notes)
 
 
 def _read(root: Path, folder: Path) -> list[Clip]:

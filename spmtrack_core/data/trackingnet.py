@@ -19,11 +19,13 @@ def find(root: Path, split: str) -> list[Entry]:
     Raises ``ValueError`` for another split, a part that does not exist, or a root without videos.
     """
     if split == "test":
-        base = base_of(root, "TEST/anno")
-        if not (base / "TEST" / "anno").is_dir():
+        base = base_of(root, "TEST/anno") / "TEST"
+        if not base.is_dir() and (root / "anno").is_dir() and (root / "frames").is_dir():
+            base = root  # TEST itself
+        if not (base / "anno").is_dir():
             expected = "TEST/anno/<video>.txt and TEST/frames/<video>/0.jpg and so on"
             raise wrong_root(root, "TrackingNet with TEST", expected)
-        return _entries(root, [base / "TEST"], first_only=True)
+        return _entries(root, [base], first_only=True)
     match = re.fullmatch(r"train(?::(\d+)(?:-(\d+))?)?", split)
     if match is None:
         raise ValueError(

@@ -6,9 +6,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, base_of, listed_clip, read_flags
+from spmtrack_core.data.clips import Clip, Entry, Track, base_of, listed_clip
 from spmtrack_core.data.images import image_paths
 from spmtrack_core.data.sequence import read_boxes, wrong_root
+from spmtrack_core.data.toolkits import attributes_beside
 
 STARTS = {"bird1_2": 775, "bird1_3": 1573, "uav1_3": 2473}
 """First frames of cuts that leave a gap to the cut before; any other begins with its last."""
@@ -38,8 +39,8 @@ def find_20l(root: Path, split: str) -> list[Entry]:
 
 
 def _track(path: Path) -> Track:
-    boxes = read_boxes(path)
-    return Track(path.stem, boxes, attributes=attributes(path.parent / "att" / path.name))
+    named = attributes_beside("uav123", path.parent, path.stem)
+    return Track(path.stem, read_boxes(path), attributes=named)
 
 
 def _read(root: Path, base: Path, path: Path) -> list[Clip]:
@@ -69,14 +70,3 @@ def _start(path: Path, video: str, number: int) -> int:
         return STARTS.get(name, 1)
     before = path.with_name(f"{video}_{number - 1}.txt")
     return _start(path, video, number - 1) + len(read_boxes(before)) - 1
-
-
-NAMES = ("SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB")
-
-
-def attributes(path: Path) -> tuple[str, ...]:
-    """The challenges whose flag is 1 in a file of the download; none without the file."""
-    if not path.is_file():
-        return ()
-    flags = read_flags(path, len(NAMES))
-    return tuple(name for name, flag in zip(NAMES, flags, strict=True) if flag)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from spmtrack_core.data.clips import Clip, Entry, Track, folders_in, listed_clip, visible
+from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 
 
@@ -19,9 +20,9 @@ def find(root: Path, split: str) -> list[Entry]:
         sequence
         for group in folders_in(base)
         for sequence in folders_in(group)
-        if sequence.name.startswith(f"{group.name}-")
+        if sequence.name.startswith(f"{group.name}-") and not (sequence / LASOT_FLAGS[0]).is_file()
     ]
-    if not folders:
+    if not folders or (folders[0] / LASOT_FLAGS[0]).is_file():
         raise wrong_root(base, "VastTrack", "<class>/<class>-<n>/Groundtruth.txt")
     return [
         Entry(

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def run_facts(
     """The part ``run`` of ``results.json``."""
     settings = to_dict(protocol.config)
     around = settings.pop("tracker")
+    runtime = protocol.config.runtime
+    engine = {} if runtime == "torch" else {runtime: import_module(runtime).__version__}
     return {
         "weights": weights.name,
         "weights_sha256": file_sha256(weights),
@@ -43,6 +46,7 @@ def run_facts(
             "python": platform.python_version(),
             "numpy": np.__version__,
             "opencv": cv2.__version__,
+            **engine,
         },
         "revision": _revision(),
         **machine(tracker.device),

@@ -74,7 +74,13 @@ def plot_attributes(path: Path, trackers: Mapping[str, Mapping[str, Mapping[str,
     bars.grid(axis="y", alpha=0.3)
     radar.set_xticks(angles, names)
     radar.set_ylim(0, 100)
-    figure.legend(*bars.get_legend_handles_labels(), loc="outside upper center")
+    radar.set_yticks([25, 50, 75])
+    radar.set_rlabel_position(180 / len(names))  # between two names
+    radar.tick_params("y", labelsize="x-small")
+    figure.suptitle(
+        f"success AUC by attribute and number of sequences, {DEFAULT} rules", fontsize="medium"
+    )
+    figure.legend(*bars.get_legend_handles_labels(), loc="outside lower center")
     save(path, figure)
 
 

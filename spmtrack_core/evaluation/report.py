@@ -94,7 +94,16 @@ def make_report(
     keys = ("mean_iou", "success_auc", *SCORES[1:], "median_ms")
     mean = {key: _mean([row[key] for row in rows]) for key in keys}
     rules = RULES.get(facts.dataset)
-    notes = [f"{row['sequence']}: {note}" for row in rows for note in row["notes"]]
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row["notes"]:
+            told.setdefault(note, []).append(row["sequence"])
+    notes = [
+        f"{names[0]}: {note}"
+        if len(names) == 1
+        else f"{len(names)} sequences, such as {names[0]}: {note}"
+        for note, names in told.items()
+    ]
     return {
         "tracker": label,
         "dataset": {
@@ -113,7 +122,7 @@ def make_report(
         "speed": {
             "median_ms": _rounded(np.median(seconds) * 1000) if len(seconds) else None,
             "p95_ms": _rounded(np.percentile(seconds, 95) * 1000) if len(seconds) else None,
-            "batch": 1,
+            "batch": sorted({run.batch for each in scores for run in each.runs}),
         },
         "success_curve": curves.success.round(6).tolist() if curves else None,
         "precision_curve": curves.precision.round(6).tolist() if curves else None,

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from spmtrack_core.config import DatasetConfig
-from spmtrack_core.data.attributes import read_attributes
 from spmtrack_core.data.catalog import open_annotations, open_sequences
-from spmtrack_core.data.clips import Track
+from spmtrack_core.data.clips import Track, cut_track
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.data.toolkits import read_attributes
 from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import SequenceRun, read_results
 from spmtrack_core.evaluation.scoring import fingerprint, score_sequence
@@ -60,10 +60,18 @@ def rescore(
     if origin:
         notes.append(f"the result files count pixels from {origin:g}, as the dataset does")
     usable = [_attributed(config.name, track, attributes) for track in usable]
+    if config.name == "nfs":
+        usable = [_without_spare(track, found[track.name]) for track in usable]
     scores = []
     for track in usable:
         runs = [_as_run(boxes - [origin, origin, 0, 0]) for boxes in found[track.name]]
-        scores.append(score_sequence(config.name, track, runs))
+        score = score_sequence(config.name, track, runs)
+        if score.curves:
+            scores.append(score)
+        else:  # too short for every convention
+            shortest = min(len(boxes) for boxes in found[track.name])
+            faults.append(f"{track.name}: {shortest} boxes for {len(track.boxes_xywh)} frames")
+    usable = [score.track for score in scores]
     split = "" if config.name == "folder" else config.split
     facts = Facts(config.name, split, {"rescored": str(results)}, notes)
     place = results.resolve()
@@ -110,6 +118,17 @@ def _attributed(dataset: str, track: Track, folder: Path | None) -> Track:
     if folder is None:
         return track
     return replace(track, attributes=read_attributes(dataset, folder, track.name))
+
+
+def _without_spare(track: Track, runs: Sequence[Boxes]) -> Track:
+    """A track of NfS without its last box where the results have one less: some of its videos have
+    a box more than images.
+    """
+    length = len(track.boxes_xywh)
+    if {len(run) for run in runs} != {length - 1}:
+        return track
+    note = f"{length - 1} result boxes for {length} true ones: the last true box is dropped"
+    return cut_track(track, length - 1, note)
 
 
 def _origin(tracks: Sequence[Track], found: dict[str, list[Boxes]]) -> float:

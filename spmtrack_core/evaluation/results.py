@@ -47,6 +47,8 @@ class SequenceRun(NamedTuple):
     """(N,) NaN where the tracker has none: in the first frame always."""
     lost: NDArray[np.bool_]
     """(N,) whether the tracker reported its target as lost."""
+    batch: int = 1
+    """Sequences that were tracked at once; ``seconds`` are a frame's share of the time."""
 
 
 class ResultFolder:
@@ -63,7 +65,7 @@ class ResultFolder:
             write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
         words = "".join("lost\n" if lost else "tracking\n" for lost in run.lost)
         write_beside(paths[3], lambda beside: beside.write_text(words))
-        self._note(name, {"key": key, "time": time.time()})
+        self._note(name, {"key": key, "time": time.time(), "batch": run.batch})
 
     def read(self, name: str, key: str, frames: int, since: float = 0.0) -> SequenceRun | None:
         """What a run with the same ``key`` left of a sequence; None if that is not complete, or
@@ -76,10 +78,10 @@ class ResultFolder:
         try:
             lost = np.array(read_text(state).split()) == "lost"
             times, scores = (np.loadtxt(path, ndmin=1) for path in (seconds, confidence))
-            run = SequenceRun(read_boxes(boxes), times, scores, lost)
-        except (OSError, ValueError):
+            run = SequenceRun(read_boxes(boxes), times, scores, lost, int(noted.get("batch", 1)))
+        except (OSError, ValueError, TypeError):
             return None
-        return run if all(len(column) == frames for column in run) else None
+        return run if all(len(column) == frames for column in run[:4]) else None
 
     def fail(self, name: str, reason: str) -> None:
         """Remove what is there of a sequence, and keep why it could not be tracked."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import spmtrack_core
 from spmtrack_core.data.clips import Track
 from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
+from spmtrack_core.evaluation.passes import Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.report import Facts, write_report
-from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, run_name
+from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
 from spmtrack_core.evaluation.sheets import write_sheets
 from spmtrack_core.files import write_beside
-from spmtrack_core.geometry.boxes import Boxes
-from spmtrack_core.tracking.loop import track_frames
-from spmtrack_core.tracking.result import TrackState, VideoTracker
-from spmtrack_core.tracking.tracker import Tracker
-
-
-@dataclass(frozen=True)
-class Passes:
-    """How sequences are tracked."""
-
-    identity: str = ""
-    """Stands for the tracker and its settings: results of another one are not taken over."""
-    repetitions: int = 1
-    integer_boxes: bool = False
-    exact_references: bool = False
-    fresh: bool = False
-    """Track again what the same run has tracked before."""
-
-
-Notify = Callable[[str, int, str | None], object]
-"""Called with the name of a sequence, frames that are done, and why it cannot be tracked."""
+from spmtrack_core.tracking.result import VideoTracker
 
 
 def run(
@@ -99,44 +78,6 @@ def progress(shown: bool = True) -> Progress:
     )
     console = Console(stderr=True, soft_wrap=True)
     return Progress(*columns, console=console, disable=not shown)
-
-
-def track_all(
-    tracker: VideoTracker,
-    sequences: Sequence[FrameSequence],
-    folder: ResultFolder,
-    passes: Passes,
-    notify: Notify,
-    since: float | None = None,
-) -> None:
-    """Track what is not in ``folder`` yet and what no other process works on.
-
-    A sequence that could not be tracked at or after the time ``since`` is not tried again.
-    """
-    since = time.time() if since is None else since
-    for sequence in sequences:
-        try:
-            truth, key = truth_of(sequence), key_of(sequence, passes)
-        except (OSError, ValueError) as error:
-            folder.fail(sequence.name, str(error))
-            notify(sequence.name, 0, str(error))
-            continue
-        frames = sequence.length or len(truth)
-        for repetition in range(1, passes.repetitions + 1):
-            name = run_name(sequence.name, repetition)
-            with folder.claim(name) as mine:
-                if not mine or folder.failure(name, since) is not None:
-                    continue
-                oldest = since if passes.fresh else 0.0
-                if folder.read(name, key, frames, oldest) is not None:
-                    notify(sequence.name, frames, None)
-                    continue
-                try:
-                    tick = partial(notify, sequence.name, 1, None)
-                    folder.write(name, _track(tracker, sequence, truth, passes, tick), key)
-                except (OSError, ValueError) as error:
-                    folder.fail(name, str(error))
-                    notify(sequence.name, 0, str(error))
 
 
 def collect(
@@ -234,67 +175,3 @@ def label_of(path: Path, trunk: Path | None = None, precision: str = "float32") 
             while piece := file.read(2**20):
                 digest.update(piece)
     return f"{path.stem} {digest.hexdigest()[:8]}"
-
-
-def truth_of(sequence: FrameSequence) -> Boxes:
-    """The boxes of all frames, or the first alone where a server has the others."""
-    truth, annotation = sequence.boxes_xywh, sequence.annotation
-    first_only = annotation is not None and annotation.first_only
-    if truth is None or (len(truth) == 1 and sequence.length != 1 and not first_only):
-        raise ValueError("has no boxes to compare with")
-    return truth
-
-
-def key_of(sequence: FrameSequence, passes: Passes) -> str:
-    """Digest of what makes a result: tracker, settings, version, boxes, first frame."""
-    first = next(iter(sequence), None)
-    if first is None:
-        raise ValueError("has no frame")
-    made = passes.identity, passes.integer_boxes, passes.exact_references
-    about = spmtrack_core.__version__, *made, sequence.length, first.shape
-    digest = hashlib.sha256(repr(about).encode())
-    digest.update(np.asarray(sequence.boxes_xywh).tobytes())
-    digest.update(first.tobytes())
-    return digest.hexdigest()
-
-
-def whole_boxes(boxes_xywh: Boxes) -> Boxes:
-    """(N, 4) boxes of whole numbers, as the authors send them to servers: corners rounded down,
-    the lower edge up.
-
-    >>> whole_boxes(np.array([[1.6, 2.6, 10.1, 10.1]])).tolist()
-    [[1.0, 2.0, 10.0, 11.0]]
-    """
-    low = np.floor(boxes_xywh[:, :2])
-    high = np.floor(boxes_xywh[:, :2] + boxes_xywh[:, 2:] + [0, 0.9999])
-    return np.concatenate([low, high - low], 1)
-
-
-def _track(
-    tracker: VideoTracker,
-    sequence: FrameSequence,
-    truth: Boxes,
-    passes: Passes,
-    tick: Callable[[], object],
-) -> SequenceRun:
-    """One pass; ``ValueError`` for a frame that is broken and for another number of frames."""
-    expected = sequence.length if len(truth) == 1 and sequence.length else len(truth)
-    if isinstance(tracker, Tracker):
-        frames = expected if passes.exact_references else 0
-        tracker.config = replace(tracker.config, exact_frames=frames)
-    boxes, seconds, confidence, lost = [], [], [], []
-    try:
-        for tracked in track_frames(tracker, sequence, truth[0]):
-            boxes.append(tracked.result.box_xywh)
-            seconds.append(tracked.seconds)
-            confidence.append(tracked.result.confidence)
-            lost.append(tracked.result.state is TrackState.LOST)
-            tick()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"frame {len(boxes) + 1}: {error}") from None
-    if len(boxes) != expected:
-        raise ValueError(f"has {len(boxes)} frames for {expected} boxes")
-    found = np.array(boxes, float)
-    if passes.integer_boxes:
-        found[1:] = whole_boxes(found[1:])
-    return SequenceRun(found, np.array(seconds), np.array(confidence), np.array(lost, bool))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -22,65 +24,97 @@ BOX_XYWH = (300.0, 200.0, 60.0, 80.0)
 
 
 def frame_times(
-    tracker: Tracker, seconds: float, frame_hw: tuple[int, int] = FRAME_HW, targets: int = 1
+    tracker: Tracker,
+    seconds: float,
+    frame_hw: tuple[int, int] = FRAME_HW,
+    targets: int = 1,
+    rate: float = 0.0,
 ) -> dict[str, float]:
     """Median and 95th percentile of whole frames, from image to the boxes of ``targets``, in ms.
 
-    Keys as of ``timed``; on CUDA, the memory includes the captured graph.
+    ``rate`` and keys as of ``timed``; on CUDA, the memory includes the captured graph.
     """
     frames = np.random.default_rng(0).integers(0, 255, (8, *frame_hw, 3)).astype(np.uint8)
-    turn, cuda = itertools.cycle(frames), tracker.device.type == "cuda"
+    turn, cuda = itertools.cycle(frames), cuda_of(tracker.device)
     if cuda:
-        torch.cuda.reset_peak_memory_stats(tracker.device)
+        cuda.reset_peak_memory_stats(tracker.device)
     tracker.warm_up()
     # a graph allocates all its memory when it is captured
-    memory = {"memory_bytes": torch.cuda.max_memory_allocated(tracker.device)} if cuda else {}
+    memory = {"memory_bytes": cuda.max_memory_allocated(tracker.device)} if cuda else {}
     scale = np.tile(np.divide(frame_hw[::-1], FRAME_HW[::-1]), 2)
     followed = [tracker.start(frames[0], BOX_XYWH * scale) for _ in range(targets)]
-    return timed(lambda: tracker.follow(next(turn), followed), tracker.device, seconds) | memory
+
+    def run() -> object:
+        return tracker.follow(next(turn), followed)
+
+    return timed(run, tracker.device, seconds, rate) | memory
 
 
-@torch.inference_mode()
-def timed(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, float]:
+def timed(
+    run: Callable[[], Any], device: str, seconds: float, rate: float = 0.0
+) -> dict[str, float]:
     """``median_ms`` and ``p95_ms`` of as many runs as fit into ``seconds``, at least three.
 
-    A warm-up comes first, and each run waits for the device. On CUDA also ``memory_bytes``, the
-    peak that PyTorch allocated.
+    The runs follow one another at ``rate`` a second, as the frames of a camera do that takes no
+    notice of the tracker; 0: at once. A warm-up comes first, and each run waits for the device.
+    On CUDA also ``memory_bytes``, the peak that PyTorch allocated.
     """
-    cuda = device.type == "cuda"
-    wait = partial(torch.cuda.synchronize, device) if cuda else lambda: None
+    cuda = cuda_of(device)
+
+    def wait() -> None:
+        if cuda:
+            cuda.synchronize(device)
+
     if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+        cuda.reset_peak_memory_stats(device)
     for _ in range(3 if cuda else 1):
         run()
     wait()
     times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
+    begun = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() < begun + seconds:
+        if rate:  # the next frame, after those that came meanwhile
+            now = rate * (time.perf_counter() - begun)
+            time.sleep((math.ceil(now) - now) / rate)
         started = time.perf_counter()
         run()
         wait()
         times.append(1000 * (time.perf_counter() - started))
     found = {"median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
-    return found | ({"memory_bytes": torch.cuda.max_memory_allocated(device)} if cuda else {})
+    return found | ({"memory_bytes": cuda.max_memory_allocated(device)} if cuda else {})
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def cuda_of(device: str) -> Any:
+    """``torch.cuda`` for a CUDA device, else None: other runtimes need no torch."""
+    return sys.modules["torch"].cuda if device.startswith("cuda") else None
+
+
+def machine(device: str) -> dict[str, Any]:
     """The computer and the libraries, to be stored with measured figures."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+    name, cuda = platform.processor() or platform.machine(), cuda_of(device)
+    if cuda:
+        name = cuda.get_device_name(device)
     elif Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    torch = sys.modules.get("torch")
     return {
         "device": name,
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "cores": len(os.sched_getaffinity(0)),
+        "capability": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "torch": torch.__version__ if torch else version("torch"),
+        "openvino": version("openvino"),
+        "cuda": torch.version.cuda if torch and cuda else None,
+        "cudnn": torch.backends.cudnn.version() if torch and cuda else None,
     }
+
+
+def version(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

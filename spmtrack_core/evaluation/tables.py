@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,8 +111,9 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['tracker']} on {dataset['name']} {dataset['split']}".rstrip(),
         "",
-        f"{dataset['sequences']} sequences, {dataset['frames']} frames. {report['protocol']}. All "
-        "scores are in percent.",
+        f"{dataset['sequences']} sequences, {dataset['frames']} frames. Protocol: "
+        f"{report['protocol']}. All scores are in percent; those of tables, plots and CSV are by "
+        f"the convention {report['convention']} unless they say otherwise.",
         "",
         *pipe(
             ["convention", *TITLES.values(), "rules"],
@@ -122,13 +124,7 @@ def markdown_text(report: Mapping[str, Any]) -> str:
         ),
         "",
     ]
-    got10k = report["got10k"]
-    if "error" not in got10k:
-        scores = [percent(got10k[key]) for key in ("ao", "sr50", "sr75")]
-        lines += [*pipe(["AO", "SR50", "SR75", "rules"], [[*scores, got10k["rules"]]]), ""]
-    trackingnet = report["trackingnet"]
-    row = [*_of(trackingnet), trackingnet["rules"]]
-    lines += [*pipe([*TITLES.values(), "rules"], [row]), ""]
+    lines += _own_rules(report)
     settings = report["run"].get("settings")
     if settings:
         lines += ["Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items())]
@@ -156,6 +152,20 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _own_rules(report: Mapping[str, Any]) -> list[str]:
+    """Tables by the rules of GOT-10k and TrackingNet, where the dataset is theirs or one's own."""
+    lines: list[str] = []
+    name, got10k, trackingnet = (report[key] for key in ("dataset", "got10k", "trackingnet"))
+    free = name["name"] in ("folder", "synthetic")
+    if (free or name["name"] == "got10k") and "error" not in got10k:
+        scores = [percent(got10k[key]) for key in ("ao", "sr50", "sr75")]
+        lines += [*pipe(["AO", "SR50", "SR75", "rules"], [[*scores, got10k["rules"]]]), ""]
+    if free or name["name"] == "trackingnet":
+        row = [*_of(trackingnet), trackingnet["rules"]]
+        lines += [*pipe([*TITLES.values(), "rules"], [row]), ""]
+    return lines
+
+
 def csv_text(report: Mapping[str, Any]) -> str:
     """One row a sequence, scores 0..1."""
     keys = ["sequence", "frames", "mean_iou", "success_auc", "precision", "normalized_precision"]
@@ -163,7 +173,8 @@ def csv_text(report: Mapping[str, Any]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*keys, "median_ms", "attributes"])
     for row in report["sequences"]:
-        writer.writerow([*(row[k] for k in keys), row["median_ms"], " ".join(row["attributes"])])
+        speed = row["median_ms"] or ""  # unknown for files that were scored again
+        writer.writerow([*(row[k] for k in keys), speed, " ".join(row["attributes"])])
     return text.getvalue()
 
 
@@ -222,7 +233,9 @@ def _of(found: Mapping[str, Any]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.strip().replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
+    """Text for LaTeX."""
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^_%&#${}]", lambda each: named.get(each[0], f"\\{each[0]}"), text.strip())
 
 
 def percent(value: float | None) -> str:

@@ -6,6 +6,7 @@ end at about the same time. No process talks to another one.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -19,12 +20,16 @@ from pathlib import Path
 import torch
 
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.passes import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
-from spmtrack_core.evaluation.runner import Notify, Passes, key_of, track_all, truth_of
-from spmtrack_core.tracking.loading import choose_device, load_tracker
+from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_core.tracking.tracker import Tracker
 
+CUDA_BATCH = 8
+"""Sequences at once on a CUDA device, unless the run says otherwise: on an H200, the network has
+1.3 (SPMTrack-G) to 5.5 times (nano) the frames a second (benchmarks/results/h200.json)."""
 POLL = 1.0
 """Seconds between two looks for what other processes have done."""
 
@@ -44,10 +49,15 @@ class Job:
     since: float
     """When the run began."""
 
-    def load(self, device: str) -> Tracker:
-        """The tracker with the settings of the run."""
+    def load(self, device: str, threads: int = 0) -> Tracker:
+        """The tracker with the settings of the run; ``threads`` as ``load_tracker`` takes them."""
         tracker = load_tracker(
-            self.weights, device, precision=self.config.precision, trunk=self.trunk
+            self.weights,
+            device,
+            precision=self.config.precision,
+            trunk=self.trunk,
+            runtime=self.config.runtime,
+            threads=threads,
         )
         tracker.config = self.config.tracker
         return tracker
@@ -81,6 +91,16 @@ def device_for(device: str, index: int) -> str:
     if chosen.type == "cuda" and chosen.index is None:
         return f"cuda:{index % torch.cuda.device_count()}"
     return device
+
+
+def batch_for(wanted: int, device: str, passes: int, processes: int) -> int:
+    """How many sequences a process tracks at once.
+
+    ``wanted``, or if that is 0 what the device gains by; never more than its share of all
+    ``passes``, so that no process is without work.
+    """
+    count = wanted or (CUDA_BATCH if device.startswith("cuda") else 1)
+    return max(1, min(count, math.ceil(passes / processes)))
 
 
 def longest_first(sequences: Sequence[FrameSequence]) -> list[FrameSequence]:
@@ -128,7 +148,7 @@ def _child(job: Job, index: int, threads: int, told: Queue) -> None:
     torch.set_num_threads(threads)
     try:
         sequences, _ = job.open()
-        tracker = job.load(device_for(job.device, index))
+        tracker = job.load(device_for(job.device, index), threads)
 
         def notify(name: str, frames: int, error: str | None) -> None:
             told.put((name, frames, error, None))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spmtrack_core.geometry.crop import AlignedCrop
+from spmtrack_core.geometry.lazy_image import LazyImage
 
 Image = NDArray[np.uint8]
 
@@ -14,10 +17,17 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCALE, SHIFT = 1 / (255 * IMAGENET_STD), IMAGENET_MEAN / IMAGENET_STD
 """(3,) each: ``image * SCALE - SHIFT`` takes 0..255 to ImageNet mean 0 and deviation 1."""
+MANY_ROWS = 3
+"""From so many rows for each row of a crop on, selecting rows first saves time."""
 
 
 def check_frame(frame: object) -> Image:
-    """``frame`` itself, once it is known to be RGB uint8 (H, W, 3); else ``ValueError``."""
+    """``frame`` itself, once it is known to be RGB uint8 (H, W, 3); else ``ValueError``.
+
+    A ``LazyImage`` passes: it has the shape of an array and the slices that a crop reads.
+    """
+    if isinstance(frame, LazyImage):
+        return cast(Image, frame)
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
         got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame)
         raise ValueError(f"a frame is an RGB uint8 array (H, W, 3); got {got}")
@@ -28,7 +38,7 @@ def check_frame(frame: object) -> Image:
 
 def mean_color(frame: Image) -> NDArray[np.float32]:
     """(3,) mean of each channel in 0..255: what fills a crop beyond the frame."""
-    return np.array(cv2.mean(frame)[:3], np.float32)
+    return np.array(cv2.mean(np.asarray(frame))[:3], np.float32)
 
 
 def crop_image(
@@ -49,13 +59,29 @@ def crop_image(
     if not crop.fills(output_hw):
         output[:] = mean_color(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
-        # float32 because OpenCV rounds uint8 results to whole gray levels
-        output[top:bottom, left:right] = cv2.resize(
-            frame[y1:y2, x1:x2].astype(np.float32),
-            (right - left, bottom - top),
-            interpolation=cv2.INTER_LINEAR,
+        output[top:bottom, left:right] = resize(
+            frame[y1:y2, x1:x2], (bottom - top, right - left)
         )
     return output
+
+
+def resize(image: Image, output_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """``image`` as float32 (H, W, 3): bilinear, half-pixel centers, no antialias.
+
+    Float32 because OpenCV rounds uint8 results to whole gray levels.
+    """
+    rows = output_hw[0]
+    if len(image) < MANY_ROWS * rows:
+        image_f32 = image.astype(np.float32)
+    else:  # most rows are between those that the result is made of: convert no others
+        center = np.maximum((np.arange(rows) + 0.5) * (len(image) / rows) - 0.5, 0)
+        upper = center.astype(np.int64)
+        image_f32 = image[upper].astype(np.float32)
+        below = image[np.minimum(upper + 1, len(image) - 1)].astype(np.float32)
+        below -= image_f32
+        below *= (center - upper).astype(np.float32)[:, None, None]
+        image_f32 += below
+    return cv2.resize(image_f32, output_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def normalize(
@@ -65,7 +91,8 @@ def normalize(
 
     Written into ``output`` (3, H, W) where it is given.
     """
-    scaled = (image * SCALE - SHIFT).transpose(2, 0, 1)  # (3, H, W)
-    output = np.empty(scaled.shape, np.float32) if output is None else output
-    np.copyto(output, scaled)
+    output = np.empty((3, *image.shape[:2]), np.float32) if output is None else output
+    for channel in range(3):  # three times as fast as all at once
+        np.multiply(image[..., channel], SCALE[channel], out=output[channel])
+        output[channel] -= SHIFT[channel]
     return output

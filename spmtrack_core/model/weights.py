@@ -32,11 +32,10 @@ from spmtrack_core.model.published import (
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
 from spmtrack_core.model.tensors import check_finite, check_tensors, read_tensors
 from spmtrack_core.model.tmoe import TMoELinear
-from spmtrack_core.settings import from_dict, override, to_dict
+from spmtrack_core.runtimes.description import describe, read_description
+from spmtrack_core.settings import from_dict, override
 
 FORMAT = "spmtrack-1"
-ENTRY = "spmtrack"
-"""Key of the one metadata entry in a file of this project."""
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -55,6 +54,13 @@ class Checkpoint:
     """How the weights were made, as free text by topic."""
     trunk: Path | None = None
     """The file of the frozen tensors, where the weight file has none."""
+
+
+def choose_precision(name: str) -> torch.dtype:
+    """The torch type of ``float32``, ``bfloat16`` or ``float16``; else ``ValueError``."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
+    return PRECISIONS[name]
 
 
 def save_checkpoint(
@@ -79,36 +85,6 @@ def save_checkpoint(
         write_beside(path, lambda beside: save_file(tensors, beside, metadata))
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from None
-
-
-def describe(format: str, checkpoint: Checkpoint, **more: str) -> dict[str, str]:
-    """Format, settings and provenance as the metadata of a file.
-
-    One entry: safetensors writes several in any order, so equal weights would differ in bytes.
-    """
-    about = {
-        "format": format,
-        "model": to_dict(checkpoint.model_config),
-        "tracker": to_dict(checkpoint.tracker_config),
-        "provenance": dict(checkpoint.provenance),
-    }
-    return {ENTRY: json.dumps(about | more)}
-
-
-def read_description(metadata: Mapping[str, str], format: str) -> dict[str, Any]:
-    """Settings and provenance in the metadata of a file; empty for a file of another format.
-
-    Raises ``ValueError`` for metadata that are damaged.
-    """
-    try:
-        about = json.loads(metadata.get(ENTRY, "{}"))
-        if about.get("format") != format:
-            return {}
-    except (ValueError, AttributeError):
-        raise ValueError("its settings cannot be used: they are not JSON") from None
-    if "story" in about:  # the key of files written by versions before 0.1
-        about["provenance"] = about.pop("story")
-    return about
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

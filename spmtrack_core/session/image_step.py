@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from spmtrack_core.geometry.image import Image
+import numpy as np
+
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.session.frame_buffer import Frame
 from spmtrack_core.session.init_request import (
     BoxXywh,
@@ -39,13 +41,13 @@ class ImageStep:
     def __init__(
         self,
         tracker: Tracker,
-        decode: Callable[[Any], Image],
+        decode: Callable[[Any], AnyImage],
         check: Callable[[Any], Any] = lambda message: None,
     ) -> None:
         self.tracker, self.decode, self._check = tracker, decode, check
 
     def place(
-        self, request: InitRequest, frame: Frame, image: Image, limits: Limits
+        self, request: InitRequest, frame: Frame, image: AnyImage, limits: Limits
     ) -> BoxXywh | Reply:
         """The box of a request in pixels of its image, or why the request must be rejected.
 
@@ -60,7 +62,7 @@ class ImageStep:
             if isinstance(point, Reply):
                 return point
             try:
-                box = propose_box(self.tracker, image, point)
+                box = propose_box(self.tracker, np.asarray(image), point)
             except Exception as error:
                 text = f"no box was proposed: {type(error).__name__}: {error}"
                 return Reply(Code.INTERNAL_ERROR, text)
@@ -68,7 +70,7 @@ class ImageStep:
         return box_in_image(request, image_hw, limits)
 
     def start(
-        self, frame: Frame, image: Image, request: InitRequest, box_xywh: BoxXywh
+        self, frame: Frame, image: AnyImage, request: InitRequest, box_xywh: BoxXywh
     ) -> Target | Reply:
         """A new target, or why there is none; ``Code.INTERNAL_ERROR`` if the tracker failed."""
         try:
@@ -83,8 +85,8 @@ class ImageStep:
         )
 
     def follow(
-        self, frame: Frame, image: Image | None, targets: Sequence[Target], jumped: bool
-    ) -> tuple[Image | None, list[Target], float, str]:
+        self, frame: Frame, image: AnyImage | None, targets: Sequence[Target], jumped: bool
+    ) -> tuple[AnyImage | None, list[Target], float, str]:
         """The image, the targets after it, the tracker's time in s, and why it failed if so.
 
         ``image`` is decoded if it is None and there are ``targets``; ``jumped`` says that it is no

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.session.frame_buffer import Frame
 from spmtrack_core.tracking.followed import Target
 
@@ -14,7 +14,7 @@ class FrameReport:
     """Result of one processed image."""
 
     frame: Frame
-    image: Image | None
+    image: AnyImage | None
     """The decoded image; None if decoding was not needed."""
     seconds: float
     """Duration of decoding and inference."""

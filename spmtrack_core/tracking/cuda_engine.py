@@ -1,4 +1,4 @@
-"""One frame on a CUDA device: one upload of the frame, one graph, one small read-back.
+"""Frames on a CUDA device: one upload of the frames, one graph, one small read-back.
 
 In a network of many small matrix multiplications, starting a kernel takes longer than running it.
 So everything from the crop to the chosen box is captured once in a CUDA graph and then replayed,
@@ -21,9 +21,15 @@ from spmtrack_core.config import ModelConfig
 from spmtrack_core.geometry.crop import AlignedCrop
 from spmtrack_core.geometry.image import SCALE, SHIFT, Image, mean_color
 from spmtrack_core.model.fused import FusedSPMTrack
-from spmtrack_core.tracking.host_engine import Located, predict_boxes
+from spmtrack_core.tracking.device_steps import (
+    CROP_NUMBERS,
+    crop_numbers,
+    crop_tensor,
+    predict_boxes,
+)
+from spmtrack_core.tracking.host_engine import Located
 from spmtrack_core.tracking.postprocess import hann_window
-from spmtrack_core.tracking.preprocess import CROP_NUMBERS, crop_numbers, crop_tensor
+from spmtrack_core.tracking.references import Encoded
 
 LOG = logging.getLogger(__name__)
 
@@ -36,12 +42,15 @@ CAPTURE_LOCK = threading.Lock()
 
 
 class CudaEngine:
-    """As ``HostEngine``, with frame and crops in the memory of ``device``, on a stream of its own.
+    """As ``HostEngine``, with frames and crops in the memory of ``device``, on its own stream.
 
     The engine captures a graph for each number of targets when that number first occurs, and again
-    for a frame larger than all before (and than 1920x1080). After a failed capture it logs one
-    warning and starts the kernels one by one.
+    for frames that together are larger than all before (and than 1920x1080). After a failed
+    capture it logs one warning and starts the kernels one by one.
     """
+
+    runtime = "torch"
+    threads = 0
 
     def __init__(
         self, model: FusedSPMTrack, model_config: ModelConfig, device: torch.device
@@ -49,68 +58,108 @@ class CudaEngine:
         self.model = model
         self.model_config = model_config
         self.device = device
-        self.window = hann_window(model_config.search_grid_hw).to(device)
+        self.window = torch.from_numpy(hann_window(model_config.search_grid_hw)).to(device)
         self.scale, self.shift = (torch.from_numpy(part).to(device) for part in (SCALE, SHIFT))
         cuda = device.type == "cuda"
         self.may_capture = cuda
         self.graphs: dict[tuple[str, int], CapturedGraph] = {}
         self.pool = GraphPool(device) if cuda else None
-        self.frame: Image = np.empty((0, 0, 3), np.uint8)
+        self.frames: Sequence[Image] = ()
+        self.starts: list[int] = []  # indices of their first pixels
         self.cuda_stream = torch.cuda.Stream(device) if cuda else None
         if self.cuda_stream is not None:  # a copy of the weights may still be running
             self.cuda_stream.wait_stream(torch.cuda.current_stream(device))
         with self.stream():
             self.pixels = PinnedBuffer(FRAME_BYTES, torch.uint8, device)
 
+    def choose_threads(self) -> None:
+        """See ``HostEngine``; here the CPU has little to compute."""
+
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Context for making and using tensors of the device."""
-        if self.cuda_stream is None:
-            yield
-        else:
-            with torch.cuda.device(self.device), torch.cuda.stream(self.cuda_stream):
+        with torch.inference_mode():
+            if self.cuda_stream is None:
                 yield
+            else:
+                with torch.cuda.device(self.device), torch.cuda.stream(self.cuda_stream):
+                    yield
 
-    def set_frame(self, frame: Image) -> None:
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
         """See ``HostEngine``."""
-        if frame.size > len(self.pixels.tensor):
+        return torch.empty(shape, device=self.device)
+
+    def set_frames(self, frames: Sequence[Image]) -> None:
+        """See ``HostEngine``."""
+        distinct = {id(frame): frame for frame in frames}
+        ends = np.cumsum([frame.size for frame in distinct.values()]).tolist()
+        if ends[-1] > len(self.pixels.tensor):
             self.graphs.clear()  # they read the former memory
             self.pool = GraphPool(self.device) if self.pool else None
-            self.pixels = PinnedBuffer(frame.size, torch.uint8, self.device)
-        self.pixels.send(frame)
-        self.frame = frame
+            # at least doubled, so that a growing number of frames does so only a few times
+            size = max(ends[-1], 2 * len(self.pixels.tensor))
+            self.pixels = PinnedBuffer(size, torch.uint8, self.device)
+        self.pixels.send(*distinct.values())
+        starts = dict(zip(distinct, (end // 3 for end in (0, *ends)), strict=False))
+        self.frames, self.starts = frames, [starts[id(frame)] for frame in frames]
 
     def locate(
         self,
+        places: Sequence[int],
         crops: Sequence[AlignedCrop],
         backgrounds: Sequence[ArrayLike],
-        references: Sequence[Tensor],
-        states: Tensor,
+        references: Sequence[Sequence[Encoded]],
+        states: Sequence[Tensor],
         window_weight: float,
     ) -> Located:
         """See ``HostEngine``."""
-        frame_hw, pairs = self.frame.shape[:2], zip(crops, backgrounds, strict=True)
         # the weight is an input like the crops: a graph would keep the number it was captured with
         numbers = np.stack(
-            [np.append(crop_numbers(frame_hw, *pair), window_weight) for pair in pairs]
-        )  # (B, 13)
-        found, states = self._run("locate", self._locate, numbers, *references, states)
-        return found.tolist(), states  # the only read-back
+            [
+                np.append(self._numbers(*each), window_weight)
+                for each in zip(places, crops, backgrounds, strict=True)
+            ]
+        )  # (B, 14)
+        encoded = [  # (B, R, ...) of each part
+            torch.stack(parts).unflatten(0, (len(crops), -1))
+            for parts in zip(*(frame for frames in references for frame in frames), strict=True)
+        ]
+        state = torch.cat(tuple(states))  # (B, 1, C)
+        found, state = self._run("locate", self._locate, numbers, *encoded, state)
+        return found.tolist(), state  # the only read-back
 
-    def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
+    def encode_references(
+        self,
+        places: Sequence[int],
+        crops: Sequence[AlignedCrop],
+        masks: Sequence[NDArray[np.float32]],
+    ) -> list[Encoded]:
         """See ``HostEngine``."""
-        inside = crop.fills(self.model_config.template_hw)
-        background = np.zeros(3) if inside else mean_color(self.frame)
-        numbers = crop_numbers(self.frame.shape[:2], crop, background)
-        return self._run("encode", self._encode, np.append(numbers, mask)[None])
+        rows = []
+        for place, crop, mask in zip(places, crops, masks, strict=True):
+            inside = crop.fills(self.model_config.template_hw)
+            background = np.zeros(3) if inside else mean_color(self.frames[place])
+            rows.append(np.append(self._numbers(place, crop, background), mask))
+        # their number changes from frame to frame: graphs for powers of two serve all
+        count = 1 << (len(rows) - 1).bit_length()
+        numbers = np.stack([*rows, *[rows[0]] * (count - len(rows))])
+        encoded = self._run("encode", self._encode, numbers)
+        # copies: each lives as long as its target needs it
+        return [tuple(part[index].clone() for part in encoded) for index in range(len(rows))]
+
+    def _numbers(
+        self, place: int, crop: AlignedCrop, background: ArrayLike
+    ) -> NDArray[np.float64]:
+        frame_hw = self.frames[place].shape[:2]
+        return crop_numbers(frame_hw, crop, background, self.starts[place])
 
     def crops(self, numbers: Tensor, output_hw: tuple[int, int]) -> Tensor:
-        """(B, 12) of ``crop_numbers`` to normalized crops (B, 3, h, w) of the frame."""
+        """(B, 13) of ``crop_numbers`` to normalized crops (B, 3, h, w) of the frames."""
         pixels = self.pixels.tensor.view(-1, 3)
         return crop_tensor(pixels, numbers, output_hw, self.scale, self.shift)  # (B, 3, h, w)
 
     def _locate(self, numbers: Tensor, *references_and_states: Tensor) -> tuple[Tensor, ...]:
-        """``predict_boxes`` for (B, 13) crop numbers and window weights, references and states."""
+        """``predict_boxes`` for (B, 14) crop numbers and window weights, references and states."""
         crops, weight = numbers.tensor_split((CROP_NUMBERS,), 1)
         search_hw = self.model_config.search_hw
         searches, weight = self.crops(crops, search_hw), weight.float().unsqueeze(2)  # (B, 1, 1)
@@ -119,7 +168,7 @@ class CudaEngine:
         )
 
     def _encode(self, numbers: Tensor) -> tuple[Tensor, ...]:
-        """(1, 12 + Hz * Wz) crop and mask to the network's form of a reference frame."""
+        """(B, 13 + Hz * Wz) crops and masks to the network's form of reference frames."""
         crop, mask = numbers.tensor_split((CROP_NUMBERS,), 1)
         templates = self.crops(crop, self.model_config.template_hw)
         return self.model.encode_reference(
@@ -213,11 +262,17 @@ class PinnedBuffer:
             self.pinned = torch.empty(capacity, dtype=dtype, pin_memory=True)
             self.sent = torch.cuda.Event()
 
-    def send(self, array: NDArray) -> None:
-        """Copy ``array`` to the beginning of the tensor; the caller may change it on return."""
+    def send(self, *arrays: NDArray) -> None:
+        """Copy ``arrays`` one after another to the beginning of the tensor.
+
+        The caller may change them on return.
+        """
         if self.sent is not None:
             self.sent.synchronize()  # the last copy may still be running
-        np.copyto(self.pinned[: array.size].view(array.shape).numpy(), array)
+        end = 0
+        for array in arrays:
+            start, end = end, end + array.size
+            np.copyto(self.pinned[start:end].view(array.shape).numpy(), array)
         if self.sent is not None:
-            self.tensor[: array.size].copy_(self.pinned[: array.size], non_blocking=True)
+            self.tensor[:end].copy_(self.pinned[:end], non_blocking=True)
             self.sent.record(torch.cuda.current_stream(self.tensor.device))

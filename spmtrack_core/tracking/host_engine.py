@@ -1,87 +1,139 @@
-"""One frame on the host: from its crops to the boxes that the network finds in them."""
+"""Frames on the host: from crops of them to the boxes that the network finds there.
+
+Without torch: a network that another runtime computes needs none.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
+import os
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.geometry.crop import AlignedCrop
 from spmtrack_core.geometry.image import Image, crop_image, normalize
-from spmtrack_core.model.inference import InferenceModel
+from spmtrack_core.runtimes.inference import Array, InferenceModel
 from spmtrack_core.tracking.postprocess import hann_window, select_box
+from spmtrack_core.tracking.references import REFERENCES, Encoded
 
-Located: TypeAlias = tuple[list[list[float]], Tensor]
+LOG = logging.getLogger(__name__)
+
+Located: TypeAlias = tuple[list[list[float]], Any]
 """x1, y1, x2, y2 in search pixels and confidence of each of B targets; state tokens (B, 1, C)."""
 
-
-def predict_boxes(
-    model: InferenceModel,
-    window: Tensor,
-    window_weight: float | Tensor,
-    search_hw: tuple[int, int],
-    searches: Tensor,
-    *references_and_states: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Box in search pixels and confidence of each target (B, 5), and its state token (B, 1, C).
-
-    ``searches`` (B, 3, H, W) are normalized; the model takes the other tensors after them.
-    """
-    prediction = model(searches, *references_and_states)
-    boxes, scores, _ = select_box(prediction, window, window_weight, search_hw)
-    return torch.cat((boxes, scores.unsqueeze(1)), 1), prediction.state_token
+WORTH = 2 / 3
+"""Part of the time that twice as many threads must save to be used."""
+RUNS = 5
 
 
 class HostEngine:
-    """Crops by OpenCV, and a network with inputs on the CPU; ONNX Runtime may upload them."""
+    """Crops by OpenCV, and a network with arrays in and out, whichever runtime computes it."""
+
+    device = "cpu"
 
     def __init__(self, model: InferenceModel, model_config: ModelConfig) -> None:
         self.model = model
         self.model_config = model_config
         self.window = hann_window(model_config.search_grid_hw)
+        self.runtime = model.runtime
+
+    @property
+    def threads(self) -> int:
+        """Those of the network; 0: as many as the runtime takes by itself."""
+        return self.model.threads
+
+    def choose_threads(self) -> None:
+        """Measure the network with more and more threads, unless their number is given.
+
+        The number doubles while that saves a third of the time: on a robot the other cores have
+        their own work, and threads that wait for each other lose most where all cores are busy.
+        """
+        if self.model.threads:
+            return
+        zeros = [
+            np.zeros((1, *shape), np.float32)
+            for shape in (
+                (3, *self.model_config.search_hw),
+                *((REFERENCES, *shape) for shape in self.model.reference_shapes),
+            )
+        ]
+        cores = len(os.sched_getaffinity(0))
+        chosen, best = 1, math.inf
+        for count in sorted({*(1 << n for n in range(cores.bit_length())), cores}):
+            self.model.threads = count
+            self.model(*zeros, self.model.no_state)  # compiles, takes memory
+            times = []
+            for _ in range(RUNS):
+                started = time.perf_counter()
+                self.model(*zeros, self.model.no_state)
+                times.append(time.perf_counter() - started)
+            if np.median(times) > WORTH * best:
+                break
+            chosen, best = count, float(np.median(times))
+        self.model.threads = chosen
+        LOG.info("%d of %d threads", chosen, cores)
 
     def stream(self) -> AbstractContextManager[object]:
-        """Context for making and using tensors of the engine."""
+        """Context for making and using arrays of the engine."""
         return contextlib.nullcontext()
 
-    def set_frame(self, frame: Image) -> None:
-        """Set the frame that the next crops are taken from."""
-        self.frame = frame
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """Memory for float32 numbers, where the network takes them from."""
+        return np.empty(shape, np.float32)
+
+    def set_frames(self, frames: Sequence[Image]) -> None:
+        """Set the frames that the next crops are taken from; one may be there several times."""
+        self.frames = frames
 
     def locate(
         self,
+        places: Sequence[int],
         crops: Sequence[AlignedCrop],
         backgrounds: Sequence[ArrayLike],
-        references: Sequence[Tensor],
-        states: Tensor,
+        references: Sequence[Sequence[Encoded]],
+        states: Sequence[Any],
         window_weight: float,
     ) -> Located:
         """Find B targets, each in its search region.
 
-        ``backgrounds`` (3,) fill what lies beyond the frame, ``references`` (B, R, ...) come from
-        ``encode_reference``, ``states`` (B, 1, C) are target state tokens.
+        ``places`` are the indices of their frames among those that are set, ``backgrounds``
+        (3,) fill what lies beyond a frame, ``references`` are R frames of ``encode_references``
+        for each target, ``states`` (1, 1, C) target state tokens.
         """
         search_hw = self.model_config.search_hw
         searches = np.empty((len(crops), 3, *search_hw), np.float32)
-        for search, crop, background in zip(searches, crops, backgrounds, strict=True):
-            normalize(crop_image(self.frame, crop, search_hw, background), search)
-        inputs = torch.from_numpy(searches), *references, states
-        found, states = predict_boxes(self.model, self.window, window_weight, search_hw, *inputs)
-        return found.tolist(), states
+        for search, place, crop, background in zip(
+            searches, places, crops, backgrounds, strict=True
+        ):
+            normalize(crop_image(self.frames[place], crop, search_hw, background), search)
+        encoded = [  # (B, R, ...) of each part
+            np.stack(parts).reshape(len(crops), -1, *parts[0].shape)
+            for parts in zip(*(frame for frames in references for frame in frames), strict=True)
+        ]
+        score_map, box_map, state = self.model(searches, *encoded, np.concatenate(states))
+        boxes, scores, _ = select_box(score_map, box_map, self.window, window_weight, search_hw)
+        return np.column_stack((boxes, scores)).tolist(), state
 
-    def encode_reference(self, crop: AlignedCrop, mask: NDArray[np.float32]) -> tuple[Tensor, ...]:
-        """The set frame as a reference frame for the network, tensors (1, ...).
+    def encode_references(
+        self, places: Sequence[int], crops: Sequence[AlignedCrop], masks: Sequence[Array]
+    ) -> list[Encoded]:
+        """Crops of the frames at ``places`` as reference frames for the network.
 
-        ``mask`` is (Hz, Wz). The crop has the frame's mean color beyond the frame.
+        ``masks`` are (Hz, Wz). A crop has its frame's mean color beyond the frame.
         """
-        template = normalize(crop_image(self.frame, crop, self.model_config.template_hw))
-        return self.model.encode_reference(
-            torch.from_numpy(template)[None], torch.from_numpy(mask)[None]
-        )
+        encoded = []  # one by one: a runtime may have to compile each number of them
+        for place, crop, mask in zip(places, crops, masks, strict=True):
+            template = normalize(
+                crop_image(self.frames[place], crop, self.model_config.template_hw)
+            )
+            parts = self.model.encode_reference(template[None], mask[None])
+            encoded.append(tuple(part[0] for part in parts))
+        return encoded

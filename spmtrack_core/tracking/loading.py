@@ -1,25 +1,30 @@
-"""From the name or path of weights to a tracker on a device: ``load_tracker``."""
+"""From the name or path of weights to a tracker on a device: ``load_tracker``.
+
+Torch is imported where PyTorch computes, or converts, the network.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
-import platform
+import os
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from spmtrack_core.config import TrackerConfig
-from spmtrack_core.model.fused import fuse
-from spmtrack_core.model.onnx_model import OnnxSPMTrack
-from spmtrack_core.model.openvino_model import OpenVinoSPMTrack
-from spmtrack_core.model.weights import PRECISIONS, load_checkpoint
-from spmtrack_core.tracking.references import REFERENCES
+from spmtrack_core.runtimes.onnx_model import OnnxSPMTrack
+from spmtrack_core.runtimes.openvino_model import HINTS, OpenVinoSPMTrack, openvino_networks
+from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from spmtrack_core.runtimes.openvino_model import Networks
+
 LOG = logging.getLogger(__name__)
-RUNTIMES = ("torch", "openvino", "auto")
+RUNTIMES = ("torch", "openvino", "onnxruntime", "tensorrt", "auto")
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -30,6 +35,7 @@ def load_tracker(
     precision: str = "float32",
     trunk: str | Path | None = None,
     runtime: str = "torch",
+    threads: int = 0,
 ) -> Tracker:
     """A tracker with ``weights``.
 
@@ -42,8 +48,10 @@ def load_tracker(
         trunk: file of the DINOv2 trunk for weights without one (published or adapters-only); None:
             timm's pretrained weights from the hub. An .onnx file has its own.
         runtime: what computes the network. ``torch``; ``openvino``, on CPUs about twice as fast;
-            ``auto``: OpenVINO where it is installed and the device is the CPU, else PyTorch.
-            ONNX Runtime runs an .onnx file in any case.
+            ``onnxruntime`` or ``tensorrt`` for an .onnx file; ``auto``: OpenVINO where it is
+            installed and the device is the CPU, else PyTorch, and for an .onnx file ONNX Runtime.
+        threads: of the CPU for the network; 0: ``warm_up`` measures how many are worth it, and
+            until then the runtime chooses.
 
     Raises:
         FileNotFoundError: the weights are neither a file nor bundled, or the hub cannot be
@@ -53,34 +61,59 @@ def load_tracker(
 
     """
     path = find_weights(weights)
-    dtype = choose_precision(precision)
-    if runtime not in RUNTIMES:
-        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
-    if path.suffix == ".onnx":
-        if trunk is not None or dtype is not torch.float32:
-            raise ValueError(f"{path} stores its own trunk and precision; give neither")
-        model = OnnxSPMTrack(path, device)
-        config = with_threshold(model.tracker_config, lost_threshold)
-        # tensors stay on the CPU: ONNX Runtime uploads them, and may have CUDA without PyTorch's
-        return Tracker(model, model.model_config, config, "cpu", precision)
-    chosen = choose_device(device)
     frozen = find_weights(trunk) if trunk else None
-    if runtime == "openvino" and chosen.type != "cpu":
-        raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
-    if runtime == "auto":
-        installed = importlib.util.find_spec("openvino") is not None
-        runtime = "openvino" if installed and chosen.type == "cpu" else "torch"
-        LOG.info("runtime %s", runtime)
-    if emulated(precision, chosen):
-        LOG.warning("this CPU has no instructions for %s; float32 is faster", precision)
-    checkpoint = load_checkpoint(path, frozen, dtype)
-    config = with_threshold(checkpoint.tracker_config, lost_threshold)
-    model_config = checkpoint.model_config
+    runtime = choose_runtime(path, device, runtime)
+    if threads < 0:
+        raise ValueError(f"threads must be 0, which chooses, or more; got {threads}")
+    if path.suffix == ".onnx":
+        if frozen is not None or precision != "float32":
+            raise ValueError(f"{path} stores its own trunk and precision; give neither")
+        # ONNX Runtime may have CUDA without PyTorch's
+        exported = OnnxSPMTrack(path, device, threads, runtime == "tensorrt")
+        engine = HostEngine(exported, exported.model_config)
+        return Tracker(engine, with_threshold(exported.tracker_config, lost_threshold))
     if runtime == "openvino":
-        fused = fuse(checkpoint.model, torch.float32)
-        network = OpenVinoSPMTrack(fused, model_config, REFERENCES, precision)
-        return Tracker(network, model_config, config, chosen, precision)
-    return Tracker(checkpoint.model, model_config, config, chosen, precision)
+        if precision not in HINTS:
+            raise ValueError(f"precision must be one of {', '.join(HINTS)}; got {precision!r}")
+        networks = openvino_networks(path, frozen, lambda: _convert(path, frozen))
+        converted = OpenVinoSPMTrack(networks, precision, threads)
+        engine = HostEngine(converted, converted.model_config)
+        return Tracker(engine, with_threshold(converted.tracker_config, lost_threshold))
+    load = _torch_engines().load_torch_engine
+    by_torch, config = load(path, frozen, device, precision, threads)
+    return Tracker(by_torch, with_threshold(config, lost_threshold))
+
+
+def _convert(weights: Path, trunk: Path | None) -> Networks:
+    LOG.warning("converting %s for OpenVINO, once; this takes some seconds", weights)
+    return _torch_engines().convert_for_openvino(weights, trunk)
+
+
+def _torch_engines() -> ModuleType:
+    """``torch_engines``, which imports torch; until then its threads can be told how to wait.
+
+    By default they wait for each other in a loop that takes the cores from other programs, for a
+    second and more where all cores are busy.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import spmtrack_core.tracking.torch_engines as with_torch
+
+    return with_torch
+
+
+def is_cpu(device: str) -> bool:
+    """Whether ``device`` stands for the CPU; raises ``ValueError`` as ``choose_device`` does.
+
+    Without NVIDIA's driver ``auto`` does, which needs no torch to be known.
+    """
+    if device == "cpu":
+        return True
+    if device == "auto":
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return True
+    return _torch_engines().choose_device(device).type == "cpu"
 
 
 def with_threshold(config: TrackerConfig, lost_threshold: float | None) -> TrackerConfig:
@@ -101,36 +134,23 @@ def find_weights(weights: str | Path) -> Path:
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; else ``ValueError``."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name} not found; CUDA devices available: {torch.cuda.device_count()}"
-        )
-    return device
+def choose_runtime(weights: Path, device: str, name: str) -> str:
+    """What computes the network of ``weights``: ``name``, or for ``auto`` the fastest one.
 
-
-def choose_precision(name: str) -> torch.dtype:
-    """The torch type of ``float32``, ``bfloat16`` or ``float16``; else ``ValueError``."""
-    if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
-    return PRECISIONS[name]
-
-
-def emulated(precision: str, device: torch.device) -> bool:
-    """Whether a device multiplies matrices of ``precision`` without instructions for it.
-
-    That takes up to eighty times as long as float32. x86 CPUs without AVX-512 have no such
-    instructions.
+    Raises ``ValueError`` for a name that is not among ``RUNTIMES`` or does not fit the weights,
+    for OpenVINO on another device than the CPU, and as ``choose_device``.
     """
-    without = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX")
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return device.type == "cpu" and precision != "float32" and x86 and without
+    exported = weights.suffix == ".onnx"
+    if name not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {name!r}")
+    if exported:
+        return "tensorrt" if name == "tensorrt" else "onnxruntime"
+    if name in ("onnxruntime", "tensorrt"):
+        raise ValueError(f"runtime {name} runs an .onnx file of spmtrack export; got {weights}")
+    if name == "openvino" and not is_cpu(device):
+        raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
+    if name == "auto":
+        installed = importlib.util.find_spec("openvino") is not None
+        name = "openvino" if installed and is_cpu(device) else "torch"
+        LOG.info("runtime %s", name)
+    return name

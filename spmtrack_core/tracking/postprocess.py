@@ -1,41 +1,41 @@
-"""From the score map and the box map to one box in the frame."""
+"""From the score map and the box map to one box in the frame, on the host."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy
 from spmtrack_core.geometry.crop import CropTransform
-from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.runtimes.inference import Array
 
 
-def hann_window(grid_hw: tuple[int, int]) -> Tensor:
+def hann_window(grid_hw: tuple[int, int]) -> Array:
     """(H, W) symmetric Hann window, zero at the border, 1 in the middle of odd grids."""
-    rows, columns = (torch.hann_window(side, periodic=False) for side in grid_hw)
-    return torch.outer(rows, columns)  # (H, W)
+    rows, columns = (np.hanning(side).astype(np.float32) for side in grid_hw)
+    return np.outer(rows, columns)  # (H, W)
 
 
 def select_box(
-    prediction: Prediction,
-    window: Tensor,
-    window_weight: float | Tensor,
+    score_map: Array,
+    boxes: Array,
+    window: Array,
+    window_weight: float,
     search_hw: tuple[int, int],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Array, Array, NDArray[np.intp]]:
     """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
 
-    The Hann window affects the choice of the cell, not the confidence.
+    ``score_map`` (B, H, W) and ``boxes`` (B, H, W, 4) are those of ``Prediction``. The Hann window
+    affects the choice of the cell, not the confidence.
     """
-    scores = prediction.score_map.float().sigmoid()  # (B, H, W)
+    scores = 0.5 + 0.5 * np.tanh(0.5 * score_map)  # the sigmoid, (B, H, W); no number overflows
     ranked = (1 - window_weight) * scores + window_weight * window
-    cells = ranked.flatten(1).argmax(1)  # (B,)
-    targets = torch.arange(len(cells), device=cells.device)
-    x0, y0, x1, y1 = prediction.boxes.flatten(1, 2)[targets, cells].unbind(-1)  # (B,)
+    cells = ranked.reshape(len(ranked), -1).argmax(1)  # (B,)
+    targets = np.arange(len(cells))
     height, width = search_hw
-    boxes = torch.stack((x0 * width, y0 * height, x1 * width, y1 * height), -1)  # (B, 4)
-    return boxes, scores.flatten(1)[targets, cells], cells
+    chosen = boxes.reshape(len(boxes), -1, 4)[targets, cells]  # (B, 4)
+    chosen = chosen * np.array([width, height, width, height], np.float32)
+    return chosen, scores.reshape(len(scores), -1)[targets, cells], cells
 
 
 def box_in_frame(

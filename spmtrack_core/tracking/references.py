@@ -8,10 +8,14 @@ entries stay evenly spread over the video.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+Encoded: TypeAlias = tuple[Any, ...]
+"""A reference frame as the network takes it: arrays of NumPy, or tensors on a device."""
 
 REFERENCES = 3
 """Reference frames R of SPMTrack, the template among them."""
@@ -64,7 +68,7 @@ class ExactReferences:
     def __init__(self, frames: int, rule: str) -> None:
         self.rule = rule
         self.last = last_uses(frames, rule)
-        self.kept: dict[int, tuple[Tensor, ...]] = {}
+        self.kept: dict[int, Encoded] = {}
         self.ending: dict[int, list[int]] = {}
         for frame, last in enumerate(self.last.tolist()):
             self.ending.setdefault(last, []).append(frame)
@@ -77,19 +81,23 @@ class ExactReferences:
 
     def skip(self) -> None:
         """Count a frame that is not kept."""
+        for frame in self.ending.get(self.frames, ()):
+            if frame:
+                self.kept.pop(frame, None)
         self.frames += 1
 
-    def append(self, *frame: Tensor) -> None:
+    def append(self, *frame: Any) -> None:
         """Add the next frame."""
-        self.kept[self.frames] = tuple(part.float() for part in frame)
-        self.frames += 1
+        number = self.frames
+        self.skip()
+        self.kept[number] = frame
 
-    def template(self) -> tuple[Tensor, ...]:
-        """The template in place of every reference frame: (1, R, ...) of each shape."""
-        return tuple(torch.stack([part] * REFERENCES).unsqueeze(0) for part in self.kept[0])
+    def template(self) -> list[Encoded]:
+        """The template in place of every reference frame."""
+        return [self.kept[0]] * REFERENCES
 
-    def gather(self, rule: str) -> tuple[Tensor, ...]:
-        """The reference frames for the next frame: (1, R, ...) of each shape.
+    def gather(self, rule: str) -> list[Encoded]:
+        """The R reference frames for the next frame.
 
         Raises ``ValueError`` beyond the announced length, or for another rule.
         """
@@ -98,18 +106,14 @@ class ExactReferences:
                 f"exact references were made for {len(self.last)} frames by rule {self.rule}; "
                 f"got frame {self.frames + 1} by rule {rule}"
             )
-        chosen = [self.kept[frame] for frame in select_references(self.frames, rule)]
-        for frame in self.ending.get(self.frames, ()):
-            if frame:
-                self.kept.pop(frame, None)
-        return tuple(torch.stack(parts).unsqueeze(0) for parts in zip(*chosen, strict=True))
+        return [self.kept[frame] for frame in select_references(self.frames, rule)]
 
 
 class ReferenceBuffer:
     """Past frames as the network takes them, in memory that is allocated once.
 
-    A frame is one or several float32 tensors of the given ``shapes``. Entry ``i`` is frame
-    ``i * stride``; the template is entry 0 and never leaves.
+    A frame is one or several float32 arrays of the given ``shapes``; ``empty`` of the engine
+    allocates them. Entry ``i`` is frame ``i * stride``; the template is entry 0 and never leaves.
     """
 
     def __init__(
@@ -117,10 +121,10 @@ class ReferenceBuffer:
         capacity: int,
         *shapes: tuple[int, ...],
         stride: int = 1,
-        device: torch.device | str = "cpu",
+        empty: Callable[[tuple[int, ...]], Any] = np.empty,
     ) -> None:
         self.capacity = capacity
-        self.parts = tuple(torch.empty((capacity, *shape), device=device) for shape in shapes)
+        self.parts = tuple(empty((capacity, *shape)) for shape in shapes)
         self.stride = stride
         self.frames = 0
         """Frames added or skipped so far."""
@@ -135,7 +139,7 @@ class ReferenceBuffer:
         """Count a frame that is not kept."""
         self.frames += 1
 
-    def append(self, *frame: Tensor) -> None:
+    def append(self, *frame: Any) -> None:
         """Add the next frame; it is kept if the stride falls on it."""
         if self.keeps_next and self.entries == self.capacity:
             kept = (self.entries + 1) // 2
@@ -145,8 +149,8 @@ class ReferenceBuffer:
             self.entries = kept
             self.stride *= 2
         if self.keeps_next:
-            for part, tensor in zip(self.parts, frame, strict=True):
-                part[self.entries] = tensor
+            for part, array in zip(self.parts, frame, strict=True):
+                part[self.entries] = array
             self.entries += 1
         self.frames += 1
 
@@ -155,13 +159,12 @@ class ReferenceBuffer:
         entry = (frame_index + (self.stride - 1) // 2) // self.stride
         return min(entry, self.entries - 1) * self.stride
 
-    def template(self) -> tuple[Tensor, ...]:
-        """The template in place of every reference frame: (1, R, ...) of each shape."""
-        return tuple(torch.stack([part[0]] * REFERENCES).unsqueeze(0) for part in self.parts)
+    def template(self) -> list[Encoded]:
+        """The template in place of every reference frame."""
+        return [tuple(part[0] for part in self.parts)] * REFERENCES
 
-    def gather(self, rule: str) -> tuple[Tensor, ...]:
-        """The reference frames for the next frame: (1, R, ...) of each shape."""
+    def gather(self, rule: str) -> list[Encoded]:
+        """The R reference frames for the next frame, as views of the buffer."""
         wanted = select_references(self.frames, rule)
         entries = [self.nearest(frame) // self.stride for frame in wanted]
-        # one by one: a list of indices would be a tensor to upload
-        return tuple(torch.stack([part[e] for e in entries]).unsqueeze(0) for part in self.parts)
+        return [tuple(part[entry] for part in self.parts) for entry in entries]

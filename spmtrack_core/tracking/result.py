@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 
 
 class TrackState(str, Enum):
@@ -42,8 +43,8 @@ class VideoTracker(Protocol):
 class SeveralTargetTracker(Protocol):
     """A tracker of several targets in one pass, as ``Tracker`` is."""
 
-    def start(self, frame: Image, box_xywh: Sequence[float]) -> Any:
+    def start(self, frame: AnyImage, box_xywh: Sequence[float]) -> Any:
         """A new target for ``follow``; ``frame`` and box as for ``VideoTracker.init``."""
 
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Sequence[TrackResult]:
+    def follow(self, frame: AnyImage, targets: Sequence[Any]) -> Sequence[TrackResult]:
         """Find each of the targets in the next frame."""

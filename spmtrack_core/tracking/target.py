@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import Boxes
@@ -27,7 +27,7 @@ class Target:
     background: NDArray
     """(3,) mean color of the first frame, 0..255; fills search regions beyond the frame."""
     references: ReferenceBuffer | ExactReferences
-    state_token: Tensor
+    state_token: Any
     """(1, 1, C) target state token of the last frame; zero, which adds nothing, before."""
     frame_hw: tuple[int, int]
     """Size of the frames that ``box_xyxy`` is in."""

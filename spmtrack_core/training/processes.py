@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from spmtrack_core.tracking.loading import choose_device
+from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_core.training.config import TrainConfig
 
 FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}

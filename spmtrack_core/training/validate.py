@@ -16,6 +16,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.metrics import confidence_auc, good_boxes, mean_iou
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.tracking.loop import track_frames
+from spmtrack_core.tracking.torch_engines import torch_engine
 from spmtrack_core.tracking.tracker import Tracker
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
@@ -41,7 +42,8 @@ def validate(
         count = math.ceil(config.validation_samples / held_out.batch_size)
         batches = (held_out.batch(index) for index in range(count))
         return validate_batches(model, batches, fabric.autocast)
-    tracker = Tracker(model, config.model, config.tracker, fabric.device, config.precision)
+    engine = torch_engine(model, config.model, fabric.device, config.precision)
+    tracker = Tracker(engine, config.tracker)
     mine = held_out[fabric.global_rank :: fabric.world_size]
     scores = validate_sequences(tracker, mine)
     sums = torch.tensor(

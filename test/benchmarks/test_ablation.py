@@ -19,7 +19,7 @@ BOX = (20.0, 15.0, 24.0, 18.0)
 def passes(tiny_checkpoint, request):
     """References and states of every pass of the network."""
     tracker = ablations(tiny_checkpoint, "cpu")[request.param]
-    network = tracker.tracker.model
+    network = tracker.tracker.engine.model.network
     seen = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1:]))
     tracker.init(FRAMES[0], BOX)

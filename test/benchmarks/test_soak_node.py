@@ -12,7 +12,18 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 pytest.importorskip("skimage", reason="scikit-image is absent: install the extra demo")
 
 from benchmarks import soak_node as module
-from benchmarks.soak_node import SIZE_WH, play_round, requests, soak_node
+from benchmarks.soak_node import (
+    LOST,
+    SEEN,
+    SIZE_WH,
+    STORM,
+    await_states,
+    call_all,
+    requests,
+    soak_node,
+    storm,
+    take_camera_away,
+)
 from robot import grid
 from spmtrack_ros.msg import TrackState
 
@@ -27,7 +38,7 @@ class DeafRobot:
         self.status.targets = [SimpleNamespace(state=state) for state in states]
 
     def ask(self, *_):
-        return SimpleNamespace(done=lambda: self.answered)
+        return SimpleNamespace(done=lambda: self.answered, result=lambda: SimpleNamespace(success=True))
 
     def send_at(self, rate, done):
         pass
@@ -37,24 +48,50 @@ class DeafRobot:
 
 
 @pytest.mark.parametrize(
-    ("client", "words"),
+    ("client", "do", "words"),
     [
-        (DeafRobot(answered=False), "no answer of enable"),
-        (DeafRobot(), "not LOST although no image"),
-        (DeafRobot(states=[TrackState.LOST]), "LOST although the camera is back"),
+        (
+            DeafRobot(answered=False),
+            lambda client: call_all(client, 10.0, [("enable", None, None)]),
+            "no answer of enable",
+        ),
+        (
+            DeafRobot(),
+            lambda client: take_camera_away(client, 10.0),
+            "are TRACKING, expected LOST",
+        ),
+        (
+            DeafRobot(states=[TrackState.LOST]),
+            lambda client: take_camera_away(client, 10.0),
+            "are LOST, expected TRACKING and UNCERTAIN",
+        ),
+        (
+            DeafRobot(states=[TrackState.TRACKING, TrackState.LOST]),
+            lambda client: await_states(client, 10.0, LOST),
+            "are LOST and TRACKING, expected LOST",
+        ),
     ],
 )
-def test_what_is_wrong_is_an_error(client, words):
+def test_what_is_wrong_is_an_error(client, do, words):
     with pytest.raises(RuntimeError, match=words):
-        play_round(client, 10.0, [("enable", None, None)])
+        do(client)
 
 
-def test_all_targets_are_followed_at_the_end_of_a_round():
-    calls = list(requests(grid(3, SIZE_WH), random.Random(0)))
-    last = [(name, request.id) for name, _, request in calls[-3:]]
-    assert last == [("init_target", f"t{index}") for index in range(3)]
+def test_what_is_right_is_none():
+    assert call_all(DeafRobot(), 10.0, [("enable", None, None)] * 3) == 3
+    await_states(DeafRobot(), 10.0, SEEN)
+
+
+def test_a_storm_removes_nothing():
+    calls = storm(grid(3, SIZE_WH), random.Random(0))
+    assert len(calls) == STORM
+    assert {request.id for name, _, request in calls if name == "remove_target"} == {"nobody"}
+
+
+def test_calls_of_all_kinds():
+    calls = requests(grid(3, SIZE_WH), random.Random(0))
     assert {name for name, _, _ in calls} == {
-        "init_target", "remove_target", "set_primary", "set_parameters", "enable"
+        "init_target", "remove_target", "set_primary", "set_parameters"
     }  # fmt: skip
 
 

@@ -25,8 +25,11 @@ from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.metrics import mean_iou
 from spmtrack_core.export import export_onnx, export_torch
 from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
-from spmtrack_core.model.onnx_model import ONNX_FORMAT, OnnxSPMTrack
-from spmtrack_core.model.weights import ENTRY, Checkpoint, load_checkpoint
+from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.model.weights import Checkpoint, load_checkpoint
+from spmtrack_core.runtimes.description import ENTRY
+from spmtrack_core.runtimes.onnx_model import ONNX_FORMAT, OnnxSPMTrack
+from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
@@ -51,6 +54,11 @@ def inputs_of(config, targets, seed=0):
         (torch.rand(targets, 3, *config.template_grid_hw, generator=made) > 0.5).float(),
         torch.randn(targets, 1, config.embed_dim, generator=made),
     )
+
+
+def run(network, *tensors):
+    """A pass of a network that takes and gives arrays."""
+    return Prediction(*map(torch.from_numpy, network(*(tensor.numpy() for tensor in tensors))))
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +89,9 @@ def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, p
     model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
     references = torch.stack([io[f"in.z_{i}"] for i in range(3)], 1)
     masks = torch.stack([io[f"in.z_{i}_feat_mask"] for i in range(3)], 1)
-    state = None
+    state = torch.from_numpy(model.no_state)
     for frame in range(2):
-        prediction = model(io[f"in.x_{frame}"], references, masks, state)
+        prediction = run(model, io[f"in.x_{frame}"], references, masks, state)
         for quantity, actual, name in (
             ("score logits", prediction.score_map, "score_map"),
             ("boxes", prediction.boxes, "boxes"),
@@ -157,20 +165,19 @@ def test_any_number_of_targets_in_one_call(nano_onnx, targets):
     checkpoint = load_checkpoint(NANO)
     model, config = checkpoint.model, checkpoint.model_config
     tensors = inputs_of(config, targets)
-    expected, actual = model.eval()(*tensors), OnnxSPMTrack(nano_onnx)(*tensors)
+    expected, actual = model.eval()(*tensors), run(OnnxSPMTrack(nano_onnx), *tensors)
     assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
-def test_no_state_token_equals_a_state_token_of_zeros(tiny_checkpoint, tiny_onnx):
+def test_no_state_token_equals_a_state_token_of_zeros(tiny_checkpoint):
     """So the first frame needs no network of its own."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    model, config = checkpoint.model, checkpoint.model_config
-    *images, state = inputs_of(config, 2)
-    for network in (model.eval(), OnnxSPMTrack(tiny_onnx)):
-        absent, zeros = network(*images), network(*images, torch.zeros_like(state))
-        assert all(torch.equal(*pair) for pair in zip(absent, zeros, strict=True))
-        assert not torch.equal(network(*images, state).score_map, absent.score_map)
+    network = checkpoint.model.eval()
+    *images, state = inputs_of(checkpoint.model_config, 2)
+    absent, zeros = network(*images), network(*images, torch.zeros_like(state))
+    assert all(torch.equal(*pair) for pair in zip(absent, zeros, strict=True))
+    assert not torch.equal(network(*images, state).score_map, absent.score_map)
 
 
 @pytest.mark.slow
@@ -207,7 +214,7 @@ def test_tensors_too_large_for_one_file_go_into_a_second(
         export_onnx(load_checkpoint(tiny_checkpoint), path, FLOAT32)
     assert {file.name for file in path.parent.iterdir()} == {"large.onnx", "large.onnx.data"}
     tensors = inputs_of(load_checkpoint(tiny_checkpoint).model_config, 1)
-    assert_close(OnnxSPMTrack(path)(*tensors), OnnxSPMTrack(tiny_onnx)(*tensors))
+    assert_close(run(OnnxSPMTrack(path), *tensors), run(OnnxSPMTrack(tiny_onnx), *tensors))
     path.with_name("large.onnx.data").unlink()
     with pytest.raises(ValueError, match=r"large\.onnx"):
         OnnxSPMTrack(path)
@@ -256,10 +263,13 @@ def test_trunk_and_precision_of_an_onnx_file_cannot_be_replaced(tiny_onnx):
             load_tracker(tiny_onnx, "cpu", **extra)
 
 
-def test_cuda_without_onnx_runtime_for_cuda_is_an_error_but_auto_is_not(tiny_onnx, monkeypatch):
+def test_a_gpu_without_onnx_runtime_for_it_is_an_error_but_auto_is_not(tiny_onnx, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ValueError, match="onnxruntime-gpu"):
-        OnnxSPMTrack(tiny_onnx, "cuda")
+    for runtime, title in (("onnxruntime", "CUDA"), ("tensorrt", "TensorRT")):
+        with pytest.raises(ValueError, match=f"no {title} in .*onnxruntime-gpu"):
+            load_tracker(tiny_onnx, "cuda", runtime=runtime)
+    with pytest.raises(ValueError, match="tensorrt runs on a GPU; got device 'cpu'"):
+        load_tracker(tiny_onnx, "cpu", runtime="tensorrt")
     assert OnnxSPMTrack(tiny_onnx, "auto").session.get_providers() == ["CPUExecutionProvider"]
 
 
@@ -269,7 +279,10 @@ def test_unknown_devices_are_named(tiny_onnx, device):
         load_tracker(tiny_onnx, device)
 
 
-def test_onnx_runtime_uses_cuda_although_torch_has_none(tiny_onnx, monkeypatch):
+@pytest.mark.parametrize(("runtime", "tensorrt"), [("auto", []), ("tensorrt", ["Tensorrt"])])
+def test_onnx_runtime_uses_a_gpu_although_torch_has_none(
+    tiny_onnx, monkeypatch, runtime, tensorrt
+):
     asked = []
     session = onnxruntime.InferenceSession
 
@@ -277,10 +290,13 @@ def test_onnx_runtime_uses_cuda_although_torch_has_none(tiny_onnx, monkeypatch):
         asked.extend(providers)
         return session(path, options, ["CPUExecutionProvider"])
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    names = [f"{title}ExecutionProvider" for title in ("Tensorrt", "CUDA", "CPU")]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
-    load_tracker(tiny_onnx, "cuda:1")
-    assert asked == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
+    load_tracker(tiny_onnx, "cuda:1", runtime=runtime)
+    *gpu, cpu = asked
+    assert [name for name, _ in gpu] == [*[f"{x}ExecutionProvider" for x in tensorrt], names[1]]
+    assert all(settings["device_id"] == "1" for _, settings in gpu) and cpu == names[2]
 
 
 def test_without_onnx_runtime_the_error_names_the_extra(tiny_onnx, monkeypatch):
@@ -296,5 +312,5 @@ def test_an_absent_file_is_not_found(tmp_path):
 
 def test_a_tracker_can_be_made_from_an_onnx_network(tiny_onnx):
     model = OnnxSPMTrack(tiny_onnx)
-    tracker = Tracker(model, model.model_config, model.tracker_config)
+    tracker = Tracker(HostEngine(model, model.model_config), model.tracker_config)
     assert np.isfinite(follow(tracker, 4)[0]).all()

@@ -17,6 +17,7 @@ HANGS, THROWS, NO_MEMORY = 201, 202, 203
 class FaultyTracker:
     def __init__(self):
         self.config, self.device = TrackerConfig(), "faulty"
+        self.runtime, self.threads = "none", 1
 
     def warm_up(self):
         pass

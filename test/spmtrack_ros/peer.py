@@ -99,7 +99,7 @@ class Peer:
 
     def wait_for_node(self, process, reset=True):
         def ready():
-            assert process.poll() is None, output_of(process)
+            assert process is None or process.poll() is None, output_of(process)
             return (
                 self.camera.get_subscription_count()
                 and self.node.count_publishers(f"/{self.name}/detections")

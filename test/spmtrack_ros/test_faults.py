@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,22 +16,37 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 from diagnostic_msgs.msg import DiagnosticArray
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lifecycle_msgs.msg import State as LifecycleState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
+from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from spmtrack_core.data.image_messages import ENCODINGS
 from spmtrack_core.session.init_request import Code
 from spmtrack_core.tracking.followed import Reason, State
+from spmtrack_ros import tracker_node
+from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp, stamp_to_ns
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, THROWS
-from test.spmtrack_ros.peer import BOX, RELIABLE, Peer, start_node, stop_node
+from test.spmtrack_ros.peer import BOX, MS, RELIABLE, Peer, start_node, stop_node
 
 pytestmark = pytest.mark.ros
 
 
 def frame(value=0):
     return np.full((180, 240, 3), value, np.uint8)
+
+
+def header_at(milliseconds, frame_id="front_camera"):
+    header = Header(frame_id=frame_id)
+    fill_stamp(header.stamp, milliseconds * MS)
+    return header
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +127,132 @@ def test_storms_of_calls_are_answered(peer):
         answers += [client.call_async(request) for _ in range(100)]
     assert peer.until(lambda: all(answer.done() for answer in answers), 60)
     assert [each.id for each in peer.send(frame(), 20).detections] == ["a"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "long", "empty", "step", "width"])
+def test_images_that_cannot_be_read_in_any_encoding(peer, fault):
+    width, height, noise = 64, 48, np.random.default_rng(0)
+    peer.send(frame(), 10)
+    assert peer.init((10, 10, 20, 20), id="a").success
+    for number, (name, encoding) in enumerate(ENCODINGS.items()):
+        step = width * encoding.channels * np.dtype(encoding.bits).itemsize
+        data = noise.bytes(round(height * encoding.rows) * step)
+        image = Image(encoding=name, width=width, height=height, step=step)
+        image.header = header_at(100 + number)
+        image.data = {"cut": data[:-7], "long": data + b"more", "empty": b""}.get(fault, data)
+        if fault == "step":
+            image.step = 1
+        if fault == "width":
+            image.width = 2**32 - 1
+        peer.camera.publish(image)
+        assert peer.heartbeat(image.header).detections == [], name
+    assert peer.until(lambda: peer.status[-1].targets[0].reason == Reason.INVALID_IMAGE)
+    assert [each.id for each in peer.send(frame(), 500).detections] == ["a"]
+
+
+def test_a_camera_that_is_faster_than_the_tracker(peer):
+    peer.send(frame(), 10)
+    assert peer.init(id="a").success
+    for stamp in range(20, 1020, 5):
+        peer.send(frame(), stamp, wait=False)
+    assert peer.until(lambda: stamp_to_ns(peer.detections[-1].header.stamp) == 1015 * MS)
+    stamps = [stamp_to_ns(each.header.stamp) for each in peer.detections]
+    assert stamps == sorted(set(stamps))
+
+
+def test_an_image_of_4k(peer):
+    image = np.zeros((2160, 3840, 3), np.uint8)
+    peer.send(image, 10, encoding="bgr8")
+    assert peer.init((3000, 1000, 200, 200)).success
+
+
+def test_stamps_at_the_ends_of_their_range(peer):
+    for sec, nanosec in ((2**31 - 1, 2**32 - 1), (-(2**31), 0), (2**31 - 1, 0)):
+        message = fill_image(Image(), frame(), header_at(0))
+        message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+        peer.camera.publish(message)
+        peer.heartbeat(message.header)
+        assert peer.init().success
+
+
+def test_a_clock_that_is_set_back(peer):
+    peer.send(frame(), 100_000)
+    assert peer.init(id="a").success
+    for stamp in (10, 20, 200_000, 30):
+        assert [each.id for each in peer.send(frame(), stamp).detections] == ["a"]
+
+
+def test_images_of_two_cameras_are_reported(peer):
+    reports = peer.collect(DiagnosticArray, "/diagnostics")
+    other = peer.node.create_publisher(Image, "image", 10)
+    assert peer.until(other.get_subscription_count)
+    peer.send(frame(), 10)
+    assert peer.until(lambda: any("2 publishers" in each.status[0].message for each in reports))
+    peer.node.destroy_publisher(other)
+    for stamp in range(20, 100_000, 100):
+        message = fill_image(Image(), frame(), header_at(stamp, str(stamp % 200)))
+        peer.camera.publish(message)
+        if peer.until(lambda: any("2 frame_ids" in each.status[0].message for each in reports), 0):
+            return
+        peer.until(lambda: False, 0.05)
+    pytest.fail("the frame_ids are not reported")
+
+
+def test_a_transition_that_the_state_does_not_have_is_refused(peer):
+    """rclpy ends the process."""
+    for wrong in (Transition(id=Transition.TRANSITION_CLEANUP), Transition(id=77)):
+        assert not peer.call(ChangeState, "change_state", transition=wrong).success
+    wrong = Transition(label="fly")
+    assert not peer.call(ChangeState, "change_state", transition=wrong).success
+    peer.send(frame(), 10)
+
+
+def test_transitions_in_any_order_while_images_and_calls_arrive(peer):
+    chance, stamp, kinds = random.Random(0), 10, ("configure", "activate", "deactivate", "cleanup")
+
+    def change(label):
+        transition = Transition(label=label)
+        return peer.call(ChangeState, "change_state", transition=transition).success
+
+    for _ in range(40):
+        change(chance.choice(kinds))
+        peer.send(frame(), (stamp := stamp + 10), wait=False)
+        if (
+            peer.call(GetState, "get_state").current_state.id
+            == LifecycleState.PRIMARY_STATE_UNCONFIGURED
+        ):
+            continue
+        client = peer.node.create_client(InitTarget, "/faulty/init_target")
+        assert client.wait_for_service(10)
+        request = InitTarget.Request()
+        fill_bbox(request.bbox, BOX)
+        answer = client.call_async(request)
+        assert peer.until(answer.done)
+        assert answer.result().code in (Code.OK, Code.NOT_READY, Code.NO_IMAGE)
+        peer.node.destroy_client(client)
+    for label in ("cleanup", "configure", "activate"):
+        change(label)
+    peer.clients.clear()
+    peer.wait_for_node(process=None)
+    peer.send(frame(), stamp + 10)
+
+
+def test_a_callback_that_fails_does_not_end_the_node(monkeypatch):
+    failures = [ValueError("of a callback"), ExternalShutdownException()]
+    errors = []
+
+    class Executor:
+        def add_node(self, node):
+            pass
+
+        def spin(self):
+            raise failures.pop(0)
+
+    monkeypatch.setattr(tracker_node, "SingleThreadedExecutor", Executor)
+    logger = SimpleNamespace(error=errors.append)
+    node = SimpleNamespace(context=SimpleNamespace(ok=lambda: True), get_logger=lambda: logger)
+    assert tracker_node.work(node) == 0
+    assert errors == ["a message or request failed: ValueError: of a callback"]
 
 
 def test_a_tracker_that_hangs(peer):

@@ -156,6 +156,7 @@ def test_rviz_shows_the_image_of_the_node_under_its_name(monkeypatch, tmp_path):
     assert {"__ns:=/robot", "__node:=eye"} <= set(command(tracker))
     for name in ("debug_image", "markers"):
         assert f"/spmtrack/{name}:=/robot/eye/{name}" in command(rviz)
+    assert "/target_pose/marker:=/robot/target_pose/marker" in command(rviz)
     assert "/camera_info:=camera_info" in command(rviz) and "-f" not in command(rviz)
     for node in (tracker, rviz):
         assert parameters_of(node)["use_sim_time"] is True
@@ -196,6 +197,8 @@ def test_every_topic_of_the_rviz_file_is_one_of_the_node_and_remapped(monkeypatc
     assert topics == {
         "/spmtrack/debug_image": "rviz_default_plugins/Image",
         "/spmtrack/markers": "rviz_default_plugins/MarkerArray",
+        "/target_pose/marker": "rviz_default_plugins/Marker",
+        "/target_pose/pose_with_covariance": "rviz_default_plugins/PoseWithCovariance",
         "/camera_info": "rviz_default_plugins/CameraInfo",
     }
     (_, rviz), _ = perform("tracker.launch.py", rviz="true")

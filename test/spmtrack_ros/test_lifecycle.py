@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 pytest.importorskip("lifecycle_msgs", reason="lifecycle_msgs is absent: no ROS 2 here")
 
+import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
+import spmtrack_core
 from spmtrack_core.session.init_request import Code
+from spmtrack_ros.conversions import fill_image
 from spmtrack_ros.srv import InitTarget
+from spmtrack_ros.tracker_node import TrackerNode
+from test.spmtrack_ros.faulty_node import FaultyTracker
 from test.spmtrack_ros.peer import (
     RELIABLE,
     STARTUP,
@@ -93,6 +101,30 @@ def test_the_life_of_a_managed_node(tiny_checkpoint, tmp_path):
     assert code == 0 and "Traceback" not in output, output
 
 
+def test_cleanup_lets_go_of_the_network(monkeypatch):
+    """Untested here is the memory of a GPU, which is given back once nothing refers to it."""
+    rclpy.init(args=["--ros-args", "-p", "init_box:=[10, 10, 50, 50]"])
+    try:
+        monkeypatch.setattr(spmtrack_core, "load_tracker", lambda *_, **__: FaultyTracker())
+        node = TrackerNode()
+        for _ in range(2):
+            network = weakref.ref(node._tracker)
+            node.session.push(1, fill_image(Image(), picture(0), Header()))
+            deadline = time.monotonic() + 10
+            while not node.session.snapshot().targets and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert node.session.snapshot().targets
+            node.trigger_deactivate()
+            node.trigger_cleanup()
+            assert network() is None
+            node.trigger_configure()
+            node.trigger_activate()
+        node.close()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
 def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
     process = start_node("init_timeout:=60.0", RELIABLE, weights=tiny_checkpoint, name="ending")
     peer = Peer("ending")
@@ -116,7 +148,7 @@ def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_pytorch_is_imported(tiny_checkpoint, number):
-    process = start_node(weights=tiny_checkpoint, name="early")
+    process = start_node("runtime:=torch", weights=tiny_checkpoint, name="early")
     maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + STARTUP
     while "libtorch" not in maps.read_text():
         assert process.poll() is None and time.monotonic() < deadline, output_of(process)

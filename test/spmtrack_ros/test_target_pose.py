@@ -34,6 +34,7 @@ from test.spmtrack_ros.motion_peer import (
     start,
 )
 from test.spmtrack_ros.peer import MS, stop_node
+from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
 BOX = (420.0, 190.0, 100.0, 100.0)  # its center 150 px right of the middle: x = 0.3 z
@@ -288,10 +289,7 @@ def test_a_lost_target_is_silence_and_no_warning(run):
     ],
 )
 def test_wrong_parameters_end_the_node_with_one_line(parameters, words):
-    process = start("target_pose", *parameters)
-    assert process.wait(60) == 2
-    code, output = stop_node(process)
-    assert code == 2 and words in output and "Traceback" not in output
+    assert_refused("target_pose", start("target_pose", *parameters), words)
 
 
 def test_the_nodes_load_no_pytorch():

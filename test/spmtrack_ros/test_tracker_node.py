@@ -7,7 +7,6 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -44,16 +43,14 @@ from test.spmtrack_ros.peer import (
     LATCHED,
     MS,
     RELIABLE,
-    STARTUP,
     Peer,
-    output_of,
     picture,
     start_node,
     stop_node,
 )
+from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
-POLICY = Path(__file__).parents[2] / "config" / "spmtrack.policy.xml"
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +296,16 @@ def test_the_search_for_a_lost_target_is_that_of_the_weights_unless_it_is_set():
         assert node._tracker.config == replace(weights, recovery=expected)
 
 
+def test_the_published_policy_is_one_switch():
+    weights = TrackerConfig(recovery="scan", window_weight=0.6, reference_rule="template_twice")
+    node = SimpleNamespace(_weights_config=weights, _tracker=SimpleNamespace())
+    given = TrackerParameters(policy="published", recovery="scan", reference_min_confidence=0.5)
+    TrackerNode._configure_tracker(node, given)
+    assert node._tracker.config.in_force() == TrackerConfig(policy="published")
+    TrackerNode._configure_tracker(node, TrackerParameters(reference_min_confidence=0.5))
+    assert node._tracker.config.in_force() == replace(weights, reference_min_confidence=0.5)
+
+
 def test_init_by_detection_message(peer):
     peer.send(picture(0), 10)
     message = Detection2D(id="from_detector")
@@ -361,9 +368,13 @@ def test_a_camera_that_dies_and_comes_back(peer):
     peer.send(picture(0), 10)
     target = peer.init().id
     peer.send(picture(0), 20)
-    assert peer.until(lambda: peer.status[-1].targets[0].reason == Reason.NO_IMAGE, 2)
-    (state,) = peer.status[-1].targets
-    assert (state.state, stamp_to_ns(state.last_seen)) == (State.LOST, 20 * MS)
+
+    def lost_after_the_second():  # on a busy machine perhaps before it as well
+        (state,) = peer.status[-1].targets
+        seen = stamp_to_ns(state.last_seen) == 20 * MS
+        return seen and (state.state, state.reason) == (State.LOST, Reason.NO_IMAGE)
+
+    assert peer.until(lost_after_the_second)
     peer.detections.clear()
     assert [each.id for each in peer.send(picture(0), 20).detections] == [target]
     timeout.value.double_value = 2.0
@@ -530,31 +541,6 @@ def test_diagnostics_count_and_explain_silence(peer):
     assert {each.key: each.value for each in status.values}["state"] == "IDLE"
 
 
-def test_the_security_policy_allows_what_the_node_does_and_no_more(peer):
-    policy = ElementTree.parse(POLICY).find("enclaves/enclave/profiles/profile")
-
-    def allowed(kind, right):
-        names = [
-            each.text
-            for rules in policy.findall(f"{kind}s[@{right}='ALLOW']")
-            for each in rules.findall(kind)
-        ]
-        return {f"/spmtrack{name[1:]}" if name[0] == "~" else f"/{name}" for name in names}
-
-    def used(list_names):
-        return {name for name, _ in list_names("spmtrack", "/")}
-
-    node = peer.node
-    assert peer.until(lambda: used(node.get_subscriber_names_and_types_by_node))
-    published = used(node.get_publisher_names_and_types_by_node)
-    assert published | {"/spmtrack/annotations"} == allowed("topic", "publish")
-    assert used(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe") - {
-        "/image/compressed",
-        "/clock",  # with other parameters
-    }
-    assert used(node.get_service_names_and_types_by_node) == allowed("service", "reply")
-
-
 def test_compressed_images_init_box_after_enable_and_sigterm(tiny_checkpoint):
     parameters = ["image_transport:=compressed", "init_box:=[60,50,40,30]", "label:=kite"]
     # a clock that stands still stops neither images nor diagnostics
@@ -588,11 +574,7 @@ def test_compressed_images_init_box_after_enable_and_sigterm(tiny_checkpoint):
     [("frame_buffer:=0", "frame_buffer"), ("weights:=/no/such/file", "/no/such/file")],
 )
 def test_a_wrong_parameter_ends_with_one_line_and_code_2(tiny_checkpoint, parameter, words):
-    process = start_node(parameter, weights=tiny_checkpoint)
-    assert process.wait(STARTUP) == 2, output_of(process)
-    output = output_of(process)
-    assert output.count("\n") == 1 and output.startswith("spmtrack: error: "), output
-    assert words in output
+    assert_refused("spmtrack", start_node(parameter, weights=tiny_checkpoint), words)
 
 
 def follow(source, frames):

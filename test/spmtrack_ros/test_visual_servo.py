@@ -20,6 +20,7 @@ from std_srvs.srv import SetBool
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from test.spmtrack_ros.motion_peer import LATCHED, Surroundings, detection_at, header_at, start
 from test.spmtrack_ros.peer import stop_node
+from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
 NS = 10**9
@@ -273,7 +274,4 @@ def test_the_end_of_the_node_is_a_zero(run):
     ],
 )
 def test_wrong_parameters_end_the_node_with_one_line(parameters, words):
-    process = start("visual_servo", *parameters)
-    assert process.wait(60) == 2
-    code, output = stop_node(process)
-    assert code == 2 and words in output and "Traceback" not in output
+    assert_refused("visual_servo", start("visual_servo", *parameters), words)

@@ -37,6 +37,7 @@ from test.spmtrack_ros.peer import (
     start_process,
     stop_node,
 )
+from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
 
@@ -243,10 +244,7 @@ def test_compressed_images_without_a_tracker():
     ],
 )
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(parameter, words):
-    process = start_web(parameter)
-    process.wait(STARTUP)
-    code, output = stop_node(process)
-    assert code == 2 and words in output and "Traceback" not in output
+    assert_refused("web", start_web(parameter), words)
 
 
 def test_another_computer_needs_the_token_that_is_logged():

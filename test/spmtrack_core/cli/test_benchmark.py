@@ -36,6 +36,7 @@ def test_sizes_targets_threads_and_load_are_rows(spmtrack, tiny_checkpoint, tmp_
     code, _, err = spmtrack(
         *("benchmark", "--weights", tiny_checkpoint, "--device", "cpu", "--seconds", "0.01"),
         *("--size", 320, 200, "--targets", 3, "--threads", 1, "--threads", 2, "--busy"),
+        *("--runtime", "torch", "--rate", 500),
         *("-o", tmp_path / "b.json"),
     )
     assert code == 0, err
@@ -47,7 +48,9 @@ def test_sizes_targets_threads_and_load_are_rows(spmtrack, tiny_checkpoint, tmp_
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--targets", "0"], "targets and threads at least 1"),
+        (["--targets", "0"], "targets at least 1"),
+        (["--threads", "-1"], "threads must be 0, which chooses, or more; got -1"),
+        (["--rate", "-1"], "rate at least 0"),
         (["--runtime", "tpu"], "runtime must be one of"),
         (["--precision", "int4"], "precision must be one of"),
         (["--weights", "nothing"], "no weights 'nothing'"),

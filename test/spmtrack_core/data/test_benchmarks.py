@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dataset_trees import MAKE, images, make_otb2015, make_uav123, text
+from dataset_trees import (
+    MAKE,
+    images,
+    make_lasot_toolkit,
+    make_otb2015,
+    make_tnl2k_toolkit,
+    make_uav123,
+    text,
+)
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import READERS, open_annotations, open_sequences, open_tracks
@@ -155,9 +163,17 @@ def test_a_split_without_truth_is_not_for_training(tmp_path):
         open_tracks(DatasetConfig("got10k", str(tmp_path), "test"), tmp_path / "cache")
 
 
+def test_the_test_split_of_trackingnet_is_a_root_too(tmp_path):
+    MAKE["trackingnet"](tmp_path)
+    assert list(opened(tmp_path / "TEST", "trackingnet")) == ["t_0"]
+
+
 @pytest.mark.parametrize(
     ("name", "other", "match"),
     [
+        ("tnl2k", "lasot", "this looks like LaSOT"),
+        ("vasttrack", "lasot", "this looks like LaSOT"),
+        ("lasot_ext", "lasot", "is no LaSOT_ext: testing_set.txt belongs to LaSOT"),
         ("lasot_ext", "got10k", "this looks like GOT-10k"),
         ("lasot", "got10k", "this looks like GOT-10k"),
         ("otb2015", "uav123", "this looks like UAV123"),
@@ -176,3 +192,63 @@ def test_a_broken_row_of_nfs_is_named(tmp_path, line):
     text(tmp_path / "bee" / "30" / "bee.txt", line)
     with pytest.raises(ValueError, match=r"bee\.txt, line 1: expected id x1 y1 x2 y2 frame"):
         opened(tmp_path, "nfs")
+
+
+@pytest.mark.parametrize("inside", [".", "annos"])
+@pytest.mark.parametrize(
+    ("name", "make", "sequence", "boxes", "attributes"),
+    [
+        ("lasot", make_lasot_toolkit, "cat-2", [[1, 2, 5, 6], nan, [3, 2, 5, 6]], ("IV", "ARC")),
+        ("tnl2k", make_tnl2k_toolkit, "monitor", [ONE, nan], ("CM", "MS")),
+    ],
+)
+def test_a_toolkit_alone_will_do_to_score(
+    tmp_path, name, make, sequence, boxes, attributes, inside
+):
+    make(tmp_path)
+    config = DatasetConfig(name, str(tmp_path / inside), "test")
+    (track,), faults = open_annotations(config)
+    assert (track.name, track.attributes, faults) == (sequence, attributes, [])
+    np.testing.assert_array_equal(track.shown_xywh, boxes)
+    with pytest.raises(ValueError, match="a toolkit, fit for --rescore alone"):
+        open_sequences(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence", "file", "flags", "expected"),
+    [
+        ("lasot", "cat-2", "att/cat-2.txt", 14, ("IV", "ARC")),
+        ("lasot", "cat-2", "LaSOT_Evaluation_Toolkit/annos/att/cat-2.txt", 14, ("IV", "ARC")),
+        ("lasot_ext", "atv-1", "annos/att/atv-1.txt", 14, ("IV", "ARC")),
+        ("tnl2k", "monitor", "annos/annos/att/monitor_attribute.txt", 17, ("CM", "MS")),
+        ("otb2015", "Jogging_1", "anno/att/jogging-1.txt", 11, ("IV", "LR")),
+        ("otb2015", "Human4_2", "anno/att/human4.txt", 11, ("IV", "LR")),
+        ("uav123", "car1_1", "anno/UAV123/att/car1_1.txt", 12, ("SV", "SOB")),
+        ("lasot", "cat-2", "att/dog-1.txt", 14, ()),
+        ("nfs", "bee", "att/bee.txt", 9, ()),
+    ],
+)
+def test_attributes_beside_a_dataset_are_read(tmp_path, name, sequence, file, flags, expected):
+    MAKE[name](tmp_path)
+    text(tmp_path / file, ",".join(["1", *["0"] * (flags - 2), "1"]))
+    assert opened(tmp_path, name)[sequence].annotation.attributes == expected
+
+
+def test_attributes_of_another_number_are_a_fault(tmp_path):
+    MAKE["tnl2k"](tmp_path)
+    text(tmp_path / "att" / "monitor.txt", "1,0,1")
+    with pytest.raises(ValueError, match=r"monitor.txt holds 3 numbers; expected 17"):
+        opened(tmp_path, "tnl2k")
+
+
+def test_missing_flags_of_tnl2k_are_told(tmp_path):
+    MAKE["tnl2k"](tmp_path)
+    (tmp_path / "absent" / "monitor.txt").unlink()
+    (note,) = opened(tmp_path, "tnl2k")["monitor"].annotation.notes
+    assert note.startswith("no flags of absence, annos/absent/ of the toolkit")
+
+
+def test_an_empty_file_of_otb_is_no_target(tmp_path):
+    make_otb2015(tmp_path)
+    text(tmp_path / "Human4" / "groundtruth_rect1.txt")
+    assert [name for name in opened(tmp_path, "otb2015") if "Human4" in name] == ["Human4_2"]

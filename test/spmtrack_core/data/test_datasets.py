@@ -169,7 +169,7 @@ def swap(path):
     [
         ("lasot", unlink("cat/cat-1/img/00000003.jpg"), "cat-1: .* 2 images for 3 boxes"),
         ("lasot", unlink("dog-12/out_of_view.txt"), "dog-12: .*out_of_view.txt"),
-        ("lasot", write("cat/cat-1/full_occlusion.txt", "0,1"), "cat-1: .* 2 numbers for 3"),
+        ("lasot", write("cat/cat-1/full_occlusion.txt", "0,1"), "cat-1: .* 2 numbers; expected 3"),
         ("lasot", write("cat/cat-1/full_occlusion.txt", "0,1,x"), "cat-1: .* whole numbers"),
         ("lasot", write("cat/cat-1/groundtruth.txt", *["1,2,0,0"] * 3), "cat-1: no frame shows"),
         ("lasot", write("cat/cat-1/groundtruth.txt", "1,2,3,4", "1,2"), "cat-1: .* line 2"),

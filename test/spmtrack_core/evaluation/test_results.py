@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_trees import make_lasot, make_otb2015, text
+from dataset_trees import make_lasot, make_nfs, make_otb2015, text
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.evaluation.rescore import rescore
@@ -204,3 +204,63 @@ def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_ch
         *common, "--rescore", tmp_path / "out" / "boxes", "--output", tmp_path / "out"
     )
     assert (code, "holds the results to score" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("split", "lengths", "frames"),
+    [
+        ("pytracking", {"nfs_bee.txt": 2}, 2),  # as many as there are images
+        ("pytracking", {"bee.txt": 3}, 3),
+        ("pytracking", {"bee.txt": 1}, None),  # not complete
+        ("test", {"bee.txt": 1, "pingpong_2.txt": 33}, 1),
+    ],
+)
+def test_nfs_may_lack_the_last_box(tmp_path, split, lengths, frames):
+    make_nfs(tmp_path / "data")
+    for file, length in lengths.items():
+        text(tmp_path / "mine" / file, *["2,3,5,6"] * length)
+    config = DatasetConfig("nfs", str(tmp_path / "data"), split)
+    report = rescore(config, tmp_path / "mine", tmp_path / "out")
+    error = "error" in report["conventions"]["spmtrack"]
+    assert error is (frames is None)
+    note = f"bee: {frames} result boxes for {(frames or 0) + 1} true ones: the last true box"
+    assert any(each.startswith(note) for each in report["notes"]) is (frames in (1, 2))
+    assert report["sequences"][0]["frames"] == (frames or 3)
+
+
+def test_tables_have_the_rows_of_their_dataset(tmp_path):
+    make_lasot(tmp_path / "data")
+    text(tmp_path / "a_b{50%}" / "cat-2.txt", *ROWS)
+    config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
+    rescore(config, tmp_path / "a_b{50%}", tmp_path / "out")
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| convention |" in table and "AO" not in table and "TrackingNet" not in table
+    assert r"a\_b\{50\%\} & lasot test &" in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_a_file_without_any_score_is_left_out(tmp_path, spmtrack):
+    make_lasot(tmp_path / "data")
+    text(tmp_path / "data" / "testing_set.txt", "cat-1", "cat-2", "none-1")
+    text(tmp_path / "mine" / "cat-1.txt", *ROWS[:2])
+    text(tmp_path / "mine" / "cat-2.txt", *ROWS)
+    text(tmp_path / "mine" / "none-1.txt", *ROWS)
+    code, _, err = spmtrack(
+        *("eval", "lasot", "--root", tmp_path / "data", "--rescore", tmp_path / "mine"),
+        *("--output", tmp_path / "out"),
+    )
+    assert (code, "1 of 3 sequences evaluated" in err) == (3, True)
+    assert "cat-1: 2 boxes for 3 frames" in err
+    assert f"none-1: no boxes at {tmp_path / 'data' / 'none-1' / 'groundtruth.txt'}" in err
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["conventions"]["spmtrack"]["auc"] > 0.6  # one of three frames is absent
+
+
+def test_no_score_by_the_default_convention_is_told(tmp_path, spmtrack):
+    make_nfs(tmp_path / "data")
+    text(tmp_path / "mine" / "bee.txt", "2,3,5,6")
+    code, _, err = spmtrack(
+        *("eval", "nfs", "--root", tmp_path / "data", "--split", "pytracking"),
+        *("--rescore", tmp_path / "mine", "--output", tmp_path / "out"),
+    )
+    assert code == 3
+    assert "no score by the convention spmtrack: bee: 1 boxes for 3 frames" in err

@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.passes import Passes, track_all
 from spmtrack_core.evaluation.results import ResultFolder
-from spmtrack_core.evaluation.runner import Passes, run, run_all, track_all
+from spmtrack_core.evaluation.runner import run, run_all
 from spmtrack_core.evaluation.tables import comparison, table
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackResult, TrackState

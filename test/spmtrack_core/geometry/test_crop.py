@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spmtrack_core.geometry.crop import align, crop_transform, rasterize
-from spmtrack_core.geometry.image import crop_image, mean_color, normalize
+from spmtrack_core.geometry.image import crop_image, mean_color, normalize, resize
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
@@ -172,3 +173,11 @@ def test_rectangles_stay_inside_frame_and_crop(corner, size):
 def test_a_box_that_ends_just_past_a_pixel_does_not_touch_the_next():
     assert rasterize([14.0, 28.0, 28.00005, 42.0]).tolist() == [14, 28, 28, 42]
     assert rasterize([14.0, 28.0, 28.01, 42.0]).tolist() == [14, 28, 29, 42]
+
+
+@pytest.mark.parametrize("image_hw", [(30, 50), (29, 11), (150, 40), (1000, 900), (3, 700)])
+def test_large_crops_are_those_of_opencv_in_less_time(image_hw):
+    """Many rows for each row of the crop, a few, and fewer than it has."""
+    image = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), np.uint8)
+    expected = cv2.resize(image.astype(np.float32), (13, 10), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(resize(image, (10, 13)), expected, atol=1e-4)

@@ -572,7 +572,7 @@ def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
     answers = [None]
     for number in range(50):
         answers.append(bench.session.init(InitRequest(BOX, id=f"{number}"), 5.0, answers[-1]))
-    assert len(bench.session._requests) == 1
+    assert len(bench.session._state.requests) == 1
     assert {answer.result(0).code for answer in answers[1:-1]} == {Code.CANCELLED}
     bench.tracker.gate.set()
     assert answers[-1].result(5).id == "49"
@@ -582,14 +582,14 @@ def test_of_requests_that_replace_each_other_only_the_newest_waits(bench):
 def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
     bench.push(1)
     bench.start()
-    report_now, done = bench.session._publish, threading.Event()
+    report_now, done = bench.session._worker._publish, threading.Event()
 
     def report_late(report):
         getattr(bench.session, how)(*([False] if how == "enable" else []))
         report_now(report)
         done.set()
 
-    bench.session._publish = report_late
+    bench.session._worker._publish = report_late
     bench.push(2, wait=False)
     assert done.wait(5)
     targets = [report.primary for report in bench.reports]
@@ -681,7 +681,7 @@ def test_which_target_a_request_replaces(bench, given, ids):
     bench.push(1)
     for each in "abc":
         bench.start(id=each)
-    bench.session._targets._ids_made = 1
+    bench.session._state.targets._ids_made = 1
     before = {target.id: target.handle for target in bench.session.snapshot().targets}
     assert bench.start(id=given).code is Code.OK
     after = {target.id: target.handle for target in bench.session.snapshot().targets}

@@ -13,13 +13,14 @@ from spmtrack_core.geometry.boxes import clip_xyxy
 from spmtrack_core.geometry.crop import CropTransform, context_crop, crop_transform
 from spmtrack_core.geometry.image import SCALE, SHIFT, crop_image, normalize
 from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.tracking.device_steps import crop_numbers, crop_tensor, select_box_tensor
 from spmtrack_core.tracking.postprocess import (
     box_in_frame,
     hann_window,
     is_good_box,
     select_box,
 )
-from spmtrack_core.tracking.preprocess import crop_numbers, crop_tensor, foreground_mask
+from spmtrack_core.tracking.preprocess import foreground_mask
 
 pytestmark = pytest.mark.golden
 CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
@@ -85,14 +86,19 @@ def test_a_nan_box_covers_no_cell():
 
 @pytest.mark.parametrize("case", ["27", "9x7", "27_flat"])
 @pytest.mark.parametrize("weight", [0.45, 0.0])
-def test_postprocessing_chooses_the_published_cell(case, weight, parity):
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_postprocessing_chooses_the_published_cell(case, weight, place, parity):
     stored = np.load(GOLDEN / "postprocess.npz")
-    scores = torch.from_numpy(stored[f"{case}.score_map"])
-    window = hann_window(tuple(scores.shape[1:]))
+    maps = stored[f"{case}.score_map"], stored[f"{case}.boxes"]
+    window = hann_window(maps[0].shape[1:])
     parity.close("postprocess", "window", window, stored[f"{case}.window"], atol=1e-6, about=case)
-    prediction = Prediction(scores, torch.from_numpy(stored[f"{case}.boxes"]), torch.empty(0))
     width, height = stored[f"{case}.search_size_wh"].tolist()
-    boxes, confidence, _ = select_box(prediction, window, weight, (height, width))
+    if place == "host":
+        boxes, confidence, _ = select_box(*maps, window, weight, (height, width))
+    else:
+        prediction = Prediction(*map(torch.from_numpy, maps), torch.empty(0))
+        window = torch.from_numpy(window)
+        boxes, confidence, _ = select_box_tensor(prediction, window, weight, (height, width))
     key = f"{case}.wp{weight}"
     parity.close(
         "postprocess", "boxes", boxes, stored[f"{key}.box"], rtol=1e-6, atol=1e-4, about=key

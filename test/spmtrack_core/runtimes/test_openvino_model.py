@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import subprocess
 import sys
 
 import numpy as np
 import pytest
-import torch
 from golden_model import golden_config, golden_model
 
+from spmtrack_core.config import TrackerConfig
 from spmtrack_core.data.scene import scene
 from spmtrack_core.model.fused import fuse
-from spmtrack_core.model.openvino_model import OpenVinoSPMTrack
+from spmtrack_core.model.openvino_export import to_openvino
+from spmtrack_core.model.torch_model import TorchSPMTrack
+from spmtrack_core.model.weights import Checkpoint
+from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.references import REFERENCES
 
@@ -29,12 +33,12 @@ def cache(tmp_path, monkeypatch):
 
 
 def inputs_of(network, config, batch):
-    random = torch.Generator().manual_seed(batch)
+    random = np.random.default_rng(batch)
 
     def normal(*shape):
-        return torch.randn(batch, *shape, generator=random)
+        return random.standard_normal((batch, *shape), np.float32)
 
-    masks = (normal(*config.template_grid_hw) > 0).float()
+    masks = (normal(*config.template_grid_hw) > 0).astype(np.float32)
     kept = [normal(REFERENCES, *shape) for shape in network.reference_shapes]
     search = normal(3, *config.search_hw)
     return (normal(3, *config.template_hw), masks), (search, *kept, normal(1, config.embed_dim))
@@ -44,17 +48,22 @@ def inputs_of(network, config, batch):
 @pytest.mark.parametrize(
     "variant", ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 )
-@torch.inference_mode()
 def test_every_variant_gives_the_numbers_of_pytorch(variant):
     name = f"model_{variant}_params"
-    config, fused = golden_config(name), fuse(golden_model(name))
-    network = OpenVinoSPMTrack(fused, config, REFERENCES, "float32")
+    config = golden_config(name)
+    checkpoint = Checkpoint(golden_model(name), config, TrackerConfig(), {"made": "so"})
+    by_torch = TorchSPMTrack(fuse(checkpoint.model))
+    network = OpenVinoSPMTrack(to_openvino(checkpoint, REFERENCES))
+    assert network.reference_shapes == by_torch.reference_shapes
+    assert network.no_state.tolist() == by_torch.no_state.tolist()
+    described = network.model_config, network.tracker_config, network.provenance
+    assert described == (config, TrackerConfig(), {"made": "so"})
     for batch in (1, 3, 1):  # of other sizes than the converted examples, and one again
-        reference, located = inputs_of(fused, config, batch)
-        expected = (*fused.encode_reference(*reference), *fused(*located))
+        reference, located = inputs_of(by_torch, config, batch)
+        expected = (*by_torch.encode_reference(*reference), *by_torch(*located))
         found = (*network.encode_reference(*reference), *network(*located))
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @needs_openvino
@@ -72,14 +81,37 @@ def test_the_bundled_tracker_gives_the_same_boxes(cache):
     assert len(list(cache.glob("*.xml"))) == len(list(cache.glob("*.bin"))) == 2
 
 
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+from spmtrack_core import load_tracker
+tracker = load_tracker({weights!r}, runtime="openvino", lost_threshold=0.25)
+tracker.init(np.zeros((60, 80, 3), np.uint8), (20, 20, 30, 20))
+tracker.update(np.zeros((60, 80, 3), np.uint8))
+assert tracker.config.lost_threshold == 0.25
+print("torch" in sys.modules)
+"""
+
+
+@needs_openvino
+def test_only_the_first_start_needs_torch(tiny_checkpoint):
+    """A process that tracks with a converted network is a third of the size."""
+    command = [sys.executable, "-c", WITHOUT_TORCH.format(weights=str(tiny_checkpoint))]
+    told = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert [each.stdout for each in told] == ["True\n", "False\n"]
+
+
 @needs_openvino
 def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog):
-    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
-    for path in cache.iterdir():
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino").warm_up()
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert {"compiled", "spmtrack"} == {path.parent.name for path in files}
+    for path in files:
+        path.unlink()  # some are read-only
         path.write_bytes(b"")
     tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
     tracker.warm_up()
-    assert "not kept" in caplog.text
+    assert "made again" in caplog.text
     caplog.clear()
     load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
     assert not caplog.text
@@ -88,8 +120,14 @@ def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog
 @pytest.mark.parametrize(
     ("runtime", "device", "match"),
     [
-        ("tpu", "cpu", "runtime must be one of torch, openvino, auto; got 'tpu'"),
+        (
+            "tpu",
+            "cpu",
+            "runtime must be one of torch, openvino, onnxruntime, tensorrt, auto; got 'tpu'",
+        ),
         ("openvino", "cuda:99", "cuda:99 not found"),
+        ("openvino", "tpu", "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ("onnxruntime", "cpu", "runtime onnxruntime runs an .onnx file of spmtrack export"),
     ],
 )
 def test_runtimes_that_cannot_be_used_are_named(tiny_checkpoint, runtime, device, match):

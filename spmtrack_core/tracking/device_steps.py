@@ -1,0 +1,98 @@
+"""Crops and choice of the box on tensors of any device: what a CUDA graph has around the network.
+
+The host has its own: ``crop_image`` with ``normalize``, and ``select_box``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from spmtrack_core.geometry.crop import AlignedCrop
+from spmtrack_core.model.fused import FusedSPMTrack
+from spmtrack_core.model.spmtrack import Prediction
+
+CROP_NUMBERS = 13
+"""Length of the vector that ``crop_numbers`` makes."""
+
+
+def crop_numbers(
+    frame_hw: tuple[int, int], crop: AlignedCrop, background: ArrayLike, start: int = 0
+) -> NDArray[np.float64]:
+    """(13,) for ``crop_tensor``: rectangles of frame and crop, background, width of the frame,
+    and the index ``start`` of its first pixel.
+    """
+    return np.hstack((crop.source_xyxy, crop.target_xyxy, background, frame_hw[1], start))
+
+
+def crop_tensor(
+    pixels: Tensor, numbers: Tensor, output_hw: tuple[int, int], scale: Tensor, shift: Tensor
+) -> Tensor:
+    """As ``normalize(crop_image(...))``, on any device: crops (B, 3, h, w) of frames.
+
+    ``pixels`` (N, 3) uint8 are those of the frames, row by row, one frame after another;
+    ``numbers`` (B, 13) float64 come from ``crop_numbers``; ``scale`` and ``shift`` (3,) are
+    ``SCALE`` and ``SHIFT``. Fit for a CUDA graph: nothing waits for the device, and no size
+    depends on ``numbers``.
+    """
+    source, target, background, width, begin = numbers.split((4, 4, 3, 1, 1), 1)
+    axes = []
+    for axis, size in ((1, output_hw[0]), (0, output_hw[1])):  # rows, columns
+        start, stop = target[:, axis, None], target[:, axis + 2, None]  # (B, 1)
+        first, last = source[:, axis, None], source[:, axis + 2, None] - 1
+        pixel = torch.arange(size, device=pixels.device) + 0.5
+        step = (last + 1 - first) / (stop - start).clamp_min(1)
+        position = torch.minimum(((pixel - start) * step - 0.5).clamp_min(0) + first, last)
+        low = position.floor()  # (B, size)
+        high = torch.minimum(low + 1, last)
+        within = (start < pixel) & (pixel < stop) & (last >= first)
+        axes.append((low.long(), high.long(), (position - low).float(), within))
+    (top, bottom, down, rows), (left, right, across, columns) = axes
+
+    def pixels_at(y: Tensor, x: Tensor) -> Tensor:
+        rows = begin.long() + y * width.long()  # (B, h)
+        return pixels[rows.unsqueeze(2) + x.unsqueeze(1)].float()  # (B, h, w, 3)
+
+    across, down = across[:, None, :, None], down[:, :, None, None]  # (B, 1, w, 1), (B, h, 1, 1)
+    upper = torch.lerp(pixels_at(top, left), pixels_at(top, right), across)  # (B, h, w, 3)
+    lower = torch.lerp(pixels_at(bottom, left), pixels_at(bottom, right), across)
+    crops = torch.lerp(upper, lower, down)
+    inside = rows[:, :, None, None] & columns[:, None, :, None]  # (B, h, w, 1)
+    crops = torch.where(inside, crops, background[:, None, None].float())
+    return (crops * scale - shift).permute(0, 3, 1, 2)  # (B, 3, h, w)
+
+
+def select_box_tensor(
+    prediction: Prediction,
+    window: Tensor,
+    window_weight: float | Tensor,
+    search_hw: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``select_box``, fit for a CUDA graph."""
+    scores = prediction.score_map.float().sigmoid()  # (B, H, W)
+    ranked = (1 - window_weight) * scores + window_weight * window
+    cells = ranked.flatten(1).argmax(1)  # (B,)
+    targets = torch.arange(len(cells), device=cells.device)
+    x0, y0, x1, y1 = prediction.boxes.flatten(1, 2)[targets, cells].unbind(-1)  # (B,)
+    height, width = search_hw
+    boxes = torch.stack((x0 * width, y0 * height, x1 * width, y1 * height), -1)  # (B, 4)
+    return boxes, scores.flatten(1)[targets, cells], cells
+
+
+def predict_boxes(
+    model: FusedSPMTrack,
+    window: Tensor,
+    window_weight: float | Tensor,
+    search_hw: tuple[int, int],
+    searches: Tensor,
+    *references_and_states: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Box in search pixels and confidence of each target (B, 5), and its state token (B, 1, C).
+
+    ``searches`` (B, 3, H, W) are normalized; the model takes the other tensors after them.
+    """
+    prediction = model(searches, *references_and_states)
+    boxes, scores, _ = select_box_tensor(prediction, window, window_weight, search_hw)
+    return torch.cat((boxes, scores.unsqueeze(1)), 1), prediction.state_token

@@ -1,0 +1,68 @@
+"""How many threads of the CPU the network gets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from spmtrack_core.config import ModelConfig
+from spmtrack_core.tracking import host_engine
+from spmtrack_core.tracking.host_engine import HostEngine
+
+
+class Network:
+    """Takes the seconds that ``seconds`` has for its number of threads, on a clock of its own."""
+
+    runtime, reference_shapes = "none", ((4, 8),)
+    no_state = np.zeros((1, 1, 8), np.float32)
+
+    def __init__(self, seconds, threads):
+        self.seconds, self.threads, self.clock = seconds, threads, 0.0
+
+    def __call__(self, *_):
+        self.clock += self.seconds[self.threads]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "given", "chosen", "reason"),
+    [
+        ({1: 1.0, 2: 0.9}, 0, 1, "a second core for a tenth of the time"),
+        ({1: 1.0, 2: 1.3, 4: 0.1}, 0, 1, "no look beyond what does not help"),
+        ({1: 1.0, 2: 0.6, 4: 0.5}, 0, 2, "four save too little on two"),
+        ({1: 1.0, 2: 0.5, 4: 0.25, 6: 0.15}, 0, 6, "all of six cores"),
+        ({1: 1.0}, 0, 1, "one core"),
+        ({3: 1.0}, 3, 3, "a given number is kept, and nothing measured"),
+    ],
+)
+def test_threads_double_while_that_saves_a_third(seconds, given, chosen, reason, monkeypatch):
+    network = Network(seconds, given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(max(seconds))))
+    monkeypatch.setattr(host_engine, "time", SimpleNamespace(perf_counter=lambda: network.clock))
+    engine = HostEngine(network, ModelConfig())
+    engine.choose_threads()
+    assert engine.threads == chosen, reason
+    assert (network.clock > 0) is (given == 0)
+
+
+POLICY = """
+import os
+from spmtrack_core import load_tracker
+tracker = load_tracker({weights!r}, "cpu", threads=2)
+tracker.warm_up()
+import torch
+print(os.environ["OMP_WAIT_POLICY"], torch.get_num_threads(), tracker.runtime, tracker.threads)
+"""
+
+
+@pytest.mark.parametrize("asked", ["", "active"])
+def test_threads_of_pytorch_sleep_while_they_wait_unless_told_otherwise(tiny_checkpoint, asked):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": asked} if asked else {}
+    command = [sys.executable, "-c", POLICY.format(weights=str(tiny_checkpoint))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert told.stdout.split() == [asked or "passive", "2", "torch", "2"]
