@@ -38,7 +38,8 @@ class DeafRobot:
         self.status.targets = [SimpleNamespace(state=state) for state in states]
 
     def ask(self, *_):
-        return SimpleNamespace(done=lambda: self.answered, result=lambda: SimpleNamespace(success=True))
+        answer = SimpleNamespace(success=True)
+        return SimpleNamespace(done=lambda: self.answered, result=lambda: answer)
 
     def send_at(self, rate, done):
         pass

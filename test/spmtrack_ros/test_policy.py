@@ -14,6 +14,8 @@ pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
 import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
@@ -112,13 +114,15 @@ def allowed(name):
 
 
 def used(node, name):
-    """As ``allowed``; an action shows as its services and topics."""
+    """As ``allowed``, as another ``node`` sees it; an action shows as its services and topics."""
     lists = {
         "publish": node.get_publisher_names_and_types_by_node,
         "subscribe": node.get_subscriber_names_and_types_by_node,
         "reply": node.get_service_names_and_types_by_node,
         "request": node.get_client_names_and_types_by_node,
     }
+    if name not in node.get_node_names():
+        return {right: set() for right in lists}
     found = {right: {each for each, _ in names(name, "/")} for right, names in lists.items()}
     actions = {each for each in set.union(*found.values()) if "/_action/" in each}
     found = {right: names - actions for right, names in found.items()}
@@ -136,17 +140,21 @@ def graph(name, make, parameters):
     if name == "select_target":
         remapped = []
     rclpy.init(args=["--ros-args", "-r", f"__node:={name}", *given, *remapped])
-    node = None
+    node, context = None, Context()
+    rclpy.init(context=context)
+    observer = Node("observer", context=context)
     try:
         node = make()
         made = {each.topic_name for each in (*node.publishers, *node.subscriptions)}
         made |= {each.service_name for each in node.services}
         made |= {each.srv_name for each in node.clients} | {"/rosout"}
         deadline = time.monotonic() + 10
-        while made - set.union(*used(node, name).values()) and time.monotonic() < deadline:
+        while made - set.union(*used(observer, name).values()) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return used(node, name)
+        return used(observer, name)
     finally:
+        observer.destroy_node()
+        context.try_shutdown()
         if node is not None:
             if hasattr(node, "close"):
                 node.close()
