@@ -6,6 +6,7 @@ Images are RGB uint8 (H, W, 3) inside.
 from __future__ import annotations
 
 import io
+import math
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,6 +19,7 @@ from spmtrack_core.geometry.lazy_image import AnyImage, LazyImage
 
 MAX_PIXELS = 50_000_000
 _SMALL = 16  # px
+_SAMPLES = 2**16  # pixels are enough for percentiles
 
 
 class _Encoding(NamedTuple):
@@ -152,7 +154,10 @@ def lazy_image(message: Any) -> AnyImage:
     if encoding.conversion is None and item == 1:
         return pixels
     order = f"{'>' if message.is_bigendian else '<'}{encoding.bits}" if item > 1 else ""
-    limits = _limits(_view(pixels[::4, ::4], order)) if encoding.stretch else (0.0, 0.0)
+    limits = 0.0, 0.0
+    if encoding.stretch:
+        every = max(4, math.ceil((height * width / _SAMPLES) ** 0.5))
+        limits = _limits(_view(pixels[::every, ::every], order))
 
     def convert(x1: int, y1: int, x2: int, y2: int) -> Image:
         (top, bottom), (left, right) = (

@@ -122,7 +122,7 @@ def used(node, name):
         "request": node.get_client_names_and_types_by_node,
     }
     if name not in node.get_node_names():
-        return {right: set() for right in lists}
+        return {right: set() for right in (*lists, "call")}
     found = {right: {each for each, _ in names(name, "/")} for right, names in lists.items()}
     actions = {each for each in set.union(*found.values()) if "/_action/" in each}
     found = {right: names - actions for right, names in found.items()}
@@ -145,13 +145,19 @@ def graph(name, make, parameters):
     observer = Node("observer", context=context)
     try:
         node = make()
-        made = {each.topic_name for each in (*node.publishers, *node.subscriptions)}
-        made |= {each.service_name for each in node.services}
-        made |= {each.srv_name for each in node.clients} | {"/rosout"}
-        deadline = time.monotonic() + 10
+        own = {
+            "publish": {each.topic_name for each in node.publishers},
+            "subscribe": {each.topic_name for each in node.subscriptions},
+            "reply": {each.service_name for each in node.services},
+            "request": {each.srv_name for each in node.clients},
+        }
+        made = set.union(*own.values()) | {"/rosout"}
+        deadline = time.monotonic() + 5
         while made - set.union(*used(observer, name).values()) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return used(observer, name)
+        # of a second node of this name in one process, others may see nothing
+        seen = used(observer, name)
+        return {right: names | own.get(right, set()) for right, names in seen.items()}
     finally:
         observer.destroy_node()
         context.try_shutdown()
