@@ -48,7 +48,8 @@ def plot_curves(
                 axes.fill_between(thresholds, low, high, color=line.get_color(), alpha=0.12, lw=0)
         count = max(len(each) for each in curves.values())
         axes.set(xlabel=label, ylabel="share of frames", xlim=(0, thresholds[-1]), ylim=(0, 1))
-        axes.set_title(f"{name}, {count} sequences, {DEFAULT} rules", fontsize="medium")
+        shown = {"normalized": "normalized precision"}.get(name, name)
+        axes.set_title(f"{shown}, {count} sequences, {DEFAULT} rules", fontsize="medium")
         axes.legend(title=f"{title}, percent", fontsize="small")
         axes.grid(alpha=0.3)
         save(output / f"{name}.png", figure)
@@ -59,7 +60,7 @@ def plot_attributes(path: Path, trackers: Mapping[str, Mapping[str, Mapping[str,
     names = sorted({name for each in trackers.values() for name in each})
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     bars = figure.add_subplot(1, 2, 1)
-    radar = figure.add_subplot(1, 2, 2, projection="polar")
+    radar: Any = figure.add_subplot(1, 2, 2, projection="polar")
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     width = 0.8 / len(trackers)
     for index, (label, each) in enumerate(trackers.items()):

@@ -49,7 +49,8 @@ def _sheet(sequence: FrameSequence, score: SequenceScore) -> Figure:
         axes.axis("off")
     axes = figure.add_subplot(grid[2, :])
     frames = np.arange(1, len(truth) + 1)
-    axes.fill_between(frames, 0, 1, where=np.isnan(score.iou[0]), color="0.9", label="absent")
+    if (absent := np.isnan(score.iou[0])).any():
+        axes.fill_between(frames, 0, 1, where=absent, color="0.9", label="absent")
     axes.plot(frames, score.iou[0], lw=1, label="IoU")
     if not np.isnan(run.confidence[1:]).all():
         axes.plot(frames, run.confidence, lw=0.8, alpha=0.6, label="confidence")

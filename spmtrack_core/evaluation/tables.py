@@ -60,12 +60,26 @@ def caption(report: Mapping[str, Any]) -> str:
         lines.append(f"GOT-10k AO, SR50, SR75: {scores}")
     if report["dataset"]["name"] == "trackingnet":
         lines.append(f"TrackingNet: {', '.join(_of(report['trackingnet']))}")
+    if report["speed"]["batch"] not in ([], [1]):
+        lines.append(speed_line(report))
     if unscored := report.get("unscored"):
         lines.append(f"{len(unscored)} sequences tracked whose truth a server has")
     differences = report.get("run", {}).get("differences", ())
     lines += [f"not as the recipe says: {each}" for each in differences]
     lines += list(report.get("notes", ()))[:10]
     return "\n".join(lines)
+
+
+def speed_line(report: Mapping[str, Any]) -> str:
+    """How long a frame took, on what, and how many sequences shared a pass of the network."""
+    speed, batches = report["speed"], [str(each) for each in report["speed"]["batch"]]
+    if speed["median_ms"] is None:
+        return "Speed: unknown."
+    shared = "" if batches == ["1"] else f", a frame's share of batches of {' and '.join(batches)}"
+    return (
+        f"Speed: median {speed['median_ms']:.1f} ms a frame, 95 %: {speed['p95_ms']:.1f} ms"
+        f"{shared}; without reading the images; on {report['run'].get('device', 'this computer')}."
+    )
 
 
 def convention_lines(report: Mapping[str, Any]) -> list[str]:
@@ -125,13 +139,13 @@ def markdown_text(report: Mapping[str, Any]) -> str:
         "",
     ]
     lines += _own_rules(report)
-    settings = report["run"].get("settings")
-    if settings:
+    run = report["run"]
+    if settings := run.get("settings"):
         lines += ["Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items())]
-        for key, title in (("differences", "recipe"), ("from_paper", "paper's recipe")):
-            text = "; ".join(report["run"].get(key, ())) or "nothing"
-            lines += ["", f"Different from the {title}: {text}."]
-        lines.append("")
+        own = "settings of the weights" if run["recipe"] == "weights" else "recipe"
+        for key, title in (("differences", own), ("from_paper", "paper's recipe")):
+            lines += ["", f"Different from the {title}: {'; '.join(run[key]) or 'nothing'}."]
+        lines += ["", speed_line(report), ""]
     lines += [f"- {note}" for note in report["notes"]] + [""] * bool(report["notes"])
     if report["attributes"]:
         rows = [

@@ -134,6 +134,9 @@ def test_repetitions_are_a_batch_too(tmp_path, spmtrack, tiny_checkpoint):
         assert code == 0, err
     report = json.loads((tmp_path / "more" / "results.json").read_text())
     assert report["speed"]["batch"] == [report["run"]["settings"]["batch"]] == [4]
+    table = (tmp_path / "more" / "table.md").read_text()
+    assert "a frame's share of batches of 4; without reading the images; on " in table
+    assert "Different from the settings of the weights: repetitions: 2 (recipe: 1)." in table
     for name in ("a", "b"):
         alone = columns(tmp_path / "one", name)
         for each in (name, f"{name}_002"):
