@@ -16,6 +16,7 @@ from spmtrack_core.cli.options import (
     Exclude,
     OutputFolder,
     Root,
+    Runtime,
     SeveralWeights,
     Split,
 )
@@ -24,7 +25,7 @@ from spmtrack_core.evaluation.plots import plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
 from spmtrack_core.evaluation.tables import comparison
 from spmtrack_core.evaluation.trax import TraxTracker
-from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.loading import choose_runtime, find_weights, load_tracker
 from spmtrack_core.tracking.result import VideoTracker
 
 
@@ -36,6 +37,7 @@ def compare(
     exclude: Exclude = None,
     weights: SeveralWeights = None,
     device: Device = "auto",
+    runtime: Runtime = "torch",
     nano: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="BACKBONE HEAD", help="ONNX files of NanoTrack, version 2 or 3."),
@@ -66,7 +68,9 @@ def compare(
     trackers: dict[str, tuple[str, VideoTracker]] = {}  # by folder: label, tracker
     for name in weights or ["nano"]:
         path = find_weights(name)
-        trackers[path.stem] = label_of(path), load_tracker(path, device)
+        engine = choose_runtime(path, device, runtime)
+        label = label_of(path) if engine == "torch" else f"{label_of(path)} {engine}"
+        trackers[path.stem] = label, load_tracker(path, device, runtime=engine)
     files = {"NanoTrack": nano or (), "VitTrack": [vit] if vit else ()}
     for name, other in others.items():
         shown = f"OpenCV {name}" if isinstance(other, OpenCVTracker) else f"{name} v3"

@@ -53,7 +53,10 @@ def vot(
 
         def load() -> Tracker:
             frozen = find_weights(trunk) if trunk else None
-            tracker = load_tracker(path, device, precision=protocol.config.precision, trunk=frozen)
+            precision, runtime = protocol.config.precision, protocol.config.runtime
+            tracker = load_tracker(
+                path, device, precision=precision, trunk=frozen, runtime=runtime
+            )
             tracker.config = make(tracker.config, tracker.model_config).config.tracker
             tracker.warm_up()
             return tracker
