@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
+import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.live.access import Access
+from spmtrack_core.live.connections import Allowance, Connection, Connections
 from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
 from spmtrack_core.session.init_request import Code, Reply
 
@@ -64,9 +68,7 @@ class LiveServer:
             self.port = self._call(self._start(host, port))
         except OSError as error:
             self._end()
-            cure = "choose another --port, or 0 for any that is free"
-            reason = error.strerror or str(error)
-            raise OSError(f"cannot listen on {host}, port {port}: {reason}; {cure}") from None
+            raise OSError(f"cannot listen on {host}, port {port}: {_reason(error)}") from None
         except OverflowError:
             self._end()
             raise ValueError(f"port must be 0 to 65535; got {port}") from None
@@ -112,13 +114,16 @@ class LiveServer:
         app.router.add_get("/live", self._open_page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        connections = Connections(self._runner.server)
+        self._listener = await self._loop.create_server(connections, host, port)
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def _stop(self) -> None:
+        self._listener.close()
         for page in list(self._pages):
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(page.socket.close(code=WSCloseCode.GOING_AWAY), 1.0)
+                await asyncio.wait_for(page.websocket.close(code=WSCloseCode.GOING_AWAY), 1.0)
         await self._runner.cleanup()
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in rest:
@@ -135,7 +140,11 @@ class LiveServer:
         )
         if reason is not None:
             return web.Response(status=403, text=f"{reason}\n")
-        return await handler(request)
+        try:
+            response: web.StreamResponse = await handler(request)
+        except ConnectionError:  # the other side has gone: nothing to report
+            return web.Response()
+        return response
 
     def _notice(self) -> None:
         with self._lock:
@@ -144,13 +153,18 @@ class LiveServer:
             page.news.set()
 
     async def _open_page(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
-        await socket.prepare(request)
+        if request.transport is None:
+            raise ConnectionResetError
+        connection = request.transport.get_protocol()
+        assert isinstance(connection, Connection)
+        websocket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
+        await websocket.prepare(request)
         if len(self._pages) >= MAX_PAGES:
             text = f"{MAX_PAGES} pages are open already: close one of them"
-            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=text.encode())
-            return socket
-        page = _Page(socket, request)
+            await websocket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=text.encode())
+            return websocket
+        connection.keep()
+        page = _Page(websocket, connection)
         self._pages.add(page)
         sending = asyncio.create_task(self._send(page))
         try:
@@ -161,7 +175,7 @@ class LiveServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return socket
+        return websocket
 
     async def _send(self, page: _Page) -> None:
         """Send the newest view whenever the page is ready; drop a page that never is."""
@@ -183,9 +197,9 @@ class LiveServer:
                 page.ready.clear()
                 page.arrived = view.arrived if jpeg else 0.0
                 message = pack(view, size_hw, jpeg, page.latency)
-                await asyncio.wait_for(page.socket.send_bytes(message), _SILENCE)
+                await asyncio.wait_for(page.websocket.send_bytes(message), _SILENCE)
         except asyncio.TimeoutError:
-            page.abort()
+            page.connection.abort()
         except ConnectionError:
             pass  # the page was closed meanwhile
 
@@ -197,14 +211,14 @@ class LiveServer:
         return await asyncio.shield(self._encoded[1])
 
     async def _receive(self, page: _Page) -> None:
-        async for message in page.socket:
-            if not page.allows():
+        async for message in page.websocket:
+            if not page.allowance.take():
                 text = f"more than {_PER_SECOND:g} messages a second"
-                await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=text.encode())
+                await page.websocket.close(code=WSCloseCode.POLICY_VIOLATION, message=text.encode())
                 return
             if message.type is not WSMsgType.TEXT:
                 text = "messages are texts"
-                await page.socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=text.encode())
+                await page.websocket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=text.encode())
                 return
             number = 0
             try:
@@ -233,11 +247,20 @@ class LiveServer:
         await page.answer(number, reply)
 
 
+def _reason(error: OSError) -> str:
+    """Why an address cannot be listened on, and the cure."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        return f"{why}; the host must be an address of this computer, or 0.0.0.0 for all of them"
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return f"{why}; choose another port, or 0 for any that is free"
+
+
 class _Page:
     """One open page."""
 
-    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
-        self.socket, self._request = socket, request
+    def __init__(self, websocket: web.WebSocketResponse, connection: Connection) -> None:
+        self.websocket, self.connection = websocket, connection
         self.requests: set[asyncio.Task[None]] = set()
         self.ready, self.news = asyncio.Event(), asyncio.Event()
         self.ready.set()
@@ -245,7 +268,7 @@ class _Page:
         self.sent = 0.0  # s of the monotonic clock; the last message
         self.arrived = 0.0  # of the image that the page draws now; 0: it draws none
         self.latency: float | None = None
-        self._allowance, self._counted = _BURST, time.monotonic()
+        self.allowance = Allowance(_PER_SECOND, _BURST)
 
     def drawn(self) -> None:
         """The page has drawn what was sent."""
@@ -253,21 +276,9 @@ class _Page:
             self.latency = time.monotonic() - self.arrived
         self.ready.set()
 
-    def allows(self) -> bool:
-        """Whether one more message is within the rate."""
-        now = time.monotonic()
-        earned = (now - self._counted) * _PER_SECOND
-        self._allowance, self._counted = min(_BURST, self._allowance + earned) - 1, now
-        return self._allowance > 0
-
     async def answer(self, number: int, reply: Reply) -> None:
         with contextlib.suppress(ConnectionError):
-            await self.socket.send_str(answer(number, reply))
-
-    def abort(self) -> None:
-        """Drop the connection without waiting for the other side."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+            await self.websocket.send_str(answer(number, reply))
 
 
 def encode_jpeg(image: Callable[[], Image]) -> Encoded:
