@@ -40,6 +40,7 @@ _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
 _PATIENCE = 60.0  # s until a request that nobody answers is given up
 _LONGEST_SIDE = 1280  # px of the image as it is sent
 _QUALITY = 80  # of the JPEG, percent
+_USE_OWN_ADDRESS = "the host must be an address of this computer, or 0.0.0.0 for all of them"
 
 Encoded = tuple[tuple[int, int], bytes]
 """Height and width of the image before it was made smaller, and its JPEG."""
@@ -123,7 +124,7 @@ class LiveServer:
         self._listener.close()
         for page in list(self._pages):
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(page.websocket.close(code=WSCloseCode.GOING_AWAY), 1.0)
+                await asyncio.wait_for(page.close(WSCloseCode.GOING_AWAY), 1.0)
         await self._runner.cleanup()
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in rest:
@@ -159,12 +160,12 @@ class LiveServer:
         assert isinstance(connection, Connection)
         websocket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
         await websocket.prepare(request)
+        page = _Page(websocket, connection)
         if len(self._pages) >= MAX_PAGES:
             text = f"{MAX_PAGES} pages are open already: close one of them"
-            await websocket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=text.encode())
+            await page.close(WSCloseCode.TRY_AGAIN_LATER, text)
             return websocket
         connection.keep()
-        page = _Page(websocket, connection)
         self._pages.add(page)
         sending = asyncio.create_task(self._send(page))
         try:
@@ -214,11 +215,10 @@ class LiveServer:
         async for message in page.websocket:
             if not page.allowance.take():
                 text = f"more than {_PER_SECOND:g} messages a second"
-                await page.websocket.close(code=WSCloseCode.POLICY_VIOLATION, message=text.encode())
+                await page.close(WSCloseCode.POLICY_VIOLATION, text)
                 return
             if message.type is not WSMsgType.TEXT:
-                text = "messages are texts"
-                await page.websocket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=text.encode())
+                await page.close(WSCloseCode.UNSUPPORTED_DATA, "messages are texts")
                 return
             number = 0
             try:
@@ -249,11 +249,13 @@ class LiveServer:
 
 def _reason(error: OSError) -> str:
     """Why an address cannot be listened on, and the cure."""
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
-        return f"{why}; the host must be an address of this computer, or 0.0.0.0 for all of them"
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return f"{why}; choose another port, or 0 for any that is free"
+    if isinstance(error, socket.gaierror):
+        why, cure = error.strerror, _USE_OWN_ADDRESS
+    else:  # the text of asyncio repeats the address
+        why = os.strerror(error.errno) if error.errno else str(error)
+        unknown = error.errno == errno.EADDRNOTAVAIL
+        cure = _USE_OWN_ADDRESS if unknown else "choose another port, or 0 for any that is free"
+    return f"{why}; {cure}"
 
 
 class _Page:
@@ -275,6 +277,9 @@ class _Page:
         if self.arrived and not self.ready.is_set():
             self.latency = time.monotonic() - self.arrived
         self.ready.set()
+
+    async def close(self, code: WSCloseCode, why: str = "") -> None:
+        await self.websocket.close(code=code, message=why.encode())
 
     async def answer(self, number: int, reply: Reply) -> None:
         with contextlib.suppress(ConnectionError):

@@ -1,16 +1,14 @@
-"""The benchmark of proposed boxes: baselines, the fit, and a whole run on one sequence."""
+"""The benchmark of proposed boxes: baselines, and a whole run on one sequence."""
 
 from __future__ import annotations
 
 import sys
 
 import numpy as np
-import pytest
 
-from benchmarks.propose import Click, fit, grabcut, main, square
+from benchmarks.propose import grabcut, main, square
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
-from spmtrack_core.tracking.propose import FEATURES, Candidates
 
 OBJECT = np.array([60.0, 40.0, 36.0, 24.0])
 
@@ -27,31 +25,15 @@ def test_baselines():
     assert iou_xyxy(*xywh_to_xyxy([grabcut(picture(), middle), OBJECT])) > 0.9
 
 
-def test_the_fit_finds_what_makes_a_candidate_good():
-    random, found = np.random.default_rng(0), []
-    for number in range(40):
-        boxes = np.column_stack([np.full((10, 2), 10.0), random.uniform(5, 60, (10, 2))])
-        features = random.normal(size=(10, len(FEATURES)))
-        truth = boxes[3]
-        ious = iou_xyxy(xywh_to_xyxy(boxes), xywh_to_xyxy(truth))
-        features[:, 1] = 2 * ious - 1
-        found.append(Click(f"{number}", True, truth, Candidates(boxes, features), 0.0, {}))
-    weights = fit(found)
-    assert weights[:3] == pytest.approx([0.5, 0, 0.5], abs=0.01)
-    assert np.mean([click.iou(weights) for click in found]) > 0.97  # neighbors vote as well
-
-
 def test_a_whole_run(tmp_path, monkeypatch, capsys, tiny_checkpoint):
     for name in ("cup_a", "cup_b", "toy"):
         write_image(tmp_path / name / "1.png", picture())
         write_image(tmp_path / name / "2.png", picture())
         (tmp_path / name / "groundtruth.txt").write_text("60,40,36,24\n" * 2)
-    options = ["--weights", str(tiny_checkpoint), "--points", "1", "--baselines", "--fit"]
+    options = ["--weights", str(tiny_checkpoint), "--points", "1", "--baselines"]
     monkeypatch.setattr(sys, "argv", ["propose", str(tmp_path), *options])
     main()
     lines = capsys.readouterr().out.splitlines()
-    kinds = ("a square", "GrabCut", "proposed", "best candidate")
-    for kind in kinds:
+    for kind in ("proposed", "a square", "GrabCut"):
         (line,) = [line for line in lines if line.startswith(f"{kind}, middle")]
         assert line.endswith("of 2")  # one of the two parts of a video
-    assert [line.partition(":")[0] for line in lines[-8:]] == ["constant", *FEATURES]

@@ -98,7 +98,7 @@ def test_an_open_page_stays(monkeypatch, server):
 
 def test_more_connections_drop_the_oldest_and_no_page(server):
     with contextlib.ExitStack() as stack:
-        page = stack.enter_context(open_socket(server))
+        stack.enter_context(open_socket(server))
         idle = [stack.enter_context(connect(server)) for _ in range(MAX_WAITING + 20)]
         assert all(is_dropped(client) for client in idle[:20])
         assert serves(server)
