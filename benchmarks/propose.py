@@ -1,12 +1,15 @@
 """How good are boxes that are proposed for a point? IoU on the first frames of sequences.
 
-    python benchmarks/propose.py SEQUENCES [--baselines]
+    python benchmarks/propose.py SEQUENCES [--baselines | --fit]
 
 The points are the middle of each known box, and random ones in the inner half of its width and
 height. ``--baselines`` measures two simple ways as well: a square of a fifth of the shorter side,
 and GrabCut at ten sizes, of which the most stable box is taken. Sequences whose names differ in a
 last ``_a``, ``_b``, ``_c`` are parts of one video: one counts. The time is that of the processor:
 ``OMP_NUM_THREADS=1`` gives it on one thread, also beside other programs.
+
+``--fit`` fits the weights of ``tracking/propose.py`` to these frames instead, by ridge regression
+of the IoU of the candidates of all sizes.
 """
 
 from __future__ import annotations
@@ -19,16 +22,24 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_sequences
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.propose import propose_box
+from spmtrack_core.tracking.propose import (
+    FEATURES,
+    SIZES,
+    Candidates,
+    find_candidates,
+    propose_box,
+)
+from spmtrack_core.tracking.tracker import Tracker
 
-SIZES = 2.0 ** (-np.arange(10) / 2)  # of GrabCut's squares, in shorter sides of the frame
 CROP = 96  # px, of the images that GrabCut gets
+RIDGE = 1e-3
 
 
 def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
@@ -39,7 +50,9 @@ def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
 
 def grabcut(frame: Image, point: Boxes) -> Boxes:
     """(4,) the foreground about a point, at the size at which it depends on the size the least."""
-    boxes = np.array([_foreground(frame, point, min(frame.shape[:2]) * size) for size in SIZES])
+    boxes = np.array(
+        [_foreground(frame, point, min(frame.shape[:2]) * size) for size in SIZES[:10]]
+    )
     boxes_xyxy = xywh_to_xyxy(boxes)
     same = iou_xyxy(boxes_xyxy[1:], boxes_xyxy[:-1])
     return boxes[int(np.argmax(np.append(same, 0) + np.append(0, same)))]
@@ -85,28 +98,45 @@ def first_frames(root: str) -> Iterator[tuple[Image, Boxes]]:
             yield next(iter(sequence)), sequence.boxes_xywh[0]
 
 
-def clicks(root: str, weights: str, random_points: int, baselines: bool) -> list[Click]:
+def points(truth: Boxes, frame: Image, count: int, random: np.random.Generator) -> Boxes:
+    """(1 + N, 2) the middle of a box, and ``count`` random points of its inner half."""
+    offsets = np.vstack([np.zeros(2), random.uniform(-0.25, 0.25, (count, 2))])
+    return np.clip(truth[:2] + truth[2:] * (0.5 + offsets), 0, np.array(frame.shape[1::-1]) - 1)
+
+
+def clicks(root: str, tracker: Tracker, random_points: int, baselines: bool) -> list[Click]:
     """The middle and ``random_points`` points of each first box."""
-    tracker, random = load_tracker(weights), np.random.default_rng(0)
     tracker.warm_up(5)
-    found = []
+    random, found = np.random.default_rng(0), []
     for frame, truth in first_frames(root):
-        offsets = np.vstack([np.zeros(2), random.uniform(-0.25, 0.25, (random_points, 2))])
-        for index, offset in enumerate(offsets):
-            point = truth[:2] + truth[2:] * (0.5 + offset)
-            point = np.clip(point, 0, np.array(frame.shape[1::-1]) - 1)
+        for index, point in enumerate(points(truth, frame, random_points, random)):
             begun = time.process_time()
             boxes = {"proposed": np.array(propose_box(tracker, frame, (point[0], point[1])))}
             seconds = time.process_time() - begun
             if baselines:
                 boxes["a square"] = square(point, frame.shape[:2])
                 boxes["GrabCut"] = grabcut(frame, point)
-            ious = {
-                name: float(iou_xyxy(xywh_to_xyxy(box), xywh_to_xyxy(truth)))
-                for name, box in boxes.items()
-            }
+            ious = {name: float(overlap(box, truth)) for name, box in boxes.items()}
             found.append(Click(index == 0, seconds, ious))
     return found
+
+
+def overlap(boxes_xywh: Boxes, truth_xywh: Boxes) -> NDArray[np.float64]:
+    """IoU of each box with the known one."""
+    return iou_xyxy(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(truth_xywh))
+
+
+def fit(found: list[tuple[Candidates, Boxes]]) -> NDArray[np.float64]:
+    """The weights (a constant first) that predict the IoU of candidates with known boxes best."""
+    features = np.vstack([candidates.features for candidates, _ in found])
+    ious = np.concatenate([overlap(each.boxes_xywh, truth) for each, truth in found])
+    mean, spread = features.mean(0), features.std(0) + 1e-9
+    scaled = np.column_stack([np.ones(len(features)), (features - mean) / spread])
+    penalty = RIDGE * len(scaled) * np.diag([0.0] + [1.0] * features.shape[1])
+    weights = np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ ious)
+    weights[1:] /= spread
+    weights[0] -= weights[1:] @ mean
+    return weights
 
 
 def main() -> None:
@@ -116,8 +146,20 @@ def main() -> None:
     parser.add_argument("--weights", default="nano", help="weights of the tracker")
     parser.add_argument("--points", type=int, default=4, help="random points for each box")
     parser.add_argument("--baselines", action="store_true", help="measure simple ways as well")
+    parser.add_argument("--fit", action="store_true", help="fit the weights of the features")
     options = parser.parse_args()
-    found = clicks(options.root, options.weights, options.points, options.baselines)
+    tracker = load_tracker(options.weights)
+    if options.fit:
+        random = np.random.default_rng(0)
+        known = [
+            (find_candidates(tracker, frame, (point[0], point[1])), truth)
+            for frame, truth in first_frames(options.root)
+            for point in points(truth, frame, options.points, random)
+        ]
+        for name, weight in zip(("constant", *FEATURES), fit(known), strict=True):
+            print(f"{name}: {weight:.3f}")
+        return
+    found = clicks(options.root, tracker, options.points, options.baselines)
     middle = np.array([click.middle for click in found])
     for way in found[0].ious:
         ious = np.array([click.ious[way] for click in found])
