@@ -1,13 +1,15 @@
 """How good are boxes that are proposed for a point? IoU on the first frames of sequences.
 
-    python benchmarks/propose.py SEQUENCES [--baselines] [--fit]
+    python benchmarks/propose.py SEQUENCES [--baselines | --fit]
 
 The points are the middle of each known box, and random ones in the inner half of its width and
 height. ``--baselines`` measures two simple ways as well: a square of a fifth of the shorter side,
-and GrabCut at the same ten sizes, of which the most stable box is taken. ``--fit`` fits the
-weights of ``tracking/propose.py`` to these frames (ridge regression of the candidates' IoU) and
-prints them and, by cross-validation over sequences, what they give. Sequences whose names differ
-in a last ``_a``, ``_b``, ``_c`` are parts of one video: one counts.
+and GrabCut at ten sizes, of which the most stable box is taken. Sequences whose names differ in a
+last ``_a``, ``_b``, ``_c`` are parts of one video: one counts. The time is that of the processor:
+``OMP_NUM_THREADS=1`` gives it on one thread, also beside other programs.
+
+``--fit`` fits the weights of ``tracking/propose.py`` to these frames instead, by ridge regression
+of the IoU of the candidates of all sizes.
 """
 
 from __future__ import annotations
@@ -30,15 +32,14 @@ from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.propose import (
     FEATURES,
     SIZES,
-    WEIGHTS,
     Candidates,
-    choose,
     find_candidates,
+    propose_box,
 )
+from spmtrack_core.tracking.tracker import Tracker
 
 CROP = 96  # px, of the images that GrabCut gets
 RIDGE = 1e-3
-FOLDS = 5
 
 
 def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
@@ -49,7 +50,9 @@ def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
 
 def grabcut(frame: Image, point: Boxes) -> Boxes:
     """(4,) the foreground about a point, at the size at which it depends on the size the least."""
-    boxes = np.array([_foreground(frame, point, min(frame.shape[:2]) * size) for size in SIZES])
+    boxes = np.array(
+        [_foreground(frame, point, min(frame.shape[:2]) * size) for size in SIZES[:10]]
+    )
     boxes_xyxy = xywh_to_xyxy(boxes)
     same = iou_xyxy(boxes_xyxy[1:], boxes_xyxy[:-1])
     return boxes[int(np.argmax(np.append(same, 0) + np.append(0, same)))]
@@ -75,81 +78,69 @@ def _foreground(frame: Image, point: Boxes, side: float) -> Boxes:
 
 
 class Click(NamedTuple):
-    """A point on a target whose box is known."""
+    """A point on a target whose box is known, and the boxes for it."""
 
-    sequence: str
     middle: bool
-    truth_xywh: Boxes
-    candidates: Candidates
     seconds: float
-    baselines: dict[str, Boxes]
-    """(4,) the boxes of other ways."""
-
-    def ious(self) -> NDArray[np.float64]:
-        """(S,) of the candidates with the known box."""
-        boxes = xywh_to_xyxy(self.candidates.boxes_xywh)
-        return iou_xyxy(boxes, xywh_to_xyxy(self.truth_xywh))
-
-    def iou(self, weights: NDArray[np.float64]) -> float:
-        """Of the proposed box with the known one."""
-        chosen = xywh_to_xyxy(choose(self.candidates, weights))
-        return float(iou_xyxy(chosen, xywh_to_xyxy(self.truth_xywh)))
+    """Of the processor, for the proposed box."""
+    ious: dict[str, float]
+    """With the known box, by the way in which a box was made."""
 
 
-def first_frames(root: str) -> Iterator[tuple[str, Image, Boxes]]:
-    """Name, first frame and box of each video in a folder of sequences."""
+def first_frames(root: str) -> Iterator[tuple[Image, Boxes]]:
+    """First frame and box of each video in a folder of sequences."""
     seen = set()
     sequences, _ = open_sequences(DatasetConfig("folder", root))
     for sequence in sequences:
         video = re.sub(r"_[abc]$", "", sequence.name)
         if video not in seen and sequence.boxes_xywh is not None:
             seen.add(video)
-            yield video, next(iter(sequence)), sequence.boxes_xywh[0]
+            yield next(iter(sequence)), sequence.boxes_xywh[0]
 
 
-def clicks(root: str, weights: str, random_points: int, baselines: bool) -> list[Click]:
-    """The middle and ``random_points`` points of each first box, with their candidates."""
-    tracker, random = load_tracker(weights), np.random.default_rng(0)
-    found = []
-    for name, frame, box in first_frames(root):
-        offsets = np.vstack([np.zeros(2), random.uniform(-0.25, 0.25, (random_points, 2))])
-        for index, offset in enumerate(offsets):
-            point = box[:2] + box[2:] * (0.5 + offset)
-            point = np.clip(point, 0, np.array(frame.shape[1::-1]) - 1)
-            begun = time.perf_counter()
-            candidates = find_candidates(tracker, frame, (float(point[0]), float(point[1])))
-            seconds = time.perf_counter() - begun
-            others = {}
+def points(truth: Boxes, frame: Image, count: int, random: np.random.Generator) -> Boxes:
+    """(1 + N, 2) the middle of a box, and ``count`` random points of its inner half."""
+    offsets = np.vstack([np.zeros(2), random.uniform(-0.25, 0.25, (count, 2))])
+    return np.clip(truth[:2] + truth[2:] * (0.5 + offsets), 0, np.array(frame.shape[1::-1]) - 1)
+
+
+def clicks(root: str, tracker: Tracker, random_points: int, baselines: bool) -> list[Click]:
+    """The middle and ``random_points`` points of each first box."""
+    tracker.warm_up(5)
+    random, found = np.random.default_rng(0), []
+    for frame, truth in first_frames(root):
+        for index, point in enumerate(points(truth, frame, random_points, random)):
+            begun = time.process_time()
+            boxes = {"proposed": np.array(propose_box(tracker, frame, (point[0], point[1])))}
+            seconds = time.process_time() - begun
             if baselines:
-                others["a square"] = square(point, frame.shape[:2])
-                others["GrabCut"] = grabcut(frame, point)
-            found.append(Click(name, index == 0, box, candidates, seconds, others))
+                boxes["a square"] = square(point, frame.shape[:2])
+                boxes["GrabCut"] = grabcut(frame, point)
+            ious = {name: float(overlap(box, truth)) for name, box in boxes.items()}
+            found.append(Click(index == 0, seconds, ious))
     return found
 
 
-def fit(found: list[Click]) -> NDArray[np.float64]:
-    """The weights (a constant first) that predict the IoU of candidates best."""
-    features = np.vstack([click.candidates.features for click in found])
-    truth = np.concatenate([click.ious() for click in found])
+def overlap(boxes_xywh: Boxes, truth_xywh: Boxes) -> NDArray[np.float64]:
+    """IoU of each box with the known one."""
+    return iou_xyxy(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(truth_xywh))
+
+
+def fit(found: list[tuple[Candidates, Boxes]]) -> NDArray[np.float64]:
+    """The weights (a constant first) that predict the IoU of candidates with known boxes best."""
+    features = np.vstack([candidates.features for candidates, _ in found])
+    ious = np.concatenate([overlap(each.boxes_xywh, truth) for each, truth in found])
     mean, spread = features.mean(0), features.std(0) + 1e-9
     scaled = np.column_stack([np.ones(len(features)), (features - mean) / spread])
     penalty = RIDGE * len(scaled) * np.diag([0.0] + [1.0] * features.shape[1])
-    weights = np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ truth)
+    weights = np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ ious)
     weights[1:] /= spread
     weights[0] -= weights[1:] @ mean
     return weights
 
 
-def report(found: list[Click], ious: NDArray[np.float64], what: str) -> None:
-    """Print mean IoU and share above 0.5 of the middles and of the random points."""
-    middle = np.array([click.middle for click in found])
-    for name, chosen in (("middle", ious[middle]), ("inner half", ious[~middle])):
-        mean, share = chosen.mean(), (chosen > 0.5).mean()
-        print(f"{what}, {name}: mean IoU {mean:.3f}, above 0.5: {share:.0%} of {len(chosen)}")
-
-
 def main() -> None:
-    """Measure, and fit if asked to."""
+    """Print mean IoU and share above 0.5 of the middles and of the random points."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("root", help="folder of sequences")
     parser.add_argument("--weights", default="nano", help="weights of the tracker")
@@ -157,25 +148,25 @@ def main() -> None:
     parser.add_argument("--baselines", action="store_true", help="measure simple ways as well")
     parser.add_argument("--fit", action="store_true", help="fit the weights of the features")
     options = parser.parse_args()
-    found = clicks(options.root, options.weights, options.points, options.baselines)
-    for name in found[0].baselines:
-        pairs = [xywh_to_xyxy([click.baselines[name], click.truth_xywh]) for click in found]
-        report(found, np.array([float(iou_xyxy(*pair)) for pair in pairs]), name)
-    report(found, np.array([click.iou(WEIGHTS) for click in found]), "proposed")
-    report(found, np.array([click.ious().max() for click in found]), "best candidate")
-    print(f"{np.median([click.seconds for click in found]):.2f} s a point")
+    tracker = load_tracker(options.weights)
     if options.fit:
-        names = sorted({click.sequence for click in found})
-        folds = np.random.default_rng(1).permutation(len(names)) % FOLDS
-        fold = dict(zip(names, folds.tolist(), strict=True))
-        fitted = {
-            each: fit([click for click in found if fold[click.sequence] != each])
-            for each in set(fold.values())
-        }
-        ious = [click.iou(fitted[fold[click.sequence]]) for click in found]
-        report(found, np.array(ious), "cross-validated")
-        for name, weight in zip(("constant", *FEATURES), fit(found), strict=True):
+        random = np.random.default_rng(0)
+        known = [
+            (find_candidates(tracker, frame, (point[0], point[1])), truth)
+            for frame, truth in first_frames(options.root)
+            for point in points(truth, frame, options.points, random)
+        ]
+        for name, weight in zip(("constant", *FEATURES), fit(known), strict=True):
             print(f"{name}: {weight:.3f}")
+        return
+    found = clicks(options.root, tracker, options.points, options.baselines)
+    middle = np.array([click.middle for click in found])
+    for way in found[0].ious:
+        ious = np.array([click.ious[way] for click in found])
+        for where, chosen in (("middle", ious[middle]), ("inner half", ious[~middle])):
+            mean, share = chosen.mean(), (chosen > 0.5).mean()
+            print(f"{way}, {where}: mean IoU {mean:.3f}, above 0.5: {share:.0%} of {len(chosen)}")
+    print(f"{np.median([click.seconds for click in found]):.2f} s of the processor for a point")
 
 
 if __name__ == "__main__":

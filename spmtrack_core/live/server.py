@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
+import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.live.access import Access
+from spmtrack_core.live.connections import Allowance, Connection, Connections
 from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
 from spmtrack_core.session.init_request import Code, Reply
 
@@ -36,6 +40,7 @@ _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
 _PATIENCE = 60.0  # s until a request that nobody answers is given up
 _LONGEST_SIDE = 1280  # px of the image as it is sent
 _QUALITY = 80  # of the JPEG, percent
+_USE_OWN_ADDRESS = "the host must be an address of this computer, or 0.0.0.0 for all of them"
 
 Encoded = tuple[tuple[int, int], bytes]
 """Height and width of the image before it was made smaller, and its JPEG."""
@@ -64,9 +69,7 @@ class LiveServer:
             self.port = self._call(self._start(host, port))
         except OSError as error:
             self._end()
-            cure = "choose another --port, or 0 for any that is free"
-            reason = error.strerror or str(error)
-            raise OSError(f"cannot listen on {host}, port {port}: {reason}; {cure}") from None
+            raise OSError(f"cannot listen on {host}, port {port}: {_reason(error)}") from None
         except OverflowError:
             self._end()
             raise ValueError(f"port must be 0 to 65535; got {port}") from None
@@ -112,13 +115,16 @@ class LiveServer:
         app.router.add_get("/live", self._open_page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        connections = Connections(self._runner.server)
+        self._listener = await self._loop.create_server(connections, host, port)
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def _stop(self) -> None:
+        self._listener.close()
         for page in list(self._pages):
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(page.socket.close(code=WSCloseCode.GOING_AWAY), 1.0)
+                await asyncio.wait_for(page.close(WSCloseCode.GOING_AWAY), 1.0)
         await self._runner.cleanup()
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in rest:
@@ -135,7 +141,11 @@ class LiveServer:
         )
         if reason is not None:
             return web.Response(status=403, text=f"{reason}\n")
-        return await handler(request)
+        try:
+            response: web.StreamResponse = await handler(request)
+        except ConnectionError:  # the other side has gone: nothing to report
+            return web.Response()
+        return response
 
     def _notice(self) -> None:
         with self._lock:
@@ -144,13 +154,18 @@ class LiveServer:
             page.news.set()
 
     async def _open_page(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
-        await socket.prepare(request)
+        if request.transport is None:
+            raise ConnectionResetError
+        connection = request.transport.get_protocol()
+        assert isinstance(connection, Connection)
+        websocket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
+        await websocket.prepare(request)
+        page = _Page(websocket, connection)
         if len(self._pages) >= MAX_PAGES:
             text = f"{MAX_PAGES} pages are open already: close one of them"
-            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=text.encode())
-            return socket
-        page = _Page(socket, request)
+            await page.close(WSCloseCode.TRY_AGAIN_LATER, text)
+            return websocket
+        connection.keep()
         self._pages.add(page)
         sending = asyncio.create_task(self._send(page))
         try:
@@ -161,7 +176,7 @@ class LiveServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return socket
+        return websocket
 
     async def _send(self, page: _Page) -> None:
         """Send the newest view whenever the page is ready; drop a page that never is."""
@@ -183,9 +198,9 @@ class LiveServer:
                 page.ready.clear()
                 page.arrived = view.arrived if jpeg else 0.0
                 message = pack(view, size_hw, jpeg, page.latency)
-                await asyncio.wait_for(page.socket.send_bytes(message), _SILENCE)
+                await asyncio.wait_for(page.websocket.send_bytes(message), _SILENCE)
         except asyncio.TimeoutError:
-            page.abort()
+            page.connection.abort()
         except ConnectionError:
             pass  # the page was closed meanwhile
 
@@ -197,14 +212,13 @@ class LiveServer:
         return await asyncio.shield(self._encoded[1])
 
     async def _receive(self, page: _Page) -> None:
-        async for message in page.socket:
-            if not page.allows():
+        async for message in page.websocket:
+            if not page.allowance.take():
                 text = f"more than {_PER_SECOND:g} messages a second"
-                await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=text.encode())
+                await page.close(WSCloseCode.POLICY_VIOLATION, text)
                 return
             if message.type is not WSMsgType.TEXT:
-                text = "messages are texts"
-                await page.socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=text.encode())
+                await page.close(WSCloseCode.UNSUPPORTED_DATA, "messages are texts")
                 return
             number = 0
             try:
@@ -233,11 +247,22 @@ class LiveServer:
         await page.answer(number, reply)
 
 
+def _reason(error: OSError) -> str:
+    """Why an address cannot be listened on, and the cure."""
+    if isinstance(error, socket.gaierror):
+        why, cure = error.strerror, _USE_OWN_ADDRESS
+    else:  # the text of asyncio repeats the address
+        why = os.strerror(error.errno) if error.errno else str(error)
+        unknown = error.errno == errno.EADDRNOTAVAIL
+        cure = _USE_OWN_ADDRESS if unknown else "choose another port, or 0 for any that is free"
+    return f"{why}; {cure}"
+
+
 class _Page:
     """One open page."""
 
-    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
-        self.socket, self._request = socket, request
+    def __init__(self, websocket: web.WebSocketResponse, connection: Connection) -> None:
+        self.websocket, self.connection = websocket, connection
         self.requests: set[asyncio.Task[None]] = set()
         self.ready, self.news = asyncio.Event(), asyncio.Event()
         self.ready.set()
@@ -245,7 +270,7 @@ class _Page:
         self.sent = 0.0  # s of the monotonic clock; the last message
         self.arrived = 0.0  # of the image that the page draws now; 0: it draws none
         self.latency: float | None = None
-        self._allowance, self._counted = _BURST, time.monotonic()
+        self.allowance = Allowance(_PER_SECOND, _BURST)
 
     def drawn(self) -> None:
         """The page has drawn what was sent."""
@@ -253,21 +278,12 @@ class _Page:
             self.latency = time.monotonic() - self.arrived
         self.ready.set()
 
-    def allows(self) -> bool:
-        """Whether one more message is within the rate."""
-        now = time.monotonic()
-        earned = (now - self._counted) * _PER_SECOND
-        self._allowance, self._counted = min(_BURST, self._allowance + earned) - 1, now
-        return self._allowance > 0
+    async def close(self, code: WSCloseCode, why: str = "") -> None:
+        await self.websocket.close(code=code, message=why.encode())
 
     async def answer(self, number: int, reply: Reply) -> None:
         with contextlib.suppress(ConnectionError):
-            await self.socket.send_str(answer(number, reply))
-
-    def abort(self) -> None:
-        """Drop the connection without waiting for the other side."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+            await self.websocket.send_str(answer(number, reply))
 
 
 def encode_jpeg(image: Callable[[], Image]) -> Encoded:

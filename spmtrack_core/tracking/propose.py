@@ -1,9 +1,11 @@
 """The box of a target of which only a point is known, proposed by the tracker itself.
 
-Squares of ten sizes about the point are templates; the box that the network finds for each is a
-candidate. A good candidate, taken as the template, is found again as itself, with a high
-confidence, and differs in its colors from what surrounds it. ``WEIGHTS`` make one number of this.
-Without torch: any tracker with ``start`` and ``follow`` will do.
+Squares about the point are templates; the box that the network finds for each is a candidate. A
+good candidate has a high confidence, agrees with its square, has the point in its middle and
+differs in its colors from what surrounds it; ``WEIGHTS`` make one number of this. Five sizes are
+tried first, then the two next to the best one. The best box of all is taken as a template once
+more, and what the network finds for it is the answer. Without torch: any tracker with ``start``
+and ``follow`` will do.
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ from numpy.typing import NDArray
 
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.tracking.result import SeveralTargetTracker, TrackResult
+from spmtrack_core.tracking.result import SeveralTargetTracker
 
-SIZES = 2.0 ** (-np.arange(10) / 2)
-"""(S,) sides of the squares, in shorter sides of the frame."""
-FEATURES = ("again", "contrast", "agrees", "same", "grows", "aspect", "aside")
-WEIGHTS = np.array([-0.542, 2.386, 0.231, 0.090, -1.334, 0.570, 0.198, -0.217])
+SIZES = 2.0 ** (-np.arange(11) / 2)
+"""(S,) sides of the squares, in shorter sides of the frame; every second one is tried first."""
+FEATURES = ("confidence", "contrast", "agrees", "aside")
+WEIGHTS = np.array([-0.470, 1.226, 0.286, -0.378, -1.045])
 """A constant, and one for each of ``FEATURES``: fitted by benchmarks/propose.py to clips."""
 
-_BATCH = 5  # exported networks have a largest one
 _SMALLEST = 3.0  # px, of a candidate's sides
 _SIDE = 288  # px, longest side of the image whose colors are compared
 _RING = 0.3  # of a box's sides: how far its surroundings reach
@@ -36,7 +37,13 @@ class Candidates(NamedTuple):
     boxes_xywh: Boxes
     """(S, 4) frame pixels."""
     features: NDArray[np.float64]
-    """(S, 7) the ``FEATURES`` of each."""
+    """(S, 4) the ``FEATURES`` of each."""
+
+    def best(self) -> int:
+        """The candidate that agrees best with all that are good."""
+        quality = np.clip(self.features @ WEIGHTS[1:] + WEIGHTS[0], 0.01, None)
+        boxes_xyxy = xywh_to_xyxy(self.boxes_xywh)
+        return int(np.argmax(iou_xyxy(boxes_xyxy[:, None], boxes_xyxy[None]) @ quality**2))
 
 
 def propose_box(
@@ -44,44 +51,38 @@ def propose_box(
 ) -> tuple[float, float, float, float]:
     """The box, xywh in pixels, of what is at a point of the frame (RGB uint8, H, W, 3).
 
-    Two passes of the network with ten targets; nothing that ``tracker`` follows is touched.
-    Raises ``ValueError`` for a point outside of the frame.
+    Three passes of the network, with five targets, two and one; what ``tracker`` follows stays as
+    it is. Raises ``ValueError`` for a point outside of the frame.
     """
-    x, y, w, h = choose(find_candidates(tracker, frame, point_xy)).tolist()
+    coarse = np.arange(1, len(SIZES), 2)
+    found = find_candidates(tracker, frame, point_xy, SIZES[coarse])
+    best = coarse[found.best()]
+    near = find_candidates(tracker, frame, point_xy, SIZES[[best - 1, best + 1]])
+    found = Candidates(*map(np.concatenate, zip(found, near, strict=True)))
+    boxes, _ = _find(tracker, frame, found.boxes_xywh[[found.best()]])
+    x, y, w, h = boxes[0].tolist()
     return x, y, w, h
 
 
-def choose(candidates: Candidates, weights: NDArray[np.float64] = WEIGHTS) -> Boxes:
-    """(4,) the candidate that agrees best with all that are good."""
-    quality = np.clip(candidates.features @ weights[1:] + weights[0], 0.01, None)
-    boxes_xyxy = xywh_to_xyxy(candidates.boxes_xywh)
-    votes = iou_xyxy(boxes_xyxy[:, None], boxes_xyxy[None]) @ quality**4
-    return candidates.boxes_xywh[int(np.argmax(votes))]
-
-
 def find_candidates(
-    tracker: SeveralTargetTracker, frame: Image, point_xy: tuple[float, float]
+    tracker: SeveralTargetTracker,
+    frame: Image,
+    point_xy: tuple[float, float],
+    sizes: NDArray[np.float64] = SIZES,
 ) -> Candidates:
-    """The candidates about a point, with their features."""
+    """The candidates about a point, with their features; one pass of the network."""
     height, width = frame.shape[:2]
     x, y = point_xy
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"point ({x:g}, {y:g}) lies outside the image of {width} x {height} px")
-    sides = min(height, width) * SIZES
+    sides = min(height, width) * sizes
     squares = np.column_stack([x - sides / 2, y - sides / 2, sides, sides])
-    boxes, _ = _find(tracker, frame, squares)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], _SMALLEST)
-    found, confident = _find(tracker, frame, boxes)
-    same = _ious(boxes, found)
-    sizes = np.sqrt(boxes[:, 2] * boxes[:, 3])
+    boxes, confidences = _find(tracker, frame, squares)
     offset = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - point_xy) / boxes[:, 2:]
     features = {
-        "again": confident * same,
+        "confidence": confidences,
         "contrast": _contrast(frame, boxes),
-        "agrees": _ious(squares, boxes),
-        "same": same,
-        "grows": np.log(sizes / sides),
-        "aspect": np.abs(np.log(boxes[:, 2] / boxes[:, 3])),
+        "agrees": iou_xyxy(xywh_to_xyxy(squares), xywh_to_xyxy(boxes)),
         "aside": offset.max(1),
     }
     return Candidates(boxes, np.column_stack([features[name] for name in FEATURES]))
@@ -90,17 +91,13 @@ def find_candidates(
 def _find(
     tracker: SeveralTargetTracker, frame: Image, templates_xywh: Boxes
 ) -> tuple[Boxes, NDArray[np.float64]]:
-    """The box (S, 4) and the confidence (S,) that the network finds for each template."""
-    results: list[TrackResult] = []
-    for start in range(0, len(templates_xywh), _BATCH):
-        batch = templates_xywh[start : start + _BATCH]
-        results += tracker.follow(frame, [tracker.start(frame, each) for each in batch])
+    """The box (S, 4), inside the frame, and the confidence (S,) that each template leads to."""
+    results = tracker.follow(frame, [tracker.start(frame, each) for each in templates_xywh])
     boxes = np.array([result.box_xywh for result in results], np.float64)
+    size = np.array(frame.shape[1::-1], np.float64)
+    boxes[:, 2:] = np.clip(boxes[:, 2:], np.minimum(_SMALLEST, size), size)
+    boxes[:, :2] = np.clip(boxes[:, :2], 0, size - boxes[:, 2:])
     return boxes, np.array([result.confidence for result in results], np.float64)
-
-
-def _ious(a_xywh: Boxes, b_xywh: Boxes) -> NDArray[np.float64]:
-    return iou_xyxy(xywh_to_xyxy(a_xywh), xywh_to_xyxy(b_xywh))
 
 
 def _contrast(frame: Image, boxes_xywh: Boxes) -> NDArray[np.float64]:

@@ -134,8 +134,9 @@ def open_live(browser):
 def test_drag_follow_lose_find_and_remove(open_live):
     live = open_live()
     page = live.page
-    expect(page.get_by_text("None yet.")).to_be_visible()
+    expect(page.locator("#prompt")).to_have_text(re.compile("Drag a rectangle .* press Play"))
     live.follow(red(0), "target-1")
+    expect(page.locator("#prompt")).to_be_hidden()
     x, y, w, h = live.target("target-1")["box"]
     assert (x, y, w, h) == pytest.approx(red(0), abs=0.6)  # a pixel of the screen is half of one
     assert live.index() == 0
@@ -143,16 +144,13 @@ def test_drag_follow_lose_find_and_remove(open_live):
     live.until("view.stamp !== '1000000000'")
     assert live.index() == 1 and live.target("target-1")["box"] == list(red(1))
     assert COLORS[0] in live.colors(red(1))
-    page.get_by_role("button", name="Play").click()
+    page.locator("#place").fill("2")  # the red square is hidden in this image
     expect(live.row("target-1")).to_contain_text("LOST")
     expect(live.row("target-1")).to_contain_text("low confidence")
     expect(page.locator("#spoken")).to_have_text(re.compile("target-1 is lost"))
-    page.get_by_role("button", name="Pause").click()
-    live.until("!view.playback.playing")
-    if live.index() in HIDDEN:  # a busy machine may be late
-        last = live.target("target-1")["box"]
-        dotted = live.colors(last)
-        assert COLORS[0] in dotted and len(dotted) > 2  # the image between the dots
+    assert live.index() in HIDDEN
+    dotted = live.colors(live.target("target-1")["box"])
+    assert COLORS[0] in dotted and len(dotted) > 2  # the image between the dots
     page.get_by_role("button", name="Play").click()
     expect(live.row("target-1")).to_contain_text("tracking")
     page.get_by_role("button", name="Remove target-1").click()
@@ -186,7 +184,7 @@ def test_the_image_stays_while_a_rectangle_is_drawn_in_it(open_live):
     expect(page.locator("#note")).to_contain_text("Following target-1")
     started = live.tracking._session.snapshot().targets[0]
     assert started.first_ns == stamp  # the image that the rectangle was drawn in
-    live.until("view.targets[0].box")
+    live.until("view.targets.length && view.targets[0].box")
     assert live.target("target-1")["box"][2:] == list(blue(0)[2:])
 
 
