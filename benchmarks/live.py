@@ -27,6 +27,7 @@ from playwright.sync_api import sync_playwright
 from spmtrack_core.data.scene import scene, scene_boxes_xywh
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.live.messages import StartTarget
 from spmtrack_core.live.tracking import LiveTracking
 from spmtrack_core.session.init_request import Code
@@ -63,7 +64,7 @@ class Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracker, name)
 
-    def follow(self, frame: Image, targets: Sequence[Any]) -> Any:
+    def follow(self, frame: AnyImage, targets: Sequence[Any]) -> Any:
         """Follow, and note the time."""
         begun = time.perf_counter()
         results = self._tracker.follow(frame, targets)

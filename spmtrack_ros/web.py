@@ -13,6 +13,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -190,7 +191,7 @@ class Web(Node):
                     view,
                     number=frame.number,
                     stamp_ns=frame.stamp_ns,
-                    image=lambda: self._decode(message),
+                    image=lambda: np.asarray(self._decode(message)),
                     arrived=frame.arrival,
                 )
             self._view = replace(

@@ -59,9 +59,7 @@ def crop_image(
     if not crop.fills(output_hw):
         output[:] = mean_color(frame) if background is None else background
     if right > left and bottom > top and x2 > x1 and y2 > y1:
-        output[top:bottom, left:right] = resize(
-            frame[y1:y2, x1:x2], (bottom - top, right - left)
-        )
+        output[top:bottom, left:right] = resize(frame[y1:y2, x1:x2], (bottom - top, right - left))
     return output
 
 

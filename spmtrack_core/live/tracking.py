@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.live.messages import (
@@ -157,7 +159,7 @@ class LiveTracking:
 
     def _on_report(self, report: FrameReport) -> None:
         frame = report.frame
-        image = frame.message if report.image is None else report.image
+        image = np.asarray(frame.message if report.image is None else report.image)
         with self._lock:
             self._image = image
             self._view = replace(

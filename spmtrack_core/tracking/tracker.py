@@ -129,22 +129,22 @@ class Tracker:
         The frames may be those of different videos, of any sizes. Raises ``ValueError`` also for
         another number of frames, and for one of another kind.
         """
-        frames = [check_frame(frame) for frame in frames]
-        if len(frames) != len(targets):
+        images = [check_frame(frame) for frame in frames]
+        if len(images) != len(targets):
             raise ValueError(
-                f"expected a frame for each target; got {len(frames)} frames for "
+                f"expected a frame for each target; got {len(images)} frames for "
                 f"{len(targets)} targets"
             )
         if len({id(target) for target in targets}) < len(targets):
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
-        sizes = [frame.shape[:2] for frame in frames]
+        sizes = [image.shape[:2] for image in images]
         changes = [target.rescale(hw) for target, hw in zip(targets, sizes, strict=True)]
         for change in set(changes) - {""}:
             LOG.warning("%s", change)
         fitting = [index for index, target in enumerate(targets) if not target.lost_reason]
         found: Iterator[TrackResult] = iter(())
         if fitting:
-            found = iter(self._locate([frames[i] for i in fitting], [targets[i] for i in fitting]))
+            found = iter(self._locate([images[i] for i in fitting], [targets[i] for i in fitting]))
         return [
             TrackResult(_box_in(target, frame_hw), 0.0, TrackState.LOST)
             if target.lost_reason
