@@ -162,9 +162,17 @@ def test_links_of_the_documentation_site(folder, link, expected, monkeypatch):
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
     provenance = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").provenance
     assert not re.search(r"/(tmp|home|root|work)/", " ".join(provenance.values()))
-    assert provenance["command"].startswith("spmtrack train recipes/nano.yaml ")
-    used = from_dict(TrainConfig, json.loads(provenance["config"]))
+    (first,) = json.loads(provenance["before"])
     recipe = read_settings(ROOT / "recipes/nano.yaml", [], resume=False)
-    for part in ("model", "synthetic", "videos", "stem", "optimizer", "lr", "batch_size", "seed"):
-        assert getattr(used, part) == getattr(recipe, part), part
-    assert provenance["steps"] == str(recipe.steps)
+    lines = (ROOT / "recipes/nano.yaml").read_text().splitlines()
+    words = " ".join(line[1:] for line in lines if line.startswith("#   ")).split()
+    second = " ".join(words[3:])
+    assert provenance["command"].startswith(f"spmtrack train recipes/nano.yaml {second}")
+    overrides = [each for each in second.split() if not each.startswith("start_from=")]
+    continued = read_settings(ROOT / "recipes/nano.yaml", [*overrides, "start_from=nano"], False)
+    for about, settings in ((first, recipe), (provenance, continued)):
+        assert about["command"].startswith("spmtrack train recipes/nano.yaml ")
+        used = from_dict(TrainConfig, json.loads(about["config"]))
+        for part in ("model", "synthetic", "videos", "stem", "optimizer", "lr", "batch_size"):
+            assert getattr(used, part) == getattr(settings, part), part
+        assert used.seed == settings.seed and about["steps"] == str(settings.steps)
