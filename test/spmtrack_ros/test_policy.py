@@ -149,7 +149,7 @@ def graph(name, make, parameters):
             "publish": {each.topic_name for each in node.publishers},
             "subscribe": {each.topic_name for each in node.subscriptions},
             "reply": {each.service_name for each in node.services},
-            "request": {each.srv_name for each in node.clients},
+            "request": {node.resolve_service_name(each.srv_name) for each in node.clients},
         }
         made = set.union(*own.values()) | {"/rosout"}
         deadline = time.monotonic() + 5

@@ -87,7 +87,8 @@ def test_ground_range_finds_the_place(camera_height, pitch, away, aside):
     except ValueError:
         return  # at the horizon, or out of the image
     point, _ = position(view, measured, 0.0)
-    assert point == pytest.approx(middle, abs=0.03 * away)
+    # the box is upright and the target leans in a tilted camera: at most 5 % in these ranges
+    assert point == pytest.approx(middle, abs=0.05 * away)
     assert measured.deviation > 0.019 * away
 
 

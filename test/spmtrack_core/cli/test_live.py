@@ -88,7 +88,7 @@ def test_name_a_target_follow_it_and_end(folder, tmp_path, tiny_checkpoint):
         (["no.mp4"], "no video, folder of images or camera at no.mp4"),
         (["broken"], "is not an image"),
         (["--port", "70000"], "port must be 0 to 65535; got 70000"),
-        (["--port", "in use"], "another --port"),
+        (["--port", "in use"], "choose another port"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
         (["--record", "out.avi"], "a video is written as .mp4"),
         (["--weights", "none"], "no weights 'none'"),
