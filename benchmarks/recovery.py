@@ -7,8 +7,8 @@ then the rest of the clip, mirrored, so that the target returns elsewhere. Print
 none and scan:
 
 - the share of clips whose target is found again within ten frames of its return (a box with an IoU
-  above 0.5 that is not LOST), and the share of frames after the cut with a wrong box that is not
-  LOST;
+  above 0.5 that is not LOST), the same for targets that return outside of the search region around
+  their last place, and the share of frames after the cut with a wrong box that is not LOST;
 - the share of frames without the target that are LOST, the share of right boxes before the cut
   that are LOST, and the ROC AUC of the confidence for right boxes;
 - the time per frame while the target is lost and while it is not.
@@ -61,8 +61,14 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     claimed = np.array([r.state is not TrackState.LOST for r in results])
     # results start with frame 1: these are the first frame without the target, and after it
     gone, back = absent[0] - 1, absent[-1]
+    found = float((good & claimed)[back : back + WITHIN].any())
+    last, returned = clip[gone][1], clip[back + 1][1]
+    margin = (tracker.config.search_area_factor - 1) * last[2:].mean()
+    reach = np.sqrt((last[2:] + margin).prod()) / 2
+    away = np.abs(returned[:2] + returned[2:] / 2 - last[:2] - last[2:] / 2).max()
     return {
-        "found again": [float((good & claimed)[back : back + WITHIN].any())],
+        "found again": [found],
+        "found again elsewhere": [found] if away > reach else [],
         "wrong box, not LOST": (claimed & ~good)[gone:].tolist(),
         "LOST while absent": (~claimed)[gone:back].tolist(),
         "LOST before": (~claimed)[:gone][good[:gone]].tolist(),
