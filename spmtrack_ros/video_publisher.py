@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -65,6 +65,9 @@ class VideoPublisher(Node):
             QoSProfile(depth=10),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        # rclpy.spin_once would make an executor anew after a signal, which fails
+        self._spinning = SingleThreadedExecutor()
+        self._spinning.add_node(self)
 
     def wait_for_subscribers(self) -> None:
         """Wait until `wait_for_subscribers` are connected, two minutes at most."""
@@ -79,10 +82,13 @@ class VideoPublisher(Node):
             self.spin_for(_SETTLE)  # discovery is not yet complete on their side
 
     def spin_for(self, seconds: float) -> None:
-        """Spin for a time in s; return at once if it is not positive."""
+        """Spin for a time in s; return at once if it is not positive.
+
+        Raises ``ExternalShutdownException`` after a signal.
+        """
         end = time.monotonic() + seconds
         while (wait := end - time.monotonic()) > 0:
-            rclpy.spin_once(self, timeout_sec=wait)
+            self._spinning.spin_once(timeout_sec=wait)
 
     def play(self) -> int:
         """Publish every frame at its time; return how many there were.
