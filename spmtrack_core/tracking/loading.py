@@ -143,6 +143,8 @@ def choose_runtime(weights: Path, device: str, name: str) -> str:
     exported = weights.suffix == ".onnx"
     if name not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {name!r}")
+    if exported and name == "openvino":
+        raise ValueError(f"runtime openvino takes a checkpoint; got {weights}: give onnxruntime")
     if exported:
         return "tensorrt" if name == "tensorrt" else "onnxruntime"
     if name in ("onnxruntime", "tensorrt"):

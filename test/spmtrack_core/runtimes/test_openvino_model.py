@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from spmtrack_core.model.openvino_export import to_openvino
 from spmtrack_core.model.torch_model import TorchSPMTrack
 from spmtrack_core.model.weights import Checkpoint
 from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack
-from spmtrack_core.tracking.loading import load_tracker
+from spmtrack_core.tracking.loading import choose_runtime, load_tracker
 from spmtrack_core.tracking.references import REFERENCES
 
 needs_openvino = pytest.mark.skipif(
@@ -133,6 +134,12 @@ def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog
 def test_runtimes_that_cannot_be_used_are_named(tiny_checkpoint, runtime, device, match):
     with pytest.raises(ValueError, match=match):
         load_tracker(tiny_checkpoint, device, runtime=runtime)
+
+
+def test_an_exported_file_is_none_for_openvino():
+    with pytest.raises(ValueError, match=r"takes a checkpoint; got nano\.onnx: give onnxruntime"):
+        choose_runtime(Path("nano.onnx"), "cpu", "openvino")
+    assert choose_runtime(Path("nano.onnx"), "cpu", "auto") == "onnxruntime"
 
 
 def test_without_openvino_the_cure_is_named(tiny_checkpoint, monkeypatch):
