@@ -32,6 +32,8 @@ def test_boxes_lie_in_the_image():
 def test_a_slow_page_is_a_page():
     live = LiveTracking(squares(), ColorTracker())
     with slow_page(live.server.url):
+        deadline = time.monotonic() + 30
         while not live.server.pages:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     live.close()

@@ -136,7 +136,9 @@ def test_a_flood_of_bytes_is_dropped(server, opens, first, again):
                 client.sendall(again)
         client.settimeout(10)
         assert is_dropped(client)
+        deadline = time.monotonic() + 10
         while server.pages != 1:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         assert serves(server)
 
