@@ -82,7 +82,8 @@ test: setup
 	@$(ENV) python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-kilted: setup $(KILTED_DONE)
-	@$(KILTED)/bin/ros-env python -m pytest $(KILTED_TESTS) $(ARGS)
+	@$(KILTED)/bin/ros-env python -m pytest -n auto --maxprocesses 8 --dist worksteal \
+		$(KILTED_TESTS) $(ARGS)
 
 # one process, for the report is put together in it
 parity: setup
