@@ -13,7 +13,8 @@ from spmtrack_core.runtimes.inference import Array
 class TorchSPMTrack:
     """A network of ``fuse`` on the CPU, with arrays in and out.
 
-    ``threads`` are those of this process; 0: as PyTorch is set.
+    ``threads`` are those of its own passes, other networks of the process keep theirs; 0: as
+    PyTorch is set.
     """
 
     runtime = "torch"
@@ -34,6 +35,9 @@ class TorchSPMTrack:
 
     @torch.inference_mode()
     def _run(self, function: Callable, *inputs: Array) -> tuple[Array, ...]:
-        if self.threads and torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
-        return tuple(each.numpy() for each in function(*map(torch.from_numpy, inputs)))
+        usual = torch.get_num_threads()
+        try:
+            torch.set_num_threads(self.threads or usual)
+            return tuple(each.numpy() for each in function(*map(torch.from_numpy, inputs)))
+        finally:
+            torch.set_num_threads(usual)

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.tracking import host_engine
 from spmtrack_core.tracking.host_engine import HostEngine
+from spmtrack_core.tracking.loading import load_tracker
 
 
 class Network:
@@ -55,7 +57,7 @@ from spmtrack_core import load_tracker
 tracker = load_tracker({weights!r}, "cpu", threads=2)
 tracker.warm_up()
 import torch
-print(os.environ["OMP_WAIT_POLICY"], torch.get_num_threads(), tracker.runtime, tracker.threads)
+print(os.environ["OMP_WAIT_POLICY"], tracker.runtime, tracker.threads)
 """
 
 
@@ -65,4 +67,16 @@ def test_threads_of_pytorch_sleep_while_they_wait_unless_told_otherwise(tiny_che
     environment |= {"OMP_WAIT_POLICY": asked} if asked else {}
     command = [sys.executable, "-c", POLICY.format(weights=str(tiny_checkpoint))]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert told.stdout.split() == [asked or "passive", "2", "torch", "2"]
+    assert told.stdout.split() == [asked or "passive", "torch", "2"]
+
+
+def test_other_networks_of_the_process_keep_their_threads(tiny_checkpoint, monkeypatch):
+    tracker, seen = load_tracker(tiny_checkpoint, "cpu", threads=3), []
+    network = tracker.engine.model.network
+    monkeypatch.setattr(
+        network, "forward", lambda *_: seen.append(torch.get_num_threads()) or 1 / 0
+    )
+    usual = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        tracker.warm_up()
+    assert (seen, torch.get_num_threads()) == ([3], usual)
