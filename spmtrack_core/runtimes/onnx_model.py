@@ -27,7 +27,8 @@ class OnnxSPMTrack:
         path: the .onnx file; a second file with its tensors must stay beside it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; CUDA needs onnxruntime-gpu. Inputs and
             outputs are on the CPU in any case.
-        threads: of the CPU; 0: as many as ONNX Runtime takes by itself.
+        threads: of the CPU; 0: as many as ONNX Runtime takes by itself. Where a GPU computes the
+            network, they stay as they are given here.
         tensorrt: let TensorRT compute what it can. It builds an engine at the first pass, in
             minutes, and keeps it in ``cache_folder()``.
 
@@ -55,7 +56,7 @@ class OnnxSPMTrack:
         self.runtime = "tensorrt" if tensorrt else "onnxruntime"
         self.path = path
         self.providers = choose_providers(device, tensorrt, onnxruntime.get_available_providers())
-        self.threads = threads
+        self.session = self._open(threads)
         try:
             if tuple(each.name for each in self.session.get_inputs()) != INPUTS:
                 raise ValueError(f"it is no {ONNX_FORMAT} network; spmtrack export writes them")
@@ -73,6 +74,12 @@ class OnnxSPMTrack:
 
     @threads.setter
     def threads(self, threads: int) -> None:
+        on_cpu = self.session.get_providers() == ["CPUExecutionProvider"]
+        if on_cpu and threads != self.threads:
+            self.session = self._open(threads)
+
+    def _open(self, threads: int) -> Any:
+        """The file as a session of ONNX Runtime, whose threads cannot be changed."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -81,7 +88,7 @@ class OnnxSPMTrack:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only; they are raised as well
         try:
-            self.session = onnxruntime.InferenceSession(self.path, options, self.providers)
+            return onnxruntime.InferenceSession(self.path, options, self.providers)
         except Exception as error:  # ONNX Runtime has one exception class for each cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"ONNX Runtime cannot read {self.path}: {reason}") from None

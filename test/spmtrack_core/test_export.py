@@ -29,6 +29,7 @@ from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.model.weights import Checkpoint, load_checkpoint
 from spmtrack_core.runtimes.description import ENTRY
 from spmtrack_core.runtimes.onnx_model import ONNX_FORMAT, OnnxSPMTrack
+from spmtrack_core.tracking import host_engine
 from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
@@ -297,6 +298,34 @@ def test_onnx_runtime_uses_a_gpu_although_torch_has_none(
     *gpu, cpu = asked
     assert [name for name, _ in gpu] == [*[f"{x}ExecutionProvider" for x in tensorrt], names[1]]
     assert all(settings["device_id"] == "1" for _, settings in gpu) and cpu == names[2]
+
+
+@pytest.mark.parametrize(
+    ("providers", "given", "sessions"),
+    [
+        (["CPUExecutionProvider"], 0, [0, 1, 2]),
+        (["CPUExecutionProvider"], 2, [2]),
+        (["TensorrtExecutionProvider", "CPUExecutionProvider"], 0, [0]),
+    ],
+)
+def test_a_session_is_made_for_each_number_of_threads_on_the_cpu_alone(
+    tiny_onnx, monkeypatch, providers, given, sessions
+):
+    """On a GPU a session takes seconds, with TensorRT minutes, and its threads do nothing."""
+    made, session = [], onnxruntime.InferenceSession
+
+    def counted(path, options, _):
+        made.append(options.intra_op_num_threads)
+        return session(path, options, ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
+    monkeypatch.setattr(session, "get_providers", lambda _: providers)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(host_engine, "WORTH", 1000.0)  # two are always worth it
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    tracker = load_tracker(tiny_onnx, "cpu", threads=given)
+    tracker.warm_up()
+    assert (made, tracker.threads) == (sessions, sessions[-1])
 
 
 def test_without_onnx_runtime_the_error_names_the_extra(tiny_onnx, monkeypatch):
