@@ -19,6 +19,7 @@ from rich.console import Console
 from spmtrack_core.cli.options import Device, SeveralWeights
 from spmtrack_core.evaluation.speed import frame_times, machine, table
 from spmtrack_core.files import check_output, write_beside
+from spmtrack_core.tracking.host_engine import cores
 from spmtrack_core.tracking.loading import load_tracker
 
 
@@ -106,9 +107,9 @@ def benchmark(
 @contextlib.contextmanager
 def other_load() -> Iterator[None]:
     """Processes that multiply matrices, one for each core, as the other nodes of a robot would."""
-    spawn, cores = multiprocessing.get_context("spawn"), len(os.sched_getaffinity(0))
-    ready = spawn.Barrier(cores + 1)
-    loads = [spawn.Process(target=multiply, args=(ready,), daemon=True) for _ in range(cores)]
+    spawn, count = multiprocessing.get_context("spawn"), cores()
+    ready = spawn.Barrier(count + 1)
+    loads = [spawn.Process(target=multiply, args=(ready,), daemon=True) for _ in range(count)]
     before = os.environ.get("OPENBLAS_NUM_THREADS")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
     try:

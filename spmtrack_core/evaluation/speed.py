@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import platform
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from spmtrack_core.tracking.host_engine import cores
 from spmtrack_core.tracking.tracker import Tracker
 
 FRAME_HW = (480, 640)
@@ -100,7 +100,7 @@ def machine(device: str) -> dict[str, Any]:
     torch = sys.modules.get("torch")
     return {
         "device": name,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "capability": torch.backends.cpu.get_cpu_capability() if torch else None,
         "torch": torch.__version__ if torch else version("torch"),
         "openvino": version("openvino"),

@@ -23,6 +23,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
+from spmtrack_core.tracking.host_engine import cores
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_core.tracking.tracker import Tracker
@@ -115,7 +116,7 @@ def spread(job: Job, processes: int, notify: Notify) -> None:
     """
     context = multiprocessing.get_context("spawn")
     told: Queue = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, cores() // processes)
     children = [
         context.Process(target=_child, args=(job, index, threads, told), daemon=True)
         for index in range(processes)

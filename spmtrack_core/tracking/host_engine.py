@@ -55,6 +55,7 @@ class HostEngine:
 
         The number doubles while that saves a third of the time: on a robot the other cores have
         their own work, and threads that wait for each other lose most where all cores are busy.
+        ``OMP_NUM_THREADS``, where it is set, is the largest number.
         """
         if self.model.threads:
             return
@@ -65,9 +66,10 @@ class HostEngine:
                 *((REFERENCES, *shape) for shape in self.model.reference_shapes),
             )
         ]
-        cores = len(os.sched_getaffinity(0))
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        most = min(cores(), int(limit) or 1) if limit.isdecimal() else cores()
         chosen, best = 1, math.inf
-        for count in sorted({*(1 << n for n in range(cores.bit_length())), cores}):
+        for count in sorted({*(1 << n for n in range(most.bit_length())), most}):
             self.model.threads = count
             self.model(*zeros, self.model.no_state)  # compiles, takes memory
             times = []
@@ -79,7 +81,7 @@ class HostEngine:
                 break
             chosen, best = count, float(np.median(times))
         self.model.threads = chosen
-        LOG.info("%d of %d threads", chosen, cores)
+        LOG.info("%d of %d threads", chosen, most)
 
     def stream(self) -> AbstractContextManager[object]:
         """Context for making and using arrays of the engine."""
@@ -137,3 +139,10 @@ class HostEngine:
             parts = self.model.encode_reference(template[None], mask[None])
             encoded.append(tuple(part[0] for part in parts))
         return encoded
+
+
+def cores() -> int:
+    """Cores of the CPU that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -31,18 +31,24 @@ class Network:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "given", "chosen", "reason"),
+    ("seconds", "given", "limit", "chosen", "reason"),
     [
-        ({1: 1.0, 2: 0.9}, 0, 1, "a second core for a tenth of the time"),
-        ({1: 1.0, 2: 1.3, 4: 0.1}, 0, 1, "no look beyond what does not help"),
-        ({1: 1.0, 2: 0.6, 4: 0.5}, 0, 2, "four save too little on two"),
-        ({1: 1.0, 2: 0.5, 4: 0.25, 6: 0.15}, 0, 6, "all of six cores"),
-        ({1: 1.0}, 0, 1, "one core"),
-        ({3: 1.0}, 3, 3, "a given number is kept, and nothing measured"),
+        ({1: 1.0, 2: 0.9}, 0, "", 1, "a second core for a tenth of the time"),
+        ({1: 1.0, 2: 1.3, 4: 0.1}, 0, "", 1, "no look beyond what does not help"),
+        ({1: 1.0, 2: 0.6, 4: 0.5}, 0, "", 2, "four save too little on two"),
+        ({1: 1.0, 2: 0.5, 4: 0.25, 6: 0.15}, 0, "", 6, "all of six cores"),
+        ({1: 1.0}, 0, "", 1, "one core"),
+        ({3: 1.0}, 3, "1", 3, "a given number is kept, and nothing measured"),
+        ({1: 1.0, 2: 0.5, 3: 0.3, 4: 0.1}, 0, "3", 3, "no more than OMP_NUM_THREADS says"),
+        ({1: 1.0, 2: 0.5}, 0, "8", 2, "OMP_NUM_THREADS above the cores"),
+        ({1: 1.0, 2: 0.5}, 0, "4,2", 2, "numbers of nested threads say nothing of these"),
     ],
 )
-def test_threads_double_while_that_saves_a_third(seconds, given, chosen, reason, monkeypatch):
+def test_threads_double_while_that_saves_a_third(
+    seconds, given, limit, chosen, reason, monkeypatch
+):
     network = Network(seconds, given)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(max(seconds))))
     monkeypatch.setattr(host_engine, "time", SimpleNamespace(perf_counter=lambda: network.clock))
     engine = HostEngine(network, ModelConfig())
