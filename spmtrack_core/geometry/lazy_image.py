@@ -38,11 +38,12 @@ class LazyImage:
         slices = isinstance(part, tuple) and all(isinstance(each, slice) for each in part)
         if self._whole is not None or not slices or len(part) != 2:
             return np.asarray(self)[part]
-        (y1, y2, _), (x1, x2, _) = (
+        (y1, y2, rows), (x1, x2, columns) = (
             each.indices(side) for each, side in zip(part, self.shape, strict=False)
         )
         self._pixels_read += max(0, y2 - y1) * max(0, x2 - x1)
-        if 2 * self._pixels_read > self.shape[0] * self.shape[1]:
+        some = rows == columns == 1 and y1 < y2 and x1 < x2
+        if not some or 2 * self._pixels_read > self.shape[0] * self.shape[1]:
             return np.asarray(self)[part]
         return self._convert(x1, y1, x2, y2)
 

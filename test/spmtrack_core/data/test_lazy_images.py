@@ -100,6 +100,21 @@ def test_any_other_index_is_that_of_the_whole():
     assert np.array_equal(lazy[::2], image[::2])
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "reason"),
+    [
+        (slice(0, 20, 2), slice(5, 30, 3), "steps"),
+        (slice(20, 0, -1), slice(0, 9), "backwards"),
+        (slice(5, 5), slice(0, 9), "no row: OpenCV converts no empty image"),
+        (slice(0, 9), slice(9, 5), "no column"),
+        (slice(-9, None), slice(190, 999), "from the end, and beyond it"),
+    ],
+)
+def test_any_slices_are_those_of_the_whole(rows, columns, reason):
+    image, lazy, _ = counting()
+    assert np.array_equal(lazy[rows, columns], image[rows, columns]), reason
+
+
 def test_many_parts_convert_the_whole_once():
     image, lazy, read = counting()
     for start in range(0, 100, 10):
