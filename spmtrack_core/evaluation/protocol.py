@@ -7,7 +7,7 @@ A recipe is a YAML file with ``settings`` and ``cases`` that depend on dataset a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,7 @@ def make_protocol(
     wanted = _recipe_tree(recipe, facts) if recipe else {}
     tree = _merged(stored, wanted)
     override(tree, overrides)
-    config: EvalConfig = from_dict(EvalConfig, tree)
-    expected = from_dict(EvalConfig, _merged(stored, wanted))
+    config, expected = (_in_force(each) for each in (tree, _merged(stored, wanted)))
     paper = _recipe_tree("paper", facts)
     return Protocol(
         recipe or "weights",
@@ -84,6 +83,12 @@ def make_protocol(
         tuple(_differences(to_dict(config), to_dict(expected))),
         tuple(_differences(to_dict(config), paper)),
     )
+
+
+def _in_force(tree: Mapping[str, Any]) -> EvalConfig:
+    """The settings that a tracker has, whatever gives way to its policy."""
+    config: EvalConfig = from_dict(EvalConfig, tree)
+    return replace(config, tracker=config.tracker.in_force())
 
 
 def _recipe_tree(recipe: str, facts: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
@@ -10,7 +12,14 @@ from spmtrack_core.evaluation.protocol import make_protocol
 B = ModelConfig()
 L = ModelConfig(trunk="vit_large_patch14_dinov2")
 B_224 = ModelConfig(template_hw=(112, 112), search_hw=(224, 224))
-OWN = TrackerConfig(window_weight=0.1, reference_rule="template_twice", lost_threshold=0.5)
+OWN = TrackerConfig(
+    window_weight=0.1,
+    reference_rule="template_twice",
+    reference_stride=2,
+    reference_min_confidence=0.3,
+    recovery="scan",
+    lost_threshold=0.5,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +42,8 @@ def test_the_papers_recipe_by_dataset_and_network(dataset, model, rule, repetiti
     assert (config.precision, config.exact_references) == ("float16", True)
     assert (config.tracker.window_weight, config.tracker.search_area_factor) == (0.45, 5.0)
     assert config.tracker.lost_threshold == 0.5  # the paper has none: as stored
+    published = replace(config.tracker, policy="published").in_force()
+    assert replace(published, policy="weights") == config.tracker
     assert protocol.differences == protocol.from_paper == ()
 
 
@@ -44,6 +55,13 @@ def test_overrides_win_and_are_named():
         "precision: float32 (recipe: float16)",
         "tracker.window_weight: 0.3 (recipe: 0.45)",
     ]
+
+
+def test_the_published_policy_is_recorded_as_the_settings_that_it_means():
+    protocol = make_protocol(None, ["tracker.policy=published"], "folder", "", OWN, B)
+    assert protocol.config.tracker == TrackerConfig("published", lost_threshold=0.5)
+    assert "tracker.window_weight: 0.45 (recipe: 0.1)" in protocol.differences
+    assert not any(each.startswith("tracker.") for each in protocol.from_paper)
 
 
 def test_without_a_recipe_the_settings_are_those_of_the_weights():
