@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-import torch
-
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.tracking.host_engine import cores
-from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.torch_engines import choose_device
+from spmtrack_core.tracking.loading import cuda_devices, is_cpu, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
 CUDA_BATCH = 8
@@ -88,10 +85,8 @@ class Rank:
 
 def device_for(device: str, index: int) -> str:
     """The device of the process ``index`` of a machine: its GPUs in turn."""
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
-        return f"cuda:{index % torch.cuda.device_count()}"
-    return device
+    chosen = is_cpu(device) or ":" in device
+    return device if chosen else f"cuda:{index % cuda_devices()}"
 
 
 def batch_for(wanted: int, device: str, passes: int, processes: int) -> int:
@@ -146,7 +141,7 @@ def spread(job: Job, processes: int, notify: Notify) -> None:
 
 def _child(job: Job, index: int, threads: int, told: Queue) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
-    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # PyTorch, if needed, is imported later
     try:
         sequences, _ = job.open()
         tracker = job.load(device_for(job.device, index), threads)

@@ -116,6 +116,11 @@ def is_cpu(device: str) -> bool:
     return _torch_engines().choose_device(device).type == "cpu"
 
 
+def cuda_devices() -> int:
+    """Number of the CUDA devices that PyTorch has."""
+    return int(_torch_engines().torch.cuda.device_count())
+
+
 def with_threshold(config: TrackerConfig, lost_threshold: float | None) -> TrackerConfig:
     """``config`` with another ``lost_threshold``, where one is given."""
     return config if lost_threshold is None else replace(config, lost_threshold=lost_threshold)

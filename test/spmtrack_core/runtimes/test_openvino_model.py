@@ -102,6 +102,26 @@ def test_only_the_first_start_needs_torch(tiny_checkpoint):
     assert [each.stdout for each in told] == ["True\n", "False\n"]
 
 
+WITHOUT_TORCH_EITHER = """
+import sys
+from spmtrack_core.cli import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+@needs_openvino
+def test_nor_does_an_evaluation(tiny_checkpoint, tmp_path):
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    command = [sys.executable, "-c", WITHOUT_TORCH_EITHER, "eval", "synthetic", "--device", "cpu"]
+    command += ["--weights", str(tiny_checkpoint), "--runtime", "openvino"]
+    command += ["--output", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0 and told.stdout.endswith("\nFalse\n"), told.stderr
+
+
 @needs_openvino
 def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog):
     load_tracker(tiny_checkpoint, "cpu", runtime="openvino").warm_up()
