@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,16 +94,7 @@ def make_report(
     keys = ("mean_iou", "success_auc", *SCORES[1:], "median_ms")
     mean = {key: _mean([row[key] for row in rows]) for key in keys}
     rules = RULES.get(facts.dataset)
-    told: dict[str, list[str]] = {}
-    for row in rows:
-        for note in row["notes"]:
-            told.setdefault(note, []).append(row["sequence"])
-    notes = [
-        f"{names[0]}: {note}"
-        if len(names) == 1
-        else f"{len(names)} sequences, such as {names[0]}: {note}"
-        for note, names in told.items()
-    ]
+    notes = told_once((row["sequence"], note) for row in rows for note in row["notes"])
     return {
         "tracker": label,
         "dataset": {
@@ -167,6 +158,19 @@ def save_frames(path: Path, scores: Sequence[SequenceScore]) -> None:
             seconds=column(1, np.nan),
             lost=column(3, 0) > 0,
         )
+
+
+def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Sequences and what is noted of them, one line for each note, however many have it."""
+    names: dict[str, list[str]] = {}
+    for name, note in notes:
+        names.setdefault(note, []).append(name)
+    return [
+        f"{first}: {note}"
+        if not others
+        else f"{1 + len(others)} sequences, such as {first}: {note}"
+        for note, (first, *others) in names.items()
+    ]
 
 
 def _write_text(text: str, path: Path) -> None:

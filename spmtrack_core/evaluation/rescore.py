@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from spmtrack_core.data.catalog import open_annotations, open_sequences
 from spmtrack_core.data.clips import Track, cut_track
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.toolkits import read_attributes
-from spmtrack_core.evaluation.report import Facts, write_report
+from spmtrack_core.evaluation.report import Facts, told_once, write_report
 from spmtrack_core.evaluation.results import SequenceRun, read_results
 from spmtrack_core.evaluation.scoring import fingerprint, score_sequence
 from spmtrack_core.geometry.boxes import Boxes
@@ -91,8 +90,8 @@ def check_dataset(config: DatasetConfig) -> tuple[list[str], list[str]]:
     if expected is not None and len(sequences) + len(faults) != expected:
         total = len(sequences) + len(faults)
         faults.append(f"{total} sequences on disk; the dataset has {expected}")
-    notes = Counter(
-        f"{sequence.name}: {note}"
+    notes = told_once(
+        (sequence.name, note)
         for sequence in sequences
         if sequence.annotation
         for note in sequence.annotation.notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from dataset_trees import (
@@ -17,6 +19,7 @@ from dataset_trees import (
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import READERS, open_annotations, open_sequences, open_tracks
 from spmtrack_core.data.recording import write_image
+from spmtrack_core.evaluation.rescore import check_dataset
 
 nan = [np.nan] * 4
 ONE = [2.0, 3, 5, 6]
@@ -246,6 +249,15 @@ def test_missing_flags_of_tnl2k_are_told(tmp_path):
     (tmp_path / "absent" / "monitor.txt").unlink()
     (note,) = opened(tmp_path, "tnl2k")["monitor"].annotation.notes
     assert note.startswith("no flags of absence, annos/absent/ of the toolkit")
+
+
+def test_a_check_tells_what_all_sequences_lack_once(tmp_path):
+    MAKE["tnl2k"](tmp_path)
+    (tmp_path / "absent" / "monitor.txt").unlink()
+    shutil.copytree(tmp_path / "monitor", tmp_path / "zebra")
+    lines, _ = check_dataset(DatasetConfig("tnl2k", str(tmp_path), "test"))
+    (told,) = (line for line in lines if "no flags of absence" in line)
+    assert told.startswith("note: 2 sequences, such as monitor: ")
 
 
 def test_an_empty_file_of_otb_is_no_target(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from golden_model import golden_config, golden_model
 
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.data.recording import write_image
 from spmtrack_core.data.scene import scene
 from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.openvino_export import to_openvino
@@ -115,9 +116,12 @@ finally:
 @needs_openvino
 def test_nor_does_an_evaluation(tiny_checkpoint, tmp_path):
     load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
-    command = [sys.executable, "-c", WITHOUT_TORCH_EITHER, "eval", "synthetic", "--device", "cpu"]
+    for index in range(2):
+        write_image(tmp_path / "data" / "a" / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
+    (tmp_path / "data" / "a" / "groundtruth.txt").write_text("9,9,20,20\n" * 2)
+    command = [sys.executable, "-c", WITHOUT_TORCH_EITHER, "eval", "folder", "--device", "cpu"]
     command += ["--weights", str(tiny_checkpoint), "--runtime", "openvino"]
-    command += ["--output", str(tmp_path)]
+    command += ["--root", str(tmp_path / "data"), "--output", str(tmp_path / "results")]
     told = subprocess.run(command, capture_output=True, text=True)
     assert told.returncode == 0 and told.stdout.endswith("\nFalse\n"), told.stderr
 
