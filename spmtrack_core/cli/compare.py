@@ -68,6 +68,11 @@ def compare(
     trackers: dict[str, tuple[str, VideoTracker]] = {}  # by folder: label, tracker
     for name in weights or ["nano"]:
         path = find_weights(name)
+        if path.stem in trackers:
+            raise ValueError(
+                f"several weights are named {path.stem}, as their folders of results would be; "
+                "rename one file"
+            )
         engine = choose_runtime(path, device, runtime)
         label = label_of(path) if engine == "torch" else f"{label_of(path)} {engine}"
         trackers[path.stem] = label, load_tracker(path, device, runtime=engine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -131,3 +132,13 @@ def test_any_command_that_speaks_trax_is_compared(
         *("compare", "folder", "--root", tmp_path, "--output", tmp_path / "out", "--trax", "mine")
     )
     assert (code, "--trax must be NAME=COMMAND" in err) == (2, True)
+
+
+def test_weights_of_one_name_are_refused(tmp_path, tiny_checkpoint, spmtrack):
+    (tmp_path / "other").mkdir()
+    again = shutil.copy(tiny_checkpoint, tmp_path / "other" / Path(tiny_checkpoint).name)
+    code, _, err = spmtrack(
+        *("compare", "synthetic", "--output", tmp_path / "out", "--device", "cpu"),
+        *("--weights", tiny_checkpoint, "--weights", again),
+    )
+    assert (code, "several weights are named tiny" in err) == (2, True), err
