@@ -13,6 +13,7 @@ set -euo pipefail
 output=$1
 shift
 settings=("$@")
+runs=()
 recipe=recipes/nano.yaml
 budget=(steps=300 batch_size=64 warmup_steps=40 hard_target_steps=80 stem_frozen_steps=300
     ema_decay=0.98 validation_every=300 tracker.recovery=none videos.part_share=0.15
@@ -28,6 +29,7 @@ train() {
     echo "$name"
     "${SPMTRACK:-spmtrack}" train "$recipe" "${budget[@]}" "output=$output/$name" \
         "${settings[@]}" "$@" "${resume[@]}" > "$output/$name.txt" 2>&1 &
+    runs+=($!)
 }
 
 mkdir -p "$output"
@@ -45,7 +47,12 @@ train depth_6 model.depth=6
 train larger_crops model.template_hw=[112,112] model.search_hw=[240,240]
 train small model.embed_dim=192 model.depth=6 model.num_heads=6 model.mlp_hidden=768 \
     model.template_hw=[112,112] model.search_hw=[240,240]
-wait
+failed=0
+for run in "${runs[@]}"; do wait "$run" || failed=1; done
+if [ $failed -ne 0 ]; then
+    echo "a run failed: see $output/*.txt; the same command goes on with the others" >&2
+    exit 1
+fi
 
 head -1 "$output/whole/log.csv" | cut -d, -f 1,5-8,13-
 for folder in "$output"/*/; do
