@@ -335,7 +335,8 @@ def work(node: TrackerNode) -> int:
         except Exception as error:
             if node.context.ok():  # waiting fails once the process is shutting down
                 text = f"a message or request failed: {type(error).__name__}: {error}"
-                node.get_logger().error(text)
+                node.get_logger().error(text, throttle_duration_sec=1.0)
+                time.sleep(0.02)  # a fault that persists leaves the processor to others
     return 0
 
 
