@@ -89,8 +89,8 @@ def test_two_frames_give_the_published_maps_in_onnx_runtime(variant, tmp_path, p
     export_onnx(golden_checkpoint(f"model_{variant}_params"), tmp_path / "x.onnx", FLOAT32)
     model, io = OnnxSPMTrack(tmp_path / "x.onnx"), golden_tensors(f"model_{variant}_io")
     references = torch.stack([io[f"in.z_{i}"] for i in range(3)], 1)
-    masks = torch.stack([io[f"in.z_{i}_feat_mask"] for i in range(3)], 1)
-    state = torch.from_numpy(model.no_state)
+    masks = torch.stack([io[f"in.z_{i}_feat_mask"] for i in range(3)], 1).float()
+    state = torch.from_numpy(model.no_state).repeat(len(references), 1, 1)
     for frame in range(2):
         prediction = run(model, io[f"in.x_{frame}"], references, masks, state)
         for quantity, actual, name in (
