@@ -27,6 +27,8 @@ import numpy as np
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.evaluation.metrics import confidence_auc, good_boxes
+from spmtrack_core.geometry.boxes import xywh_to_xyxy
+from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.result import TrackState
@@ -62,13 +64,15 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     # results start with frame 1: these are the first frame without the target, and after it
     gone, back = absent[0] - 1, absent[-1]
     found = float((good & claimed)[back : back + WITHIN].any())
-    last, returned = clip[gone][1], clip[back + 1][1]
-    margin = (tracker.config.search_area_factor - 1) * last[2:].mean()
-    reach = np.sqrt((last[2:] + margin).prod()) / 2
-    away = np.abs(returned[:2] + returned[2:] / 2 - last[:2] - last[2:] / 2).max()
+    config, search_hw = tracker.config, tracker.model_config.search_hw
+    last_xyxy, returned_xyxy = xywh_to_xyxy(np.stack([clip[gone][1], clip[back + 1][1]]))
+    region = crop_transform(last_xyxy, config.search_area_factor, search_hw, config.min_side)
+    left, top, right, bottom = region.to_crop(returned_xyxy)
+    center = np.array([top + bottom, left + right]) / 2
+    elsewhere = ((center < 0) | (center > search_hw)).any()
     return {
         "found again": [found],
-        "found again elsewhere": [found] if away > reach else [],
+        "found again elsewhere": [found] if elsewhere else [],
         "wrong box, not LOST": (claimed & ~good)[gone:].tolist(),
         "LOST while absent": (~claimed)[gone:back].tolist(),
         "LOST before": (~claimed)[:gone][good[:gone]].tolist(),
