@@ -21,6 +21,7 @@ from spmtrack_core.settings import from_dict
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.run import read_settings
+from test.nano_recipe import second_command, second_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -164,13 +165,8 @@ def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
     assert not re.search(r"/(tmp|home|root|work)/", " ".join(provenance.values()))
     (first,) = json.loads(provenance["before"])
     recipe = read_settings(ROOT / "recipes/nano.yaml", [], resume=False)
-    lines = (ROOT / "recipes/nano.yaml").read_text().splitlines()
-    words = " ".join(line[1:] for line in lines if line.startswith("#   ")).split()
-    second = " ".join(words[3:])
-    assert provenance["command"].startswith(f"spmtrack train recipes/nano.yaml {second}")
-    overrides = [each for each in second.split() if not each.startswith("start_from=")]
-    continued = read_settings(ROOT / "recipes/nano.yaml", [*overrides, "start_from=nano"], False)
-    for about, settings in ((first, recipe), (provenance, continued)):
+    assert provenance["command"].startswith(second_command())
+    for about, settings in ((first, recipe), (provenance, second_run())):
         assert about["command"].startswith("spmtrack train recipes/nano.yaml ")
         used = from_dict(TrainConfig, json.loads(about["config"]))
         for part in ("model", "synthetic", "videos", "stem", "optimizer", "lr", "batch_size"):

@@ -8,7 +8,7 @@ import pytest
 
 from spmtrack_core.settings import from_dict, load_yaml, with_present_names
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.run import read_settings
+from test.nano_recipe import second_run
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -98,13 +98,6 @@ def test_shipped_settings_can_be_read(path):
 
 
 def test_the_second_command_of_nano_can_be_read():
-    """It stands in the head of the recipe, on lines that are indented."""
-    lines = (REPOSITORY / "recipes/nano.yaml").read_text().splitlines()
-    words = " ".join(line[1:] for line in lines if line.startswith("#   ")).split()
-    assert words[:3] == ["spmtrack", "train", "recipes/nano.yaml"]
-    assert "start_from=runs/nano/weights.safetensors" in words
-    settings = [word for word in words[3:] if not word.startswith("start_from")]
-    path = REPOSITORY / "recipes/nano.yaml"
-    config = read_settings(path, [*settings, "start_from=nano"], resume=False)
+    config = second_run()
     assert config.stem is None and (config.steps, config.batch_size) == (608, 256)
     assert config.videos.part_share == config.synthetic.part_share == 0.15
