@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Threads, Trunk, Weights
+from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.bag import Bag, BagImage
 from spmtrack_core.data.bag_writer import STORAGES, BagWriter, check_bag_path
 from spmtrack_core.data.recording import (
@@ -29,7 +30,7 @@ from spmtrack_core.data.recording import (
 from spmtrack_core.files import check_output, user_path, write_beside
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
-from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.replay import ReplayedImage, Start, newest_only, replay
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
@@ -133,11 +134,7 @@ def bag(
             check_image_path(sheet)
         topic = recorded.choose_topic(topic)
         images: Iterable[BagImage] = itertools.islice(recorded.images(topic), max_frames)
-        tracker = load_tracker(
-            weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
-        )
-        tracker.config = replace(tracker.config, policy=policy)
-        tracker.warm_up()
+        tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
         run = _Run(topic, given_seconds=seconds)
         images = run.counted(images)
         if frames == "latest":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +19,12 @@ from spmtrack_core.cli.options import (
     Trunk,
     Weights,
 )
+from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.live.tracking import LiveTracking
-from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.loading import find_weights
 
 
 def live(
@@ -58,11 +58,7 @@ def live(
     sequence = open_frames(source, with_boxes=False)
     if not sequence.live and next(iter(sequence), None) is None:
         raise ValueError(f"{source} gave no frame")
-    tracker = load_tracker(
-        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
-    )
-    tracker.config = replace(tracker.config, policy=policy)
-    tracker.warm_up()
+    tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
     page = LiveTracking(sequence, tracker, host, port, record)
     written: list[Path] = []
     try:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from spmtrack_core.cli.options import (
     Trunk,
     Weights,
 )
+from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames
@@ -33,7 +34,7 @@ from spmtrack_core.evaluation.track_report import TrackReport
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.tracking.loading import find_weights, load_tracker
+from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
 from spmtrack_core.tracking.propose import propose_box
 from spmtrack_core.tracking.result import TrackState
@@ -113,11 +114,7 @@ def track(
                 "target with --point X Y"
             )
         start = sequence.boxes_xywh[0].tolist()
-    tracker = load_tracker(
-        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
-    )
-    tracker.config = replace(tracker.config, policy=policy)
-    tracker.warm_up()
+    tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
     if point is not None:
         start = partial(_propose, tracker, point)
     tracked = track_frames(tracker, sequence, start)
