@@ -53,9 +53,10 @@ class HostEngine:
     def choose_threads(self) -> None:
         """Measure the network with more and more threads, unless their number is given.
 
-        The number doubles while that saves a third of the time: on a robot the other cores have
-        their own work, and threads that wait for each other lose most where all cores are busy.
-        ``OMP_NUM_THREADS``, where it is set, is the largest number.
+        The number doubles while that saves a third of the time, and leaves a core to whoever
+        sends the images: other programs have their own work, and threads that wait for each
+        other lose most where all cores are busy. ``OMP_NUM_THREADS``, where it is set, is the
+        largest number instead.
         """
         if self.model.threads:
             return
@@ -67,7 +68,8 @@ class HostEngine:
             )
         ]
         limit = os.environ.get("OMP_NUM_THREADS", "")
-        most = min(cores(), int(limit) or 1) if limit.isdecimal() else cores()
+        most = min(cores(), int(limit)) if limit.isdecimal() else cores() - 1
+        most = max(most, 1)
         chosen, best = 1, math.inf
         for count in sorted({*(1 << n for n in range(most.bit_length())), most}):
             self.model.threads = count

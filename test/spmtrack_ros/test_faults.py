@@ -249,7 +249,7 @@ def test_a_callback_that_fails_does_not_end_the_node(monkeypatch):
             raise failures.pop(0)
 
     monkeypatch.setattr(tracker_node, "SingleThreadedExecutor", Executor)
-    logger = SimpleNamespace(error=errors.append)
+    logger = SimpleNamespace(error=lambda text, **_: errors.append(text))
     node = SimpleNamespace(context=SimpleNamespace(ok=lambda: True), get_logger=lambda: logger)
     assert tracker_node.work(node) == 0
     assert errors == ["a message or request failed: ValueError: of a callback"]

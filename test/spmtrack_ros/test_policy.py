@@ -146,12 +146,13 @@ def graph(name, make, parameters):
     try:
         node = make()
         own = {
-            "publish": {each.topic_name for each in node.publishers},
+            # rcl makes the publisher of /rosout, which the node does not list
+            "publish": {each.topic_name for each in node.publishers} | {"/rosout"},
             "subscribe": {each.topic_name for each in node.subscriptions},
             "reply": {each.service_name for each in node.services},
             "request": {node.resolve_service_name(each.srv_name) for each in node.clients},
         }
-        made = set.union(*own.values()) | {"/rosout"}
+        made = set.union(*own.values())
         deadline = time.monotonic() + 5
         while made - set.union(*used(observer, name).values()) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -33,15 +33,18 @@ class Network:
 @pytest.mark.parametrize(
     ("seconds", "given", "limit", "chosen", "reason"),
     [
-        ({1: 1.0, 2: 0.9}, 0, "", 1, "a second core for a tenth of the time"),
+        ({1: 1.0, 2: 0.9, 3: 0.8}, 0, "", 1, "a second core for a tenth of the time"),
         ({1: 1.0, 2: 1.3, 4: 0.1}, 0, "", 1, "no look beyond what does not help"),
-        ({1: 1.0, 2: 0.6, 4: 0.5}, 0, "", 2, "four save too little on two"),
-        ({1: 1.0, 2: 0.5, 4: 0.25, 6: 0.15}, 0, "", 6, "all of six cores"),
+        ({1: 1.0, 2: 0.6, 4: 0.5, 8: 0.1}, 0, "", 2, "four save too little on two"),
+        ({1: 1.0, 2: 0.5, 4: 0.25, 5: 0.15, 6: 0.1}, 0, "", 5, "all but one of six cores"),
+        ({1: 1.0, 2: 0.1}, 0, "", 1, "one of two cores: the other is for who sends the images"),
+        ({1: 1.0, 2: 0.1}, 0, "2", 2, "both cores, where OMP_NUM_THREADS says so"),
+        ({1: 1.0, 2: 0.1}, 0, "0", 1, "no thread at all makes no network"),
         ({1: 1.0}, 0, "", 1, "one core"),
         ({3: 1.0}, 3, "1", 3, "a given number is kept, and nothing measured"),
         ({1: 1.0, 2: 0.5, 3: 0.3, 4: 0.1}, 0, "3", 3, "no more than OMP_NUM_THREADS says"),
         ({1: 1.0, 2: 0.5}, 0, "8", 2, "OMP_NUM_THREADS above the cores"),
-        ({1: 1.0, 2: 0.5}, 0, "4,2", 2, "numbers of nested threads say nothing of these"),
+        ({1: 1.0, 2: 0.5, 3: 0.3}, 0, "4,2", 2, "numbers of nested threads say nothing of these"),
     ],
 )
 def test_threads_double_while_that_saves_a_third(
