@@ -7,6 +7,10 @@ import json
 import pytest
 import torch
 
+from spmtrack_core import TrackState
+from spmtrack_core.evaluation.speed import PARTS, box_in, drifting_target
+from spmtrack_core.tracking.loading import load_tracker
+
 
 def test_all_weights_and_precisions_are_rows(spmtrack, tiny_checkpoint, tmp_path):
     code, out, err = spmtrack(
@@ -30,6 +34,19 @@ def test_all_weights_and_precisions_are_rows(spmtrack, tiny_checkpoint, tmp_path
     assert [row["precision"] for row in report["rows"]] == ["float32", "bfloat16"]
     assert all(0 < row["median_ms"] <= row["p95_ms"] for row in report["rows"])
     assert report["torch"] == torch.__version__
+    assert "network" in out
+    assert all(row[f"{part}_ms"] > 0 for row in report["rows"] for part in PARTS)
+
+
+def test_nano_follows_the_target_that_is_measured():
+    """Where it is lost, the search for it would be measured."""
+    tracker = load_tracker("nano", "cpu", threads=1)
+    for frame_hw in ((480, 640), (200, 320), (1080, 1920)):
+        frames = drifting_target(frame_hw)
+        assert {frame.shape for frame in frames} == {(*frame_hw, 3)}
+        target = tracker.start(frames[-1], box_in(frame_hw))
+        states = [tracker.follow(frame, [target])[0].state for frame in frames * 2]
+        assert set(states) == {TrackState.TRACKING}, frame_hw
 
 
 def test_sizes_targets_threads_and_load_are_rows(spmtrack, tiny_checkpoint, tmp_path):
