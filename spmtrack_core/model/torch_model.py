@@ -18,6 +18,7 @@ class TorchSPMTrack:
     """
 
     runtime = "torch"
+    device = "cpu"
 
     def __init__(self, network: FusedSPMTrack, threads: int = 0) -> None:
         self.network = network

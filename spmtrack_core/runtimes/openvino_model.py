@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +30,17 @@ PARTS = ("encode", "locate")
 """The two functions of ``InferenceModel``, a network each."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """OpenVINO's names of the precisions. Without one it chooses bfloat16 where the CPU has it."""
+CACHE_BYTES = 4_000_000_000
+"""Of converted and compiled networks, those of the present weights aside."""
 Networks = Mapping[str, Any]
 
 
 class OpenVinoSPMTrack:
     """Converted networks, with settings and provenance.
 
-    Networks are compiled for each number of targets and of threads when it first occurs, in a
-    second: fixed shapes are faster. ``cache_folder()`` keeps what was compiled.
+    Networks are compiled for one target, when they are first used, in a second: with fixed shapes
+    they are faster, and one target after the other takes no longer than all at once with one
+    thread. ``cache_folder()`` keeps what was compiled.
 
     Args:
         networks: OpenVINO's networks by the names in ``PARTS``, with a description.
@@ -45,6 +50,7 @@ class OpenVinoSPMTrack:
     """
 
     runtime = "openvino"
+    device = "cpu"
 
     def __init__(self, networks: Networks, precision: str = "float32", threads: int = 0) -> None:
         import openvino  # an extra
@@ -56,7 +62,7 @@ class OpenVinoSPMTrack:
         self._precision = precision
         self._core = openvino.Core()
         self._networks = networks
-        self._compiled: dict[tuple[str, int, int], Any] = {}
+        self._compiled: dict[tuple[str, int], Any] = {}
         folder = cache_folder() / "compiled"
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,7 @@ class OpenVinoSPMTrack:
 
     @threads.setter
     def threads(self, threads: int) -> None:
-        kept = {key: each for key, each in self._compiled.items() if key[2] == threads}
+        kept = {key: each for key, each in self._compiled.items() if key[1] == threads}
         self._compiled = kept or self._compiled
         self._threads = threads
 
@@ -89,10 +95,10 @@ class OpenVinoSPMTrack:
         return self._run("locate", search, *references_and_state)
 
     def _run(self, name: str, *inputs: Array) -> tuple[Array, ...]:
-        key = name, len(inputs[0]), self.threads
+        key = name, self.threads
         if key not in self._compiled:
             network = self._networks[name].clone()
-            shapes = [list(each.shape) for each in inputs]
+            shapes = [[1, *each.shape[1:]] for each in inputs]
             network.reshape(dict(zip(network.inputs, shapes, strict=True)))
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[self._precision],
@@ -103,9 +109,12 @@ class OpenVinoSPMTrack:
             }
             compiled = self._core.compile_model(network, "CPU", settings)
             self._compiled[key] = compiled.create_infer_request()
-        found = self._compiled[key].infer([np.ascontiguousarray(each) for each in inputs])
-        # the request keeps its outputs and will overwrite them
-        return tuple(np.array(each) for each in found.values())
+        request, found = self._compiled[key], []
+        for index in range(len(inputs[0])):
+            one = [np.ascontiguousarray(each[index : index + 1]) for each in inputs]
+            # the request keeps its outputs and will overwrite them
+            found.append([each.copy() for each in request.infer(one).values()])
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
 def openvino_networks(
@@ -117,10 +126,10 @@ def openvino_networks(
     """
     try:
         import openvino  # an extra
-    except ImportError:
+    except ImportError as error:
         raise RuntimeError(
             "runtime openvino needs OpenVINO, the extra openvino of this package: "
-            "pip install 'spmtrack_ros[openvino]', or only pip install openvino"
+            f"pip install 'spmtrack_ros[openvino]', or only pip install openvino ({error})"
         ) from None
     digest = hashlib.sha256(f"{OPENVINO_FORMAT} {openvino.__version__}".encode())
     digest.update(spmtrack_core.__version__.encode())
@@ -144,6 +153,24 @@ def openvino_networks(
                 openvino.save_model(networks[part], Path(made, path.name), compress_to_fp16=False)
             for each in sorted(Path(made).iterdir()):  # .bin before .xml, its reader
                 os.replace(each, folder / each.name)
+        remove_oldest(folder, keep=stem)
     except (OSError, RuntimeError) as error:
         LOG.warning("the converted network is not kept in %s: %s", folder, error)
     return networks
+
+
+def remove_oldest(folder: Path, keep: str, limit: int = CACHE_BYTES) -> None:
+    """Remove what OpenVINO needed longest ago beyond ``limit`` bytes, but no ``keep``*.
+
+    Whoever misses a file makes it again.
+    """
+    found = (*folder.glob("openvino-*"), *folder.glob("compiled/*.blob"))
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in newest:
+        total += path.stat().st_size
+        if total > limit and not path.name.startswith(keep):
+            path.unlink(missing_ok=True)
+    for path in folder.glob("tmp*"):  # of a conversion that was killed
+        if path.is_dir() and path.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(path, ignore_errors=True)

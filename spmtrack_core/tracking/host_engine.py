@@ -9,9 +9,11 @@ import contextlib
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,15 +31,15 @@ LOG = logging.getLogger(__name__)
 Located: TypeAlias = tuple[list[list[float]], Any]
 """x1, y1, x2, y2 in search pixels and confidence of each of B targets; state tokens (B, 1, C)."""
 
-WORTH = 2 / 3
-"""Part of the time that twice as many threads must save to be used."""
+WORTH = 0.5
+"""Part of a thread's work that each further one must add to be used."""
 RUNS = 5
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use: microseconds of the CPU, or max, and of which period."""
 
 
 class HostEngine:
     """Crops by OpenCV, and a network with arrays in and out, whichever runtime computes it."""
-
-    device = "cpu"
 
     def __init__(self, model: InferenceModel, model_config: ModelConfig) -> None:
         self.model = model
@@ -46,20 +48,35 @@ class HostEngine:
         self.runtime = model.runtime
 
     @property
+    def device(self) -> str:
+        """Where the network is computed."""
+        return self.model.device
+
+    @property
     def threads(self) -> int:
         """Those of the network; 0: as many as the runtime takes by itself."""
         return self.model.threads
 
     def choose_threads(self) -> None:
-        """Measure the network with more and more threads, unless their number is given.
+        """Measure the network with 1, 2, 4 ... threads, unless their number is given.
 
-        The number doubles while that saves a third of the time, and leaves a core to whoever
-        sends the images: other programs have their own work, and threads that wait for each
-        other lose most where all cores are busy. ``OMP_NUM_THREADS``, where it is set, is the
-        largest number instead.
+        More are taken while each of them adds half the work of the first. One core is left to
+        whoever sends the images: other programs have their own work, and threads that wait for
+        each other lose most where all cores are busy. ``OMP_NUM_THREADS``, where it is set, is
+        the largest number instead.
         """
-        if self.model.threads:
+        if self.model.threads or self.device != "cpu":
             return
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        most = min(cores(), int(limit)) if limit.isdecimal() else cores() - 1
+        self.model.threads = most = max(most, 1)
+        counts = sorted({*(1 << n for n in range(most.bit_length())), most})
+        if most > 1:
+            self.model.threads = self._worthwhile(counts)
+        LOG.info("%d of %d threads", self.model.threads, most)
+
+    def _worthwhile(self, counts: Sequence[int]) -> int:
+        """The last of the ``counts`` of threads that is worth its cores."""
         zeros = [
             np.zeros((1, *shape), np.float32)
             for shape in (
@@ -67,11 +84,8 @@ class HostEngine:
                 *((REFERENCES, *shape) for shape in self.model.reference_shapes),
             )
         ]
-        limit = os.environ.get("OMP_NUM_THREADS", "")
-        most = min(cores(), int(limit)) if limit.isdecimal() else cores() - 1
-        most = max(most, 1)
-        chosen, best = 1, math.inf
-        for count in sorted({*(1 << n for n in range(most.bit_length())), most}):
+        chosen, best = 0, math.inf
+        for count in counts:
             self.model.threads = count
             self.model(*zeros, self.model.no_state)  # compiles, takes memory
             times = []
@@ -79,11 +93,10 @@ class HostEngine:
                 started = time.perf_counter()
                 self.model(*zeros, self.model.no_state)
                 times.append(time.perf_counter() - started)
-            if np.median(times) > WORTH * best:
+            if chosen and np.median(times) * (chosen + WORTH * (count - chosen)) > best * chosen:
                 break
             chosen, best = count, float(np.median(times))
-        self.model.threads = chosen
-        LOG.info("%d of %d threads", chosen, most)
+        return chosen
 
     def stream(self) -> AbstractContextManager[object]:
         """Context for making and using arrays of the engine."""
@@ -144,7 +157,12 @@ class HostEngine:
 
 
 def cores() -> int:
-    """Cores of the CPU that this process may use."""
+    """Cores of the CPU that this process may use; a container's share is rounded up."""
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        share = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no container, no limit: "max"
+        share = sys.maxsize
     if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return max(1, min(share, len(os.sched_getaffinity(0))))
+    return max(1, min(share, os.cpu_count() or 1))

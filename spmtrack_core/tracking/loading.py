@@ -62,7 +62,7 @@ def load_tracker(
     """
     path = find_weights(weights)
     frozen = find_weights(trunk) if trunk else None
-    runtime = choose_runtime(path, device, runtime)
+    asked, runtime = runtime, choose_runtime(path, device, runtime)
     if threads < 0:
         raise ValueError(f"threads must be 0, which chooses, or more; got {threads}")
     if path.suffix == ".onnx":
@@ -75,10 +75,15 @@ def load_tracker(
     if runtime == "openvino":
         if precision not in HINTS:
             raise ValueError(f"precision must be one of {', '.join(HINTS)}; got {precision!r}")
-        networks = openvino_networks(path, frozen, lambda: _convert(path, frozen))
-        converted = OpenVinoSPMTrack(networks, precision, threads)
-        engine = HostEngine(converted, converted.model_config)
-        return Tracker(engine, with_threshold(converted.tracker_config, lost_threshold))
+        try:
+            networks = openvino_networks(path, frozen, lambda: _convert(path, frozen))
+            converted = OpenVinoSPMTrack(networks, precision, threads)
+            engine = HostEngine(converted, converted.model_config)
+            return Tracker(engine, with_threshold(converted.tracker_config, lost_threshold))
+        except RuntimeError as error:
+            if asked != "auto":
+                raise
+            LOG.warning("PyTorch computes the network, since OpenVINO does not: %s", error)
     load = _torch_engines().load_torch_engine
     by_torch, config = load(path, frozen, device, precision, threads)
     return Tracker(by_torch, with_threshold(config, lost_threshold))
@@ -86,7 +91,12 @@ def load_tracker(
 
 def _convert(weights: Path, trunk: Path | None) -> Networks:
     LOG.warning("converting %s for OpenVINO, once; this takes some seconds", weights)
-    return _torch_engines().convert_for_openvino(weights, trunk)
+    try:
+        return _torch_engines().convert_for_openvino(weights, trunk)
+    except (ValueError, OSError):  # of the files
+        raise
+    except Exception as error:  # OpenVINO has exceptions of its own for each kind of failure
+        raise RuntimeError(f"OpenVINO cannot convert {weights}: {error}") from error
 
 
 def _torch_engines() -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,11 +236,16 @@ class Tracker:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.
 
         Takes memory, chooses kernels and, on the CPU, how many threads are worth their cores; on
-        CUDA, captures the graph. Keeps what is tracked.
+        CUDA, captures the graphs, that of the search for lost targets too. Keeps what is tracked.
         """
         blank = np.zeros((120, 160, 3), np.uint8)
         self.engine.choose_threads()
-        self.follow(blank, [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)])
+        followed = [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)]
+        self.follow(blank, followed)
+        if self.config.recovery == "scan":
+            for target in followed:
+                target.recovery = itertools.repeat(target.box_xyxy)
+            self.follow(blank, followed)
 
     def _add_references(self, frames: Sequence[Image], targets: Mapping[int, Target]) -> None:
         """Offer the set ``frames`` to the reference buffers of ``targets``, by their indices."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.openvino_export import to_openvino
 from spmtrack_core.model.torch_model import TorchSPMTrack
 from spmtrack_core.model.weights import Checkpoint
-from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack
+from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack, remove_oldest
+from spmtrack_core.tracking import loading
 from spmtrack_core.tracking.loading import choose_runtime, load_tracker
 from spmtrack_core.tracking.references import REFERENCES
 
@@ -140,6 +143,80 @@ def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog
     caplog.clear()
     load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
     assert not caplog.text
+
+
+@needs_openvino
+def test_neither_more_targets_nor_a_loss_compile_anything(cache):
+    """On a robot that would be a second without boxes, each time."""
+    tracker = load_tracker("nano", "cpu", runtime="openvino", threads=1)
+    tracker.warm_up()
+    compiled = set(cache.glob("compiled/*"))
+    blank = np.zeros((120, 160, 3), np.uint8)
+    targets = [tracker.start(blank, (60, 40, 40, 40)) for _ in range(3)]
+    for _ in range(4):
+        tracker.follow(blank, targets)
+    assert {target.recovery is None for target in targets} == {False}  # they are searched for
+    assert set(cache.glob("compiled/*")) == compiled and len(compiled) == 2
+
+
+@pytest.mark.parametrize(
+    ("runtime", "error", "expected", "reason"),
+    [
+        ("auto", RuntimeError("no such operation"), "torch", "PyTorch can do it"),
+        ("auto", ValueError("broken weights"), ValueError, "PyTorch cannot read them either"),
+        ("openvino", RuntimeError("no such operation"), RuntimeError, "it was asked for"),
+    ],
+)
+def test_auto_takes_pytorch_where_openvino_fails(
+    runtime, error, expected, reason, tiny_checkpoint, monkeypatch, caplog
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loading, "choose_runtime", lambda *_: "openvino")
+    monkeypatch.setattr(loading, "openvino_networks", fail)
+    if isinstance(expected, str):
+        assert load_tracker(tiny_checkpoint, "cpu", runtime=runtime).runtime == expected, reason
+        assert "since OpenVINO does not: no such operation" in caplog.text
+    else:
+        with pytest.raises(expected):
+            load_tracker(tiny_checkpoint, "cpu", runtime=runtime)
+
+
+@needs_openvino
+def test_a_failure_of_the_conversion_is_told_as_one(tiny_checkpoint, monkeypatch, caplog):
+    from spmtrack_core.tracking import torch_engines
+
+    def refuse(*_):
+        raise NotImplementedError("an operation it does not know")
+
+    monkeypatch.setattr(torch_engines, "convert_for_openvino", refuse)
+    with pytest.raises(RuntimeError, match=r"cannot convert .*: an operation it does not know"):
+        load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    assert load_tracker(tiny_checkpoint, "cpu", runtime="auto").runtime == "torch"
+
+
+def test_the_cache_keeps_what_is_new(tmp_path):
+    compiled = tmp_path / "compiled"
+    compiled.mkdir()
+    ages = {
+        "openvino-1-locate.bin": 50,
+        "compiled/1.blob": 40,
+        "openvino-2-locate.bin": 30,
+        "compiled/2.blob": 20,
+        "openvino-3-locate.bin": 60,  # of the present weights
+        "other.npz": 99,
+    }
+    for name, age in ages.items():
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    for name, age in (("tmp1", 2 * 86_400), ("tmp2", 10)):  # killed, and still at work
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_oldest(tmp_path, "openvino-3", limit=250)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"compiled"}
+    kept = {"compiled/2.blob", "openvino-2-locate.bin", "openvino-3-locate.bin", "other.npz"}
+    assert left == kept | {"tmp2"}
 
 
 @pytest.mark.parametrize(
