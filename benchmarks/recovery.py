@@ -63,7 +63,8 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     claimed = np.array([r.state is not TrackState.LOST for r in results])
     # results start with frame 1: these are the first frame without the target, and after it
     gone, back = absent[0] - 1, absent[-1]
-    found = float((good & claimed)[back : back + WITHIN].any())
+    after = np.flatnonzero((good & claimed)[back:])
+    found = float(after.size > 0 and after[0] < WITHIN)
     config, search_hw = tracker.config, tracker.model_config.search_hw
     last_xyxy, returned_xyxy = xywh_to_xyxy(np.stack([clip[gone][1], clip[back + 1][1]]))
     region = crop_transform(last_xyxy, config.search_area_factor, search_hw, config.min_side)
@@ -73,6 +74,7 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     return {
         "found again": [found],
         "found again elsewhere": [found] if elsewhere else [],
+        "frames until found again": [int(after[0]) + 1] if after.size else [],
         "wrong box, not LOST": (claimed & ~good)[gone:].tolist(),
         "LOST while absent": (~claimed)[gone:back].tolist(),
         "LOST before": (~claimed)[:gone][good[:gone]].tolist(),
@@ -131,7 +133,11 @@ def main() -> None:
             for name, values in judge(tracker, list(cut(frames, boxes, others))).items():
                 sums.setdefault(name, []).extend(values)
         confidence, good = np.array(sums.pop("confidence")), np.array(sums.pop("good"), bool)
-        text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sums.items())
+        text = f"{len(sums['found again elsewhere'])} clips return elsewhere, median "
+        text += f"frames until found again {np.median(sums.pop('frames until found again')):.0f}, "
+        text += ", ".join(
+            f"{name} {np.mean(values):.3f}" for name, values in sums.items() if values
+        )
         print(
             f"lost_threshold {config.lost_threshold}, {config.recovery} "
             f"{config.recovery_threshold}: {text}, "
