@@ -31,7 +31,7 @@ from torch.export import Dim, ExportedProgram
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.weights import Checkpoint
 from spmtrack_core.runtimes.description import ENTRY, describe
-from spmtrack_core.runtimes.onnx_model import INPUTS, ONNX_FORMAT, OUTPUTS
+from spmtrack_core.runtimes.onnx_model import INPUTS, LARGEST_BATCH, ONNX_FORMAT, OUTPUTS
 from spmtrack_core.tracking.references import REFERENCES
 
 try:
@@ -52,8 +52,6 @@ LARGEST_FILE = 2**31 - 2**20
 NARROW = 64
 """Linear layers with a smaller side stay float32 in an int8 file: experts and routers. They are
 small, and their rounding errors reach every token."""
-LARGEST_BATCH = 8
-"""Largest number of targets of a TensorRT engine; it is tuned for one."""
 TORCH_SETTINGS = "settings.json"
 """Name of the settings inside a .pt2 file."""
 
