@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-# An image that is late by no more was overtaken on its way; otherwise the clock has jumped.
-_MAX_DELAY_NS = 200_000_000
+# The clock was set back if so many late images arrive one after another, each newer than the one
+# before, while no image of the old clock comes. A stream of two cameras whose stamps differ has
+# such runs too, but shorter ones: the next image of the leading camera ends them.
+_RUN = 3
+_MIN_INTERVALS, _MAX_WAIT = 2.5, 1.0  # of the images before, and s: so long no other image comes
 
 
 class Order(Enum):
@@ -16,9 +19,9 @@ class Order(Enum):
 
     NEWEST = "newest"
     LATE = "late"
-    """A single image overtaken by a newer one: it is not stored."""
+    """Older than the newest one, which has overtaken it: it does not count."""
     CLOCK_JUMPED = "clock jumped"
-    """The clock was set back: older images were removed."""
+    """The clock was set back: images of later stamps were removed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Frame:
 
 
 class FrameBuffer:
-    """At most ``max_images`` images of together ``max_bytes``, but always the newest one."""
+    """At most ``max_images`` images of together ``max_bytes``, but always the newest one.
+
+    Besides, the last three late ones are kept until it is known whether the clock was set back.
+    """
 
     def __init__(self, max_images: int = 30, max_bytes: float = float("inf")) -> None:
         """Raises ``ValueError`` if there is no room for an image."""
@@ -46,7 +52,11 @@ class FrameBuffer:
         self._max_images, self._max_bytes = max_images, max_bytes
         self._frames: deque[Frame] = deque()
         self._bytes = 0
-        self._last_was_late = False
+        self._late: list[Frame] = []  # since the newest image, in the order of their stamps
+        self._interval = 0.0  # s between the arrivals of the newest image and the one before
+        # Stamp and arrival of the last image of the leading clock. They outlast a jump: if that
+        # clock goes on, its interval tells that the images come from two cameras.
+        self._leading = (0, 0.0)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -63,19 +73,39 @@ class FrameBuffer:
 
     def add(self, frame: Frame) -> Order:
         """Store an image, unless it is late."""
-        order = self._order(frame)
-        self._last_was_late = order is Order.LATE
-        if order is Order.LATE:
-            return order
-        if order is Order.CLOCK_JUMPED:
-            self.clear()
+        newest = self.newest
+        if newest is not None and frame.stamp_ns < newest.stamp_ns:
+            in_order = [each for each in self._late if each.stamp_ns <= frame.stamp_ns]
+            self._late = [*in_order, frame][-_RUN:]
+            silence = min(_MIN_INTERVALS * self._interval, _MAX_WAIT)
+            if len(self._late) < _RUN or frame.arrival - newest.arrival < silence:
+                return Order.LATE
+            # What is older than the new images stays: a single stamp in the future is not worth
+            # the others.
+            while self._frames and self._frames[-1].stamp_ns > self._late[0].stamp_ns:
+                self._bytes -= self._frames.pop().size
+            for each in self._late:
+                self._append(each)
+            self._interval = (frame.arrival - self._late[0].arrival) / (_RUN - 1)
+            self._late = []
+            return Order.CLOCK_JUMPED
+        leading_stamp, before = self._leading
+        if frame.stamp_ns >= leading_stamp:
+            self._leading = (frame.stamp_ns, frame.arrival)
+        elif newest is not None:
+            before = newest.arrival
+        self._interval = frame.arrival - before if newest is not None else 0.0
+        self._late = []
+        self._append(frame)
+        return Order.NEWEST
+
+    def _append(self, frame: Frame) -> None:
         self._frames.append(frame)
         self._bytes += frame.size
         while len(self._frames) > self._max_images or (
             self._bytes > self._max_bytes and len(self._frames) > 1
         ):
             self._bytes -= self._frames.popleft().size
-        return order
 
     def since(self, stamp_ns: int, after: int = 0) -> list[Frame]:
         """The image of this stamp and all newer ones; of stamp 0 only the newest image.
@@ -91,14 +121,5 @@ class FrameBuffer:
     def clear(self) -> None:
         """Remove all images."""
         self._frames.clear()
-        self._bytes, self._last_was_late = 0, False
-
-    def _order(self, frame: Frame) -> Order:
-        newest = self.newest
-        if newest is None or frame.stamp_ns >= newest.stamp_ns:
-            return Order.NEWEST
-        delay = newest.stamp_ns - frame.stamp_ns
-        # Two late images in a row mean that the clock was set back by a little.
-        if delay > _MAX_DELAY_NS or self._last_was_late:
-            return Order.CLOCK_JUMPED
-        return Order.LATE
+        self._late = []
+        self._bytes, self._interval, self._leading = 0, 0.0, (0, 0.0)

@@ -23,6 +23,7 @@ from spmtrack_core.session.snapshot import Snapshot
 from spmtrack_core.session.worker import Worker
 
 _JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
+_WARNING_SPACING = 10.0  # s between warnings of a clock that does not come to rest
 
 
 class Session:
@@ -43,6 +44,7 @@ class Session:
         buffer = FrameBuffer() if buffer is None else buffer
         self._state = state = SharedState(buffer, limits or Limits(), enabled)
         self._worker = Worker(state, step, listeners)
+        self._warned = -_WARNING_SPACING  # s of the monotonic clock
         runs = {"tracker": self._worker.run, "deadlines": Deadlines(state, listeners).run}
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True) for name, run in runs.items()
@@ -83,10 +85,13 @@ class Session:
                 state.waiting = frame
                 state.jumped |= order is Order.CLOCK_JUMPED
                 state.work.notify_all()
-        if order is Order.CLOCK_JUMPED and before is not None:
+        if order is not Order.CLOCK_JUMPED or before is None:
+            return
+        if now - self._warned >= _WARNING_SPACING:
+            self._warned = now
             seconds = (before.stamp_ns - stamp_ns) / 1e9
             text = f"the stamps of the images jumped back by {seconds:.3f} s"
-            self._listeners.warning(f"{text}: older images were discarded")
+            self._listeners.warning(f"{text}: images of later stamps were discarded")
 
     def init(
         self, request: InitRequest, timeout: float, instead_of: Future[Reply] | None = None

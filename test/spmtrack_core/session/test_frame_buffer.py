@@ -21,20 +21,52 @@ def fill(buffer, stamps_ms, size=0):
 @pytest.mark.parametrize(
     ("stamps", "orders", "kept"),
     [
-        ([0, 30, 60], ["NEWEST"] * 3, [0, 30, 60]),
-        ([0, 0, 0], ["NEWEST"] * 3, [0, 0, 0]),  # a camera without stamps
-        ([30, 60, 90, 30, 120], ["NEWEST"] * 3 + ["LATE", "NEWEST"], [30, 60, 90, 120]),
-        ([90, 30, 120, 90, 150], ["NEWEST", "LATE"] * 2 + ["NEWEST"], [90, 120, 150]),
-        # two in a row: the clock was set back by a little
-        ([30, 60, 90, 10, 40], ["NEWEST"] * 3 + ["LATE", "CLOCK_JUMPED"], [40]),
-        ([5000, 5030, 10, 40], ["NEWEST"] * 2 + ["CLOCK_JUMPED", "NEWEST"], [10, 40]),
+        ([0, 30, 60], "NNN", [0, 30, 60]),
+        ([0, 0, 0], "NNN", [0, 0, 0]),  # a camera without stamps
+        ([30, 60, 90, 30, 120], "NNNLN", [30, 60, 90, 120]),  # one was overtaken
+        ([30, 60, 900, 300, 960], "NNNLN", [30, 60, 900, 960]),  # by much, at a low rate
+        ([90, 30, 120, 90, 150], "NLNLN", [90, 120, 150]),
+        ([30, 60, 90, 20, 40, 120], "NNNLLN", [30, 60, 90, 120]),  # two were overtaken
+        # three in a row: the clock was set back, by much or by a little
+        ([5000, 5030, 10, 40, 70, 100], "NNLLJN", [10, 40, 70, 100]),
+        ([30, 60, 90, 10, 40, 70], "NNNLLJ", [10, 40, 70]),
+        ([30, 60, 90, 80, 40, 70, 85], "NNNLLLJ", [30, 40, 70, 85]),  # one of them late itself
+        # one stamp in the future: the images before it stay
+        ([30, 60, 9999, 90, 120, 150, 180], "NNNLLJN", [30, 60, 90, 120, 150, 180]),
+        # two cameras, whose stamps differ, also after the clock was set back
+        ([500, 0, 530, 30, 560, 60, 590, 90], "NLNLNLNL", [500, 530, 560, 590]),
+        ([9000, 0, 500, 30, 530, 60, 560], "NLLLJLN", [0, 30, 530, 560]),
     ],
 )
 def test_late_images_and_clock_jumps(stamps, orders, kept):
     buffer = FrameBuffer()
-    assert fill(buffer, stamps) == orders
-    assert [frame.stamp_ns // MS for frame in buffer.since(kept[0] * MS)] == kept or kept[0] == 0
-    assert len(buffer) == len(kept)
+    assert "".join(name[0] for name in fill(buffer, stamps)).replace("C", "J") == orders
+    assert [frame.stamp_ns // MS for frame in buffer._frames] == kept
+
+
+@pytest.mark.parametrize("slower", [1, 3, 10])
+def test_of_two_cameras_the_leading_one_counts_whatever_their_rates(slower):
+    """The slower one leads: between two of its images comes a run of the other one's."""
+    images = [(3 * ms / 2, ms + 5000) for ms in range(0, 3000, 30 * slower)]
+    images += [(3 * ms / 2 + 1, ms) for ms in range(0, 3000, 30)]
+    buffer = FrameBuffer()
+    orders = [
+        buffer.add(Frame(number, stamp * MS, None, arrival=arrival / 1000))
+        for number, (arrival, stamp) in enumerate(sorted(images), 1)
+    ]
+    assert orders.count(Order.CLOCK_JUMPED) <= 1  # before its rate is known
+    assert orders[20:].count(Order.CLOCK_JUMPED) == 0
+    assert orders.count(Order.NEWEST) >= 100 // slower
+
+
+def test_images_overtaken_by_one_in_a_burst_are_late():
+    buffer = FrameBuffer()
+    arrivals = [(0, 0), (30, 30), (60, 60), (90, 180), (91, 90), (92, 120), (93, 150), (210, 210)]
+    orders = [
+        buffer.add(Frame(number, stamp * MS, None, arrival=arrival / 1000)).name[0]
+        for number, (arrival, stamp) in enumerate(arrivals, 1)
+    ]
+    assert "".join(orders) == "NNNNLLLN"
 
 
 @pytest.mark.parametrize(
