@@ -136,9 +136,3 @@ class RequestQueue:
             span = f"{oldest.stamp_ns / 1e9:.9f} to {newest.stamp_ns / 1e9:.9f}"
             text = f"{text}, which holds {len(self._buffer)} from {span}"
         return Reply(Code.STAMP_NOT_BUFFERED, text)
-
-
-def answer_all(requests: Iterable[Pending], reply: Reply) -> None:
-    """Give all requests the same answer."""
-    for each in requests:
-        each.reply(reply)

@@ -1,8 +1,9 @@
 """The decisions of a live tracker: which image is processed, and the state of the targets.
 
 A worker thread owns the tracker. :meth:`Session.push` never queues images: a new image replaces
-the one that waits for the worker. A second thread keeps deadlines, also while inference hangs.
-Requests may come from any thread. The threads share one state; the tracker runs outside its lock.
+the one that waits for the worker. A second thread keeps deadlines, also while inference hangs, and
+a third one answers. Requests may come from any thread. The threads share one state; the tracker
+runs outside its lock.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
+from spmtrack_core.session.answers import Answers
 from spmtrack_core.session.deadlines import Deadlines
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer, Order
 from spmtrack_core.session.image_step import ImageStep
 from spmtrack_core.session.init_request import Code, InitRequest, Limits, Reply
 from spmtrack_core.session.listeners import Listeners
-from spmtrack_core.session.request_queue import Pending, answer_all
+from spmtrack_core.session.request_queue import Pending
 from spmtrack_core.session.shared_state import SharedState
 from spmtrack_core.session.snapshot import Snapshot
 from spmtrack_core.session.worker import Worker
 
 _JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
+_LAST_ANSWERS = 0.8  # s for those that are on their way
 _WARNING_SPACING = 10.0  # s between warnings of a clock that does not come to rest
 
 
@@ -43,9 +46,14 @@ class Session:
         self._listeners = listeners
         buffer = FrameBuffer() if buffer is None else buffer
         self._state = state = SharedState(buffer, limits or Limits(), enabled)
-        self._worker = Worker(state, step, listeners)
+        self._answers = Answers()
+        self._worker = Worker(state, step, listeners, self._answers)
         self._warned = -_WARNING_SPACING  # s of the monotonic clock
-        runs = {"tracker": self._worker.run, "deadlines": Deadlines(state, listeners).run}
+        runs = {
+            "tracker": self._worker.run,
+            "deadlines": Deadlines(state, listeners, self._answers).run,
+            "answers": self._answers.run,
+        }
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True) for name, run in runs.items()
         ]
@@ -107,17 +115,16 @@ class Session:
         """
         state = self._state
         pending = Pending(request, time.monotonic() + timeout)
-        replaced: list[Pending] = []
+        cancelled = Reply(Code.CANCELLED, "replaced by a newer request")
         with state.lock:
             rejection = state.reject_reason(pending)
             if rejection is None:
-                replaced = state.requests.drop_with(instead_of)
+                self._answers.give(state.requests.drop_with(instead_of), cancelled)
                 state.requests.add(pending)
                 state.work.notify_all()
                 state.alarm.notify_all()
         if rejection is not None:
             pending.reply(rejection)
-        answer_all(replaced, Reply(Code.CANCELLED, "replaced by a newer request"))
         return pending.answer
 
     def set_primary(self, target_id: str) -> Reply:
@@ -130,21 +137,22 @@ class Session:
     def remove(self, target_id: str = "") -> Reply:
         """Stop following the target with this id; an empty id means all, also requested ones."""
         state = self._state
+        cancelled = Reply(Code.CANCELLED, "all targets were removed meanwhile")
         with state.lock:
             reply = state.targets.remove(target_id)
-            pending = [] if target_id else state.requests.drop_all()
-        answer_all(pending, Reply(Code.CANCELLED, "all targets were removed meanwhile"))
+            if not target_id:
+                self._answers.give(state.requests.drop_all(), cancelled)
         self._listeners.change()
         return reply
 
     def reset(self) -> None:
         """Discard the targets, the buffered images and the waiting requests."""
         state = self._state
+        cancelled = Reply(Code.CANCELLED, "the tracker was reset meanwhile")
         with state.lock:
             state.targets.remove()
             state.discard_images()
-            pending = state.requests.drop_all()
-        answer_all(pending, Reply(Code.CANCELLED, "the tracker was reset meanwhile"))
+            self._answers.give(state.requests.drop_all(), cancelled)
         self._listeners.change()
 
     def cut(self) -> None:
@@ -157,26 +165,29 @@ class Session:
     def enable(self, enabled: bool) -> None:
         """Process or ignore images. The targets are kept."""
         state = self._state
-        pending: list[Pending] = []
+        disabled = Reply(Code.DISABLED, "tracking was disabled meanwhile")
         with state.lock:
             state.enabled = enabled
             state.last_arrival = time.monotonic()
             if not enabled:
                 state.discard_images()
-                pending = state.requests.drop_impatient()
+                self._answers.give(state.requests.drop_impatient(), disabled)
             state.alarm.notify_all()
-        answer_all(pending, Reply(Code.DISABLED, "tracking was disabled meanwhile"))
         self._listeners.change()
 
     def close(self) -> None:
         """Cancel all requests and end the threads, after the present image."""
         state = self._state
+        cancelled = Reply(Code.CANCELLED, "the tracker is shutting down")
         with state.lock:
             state.closed = True
             state.discard_images()
-            pending = state.requests.drop_all()
+            self._answers.give(state.requests.drop_all(), cancelled)
+            self._answers.close()
             state.work.notify_all()
             state.alarm.notify_all()
-        answer_all(pending, Reply(Code.CANCELLED, "the tracker is shutting down"))
-        for thread in self._threads:
+        late = time.monotonic() + _LAST_ANSWERS
+        *others, answers = self._threads
+        for thread in others:
             thread.join(_JOIN_TIMEOUT)
+        answers.join(max(0.0, late - time.monotonic()))

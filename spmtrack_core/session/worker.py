@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from spmtrack_core.geometry.lazy_image import AnyImage
+from spmtrack_core.session.answers import Answers
 from spmtrack_core.session.frame_buffer import Frame
 from spmtrack_core.session.image_step import ImageStep
 from spmtrack_core.session.init_request import Code, Reply
@@ -24,8 +25,11 @@ _MAX_REPLAYED = 8
 class Worker:
     """Takes requests first, then the image that waits. The tracker runs outside of the lock."""
 
-    def __init__(self, state: SharedState, step: ImageStep, listeners: Listeners) -> None:
+    def __init__(
+        self, state: SharedState, step: ImageStep, listeners: Listeners, answers: Answers
+    ) -> None:
         self._state, self._step, self._listeners = state, step, listeners
+        self._answers = answers
 
     def run(self) -> None:
         """Work until the session is closed."""
@@ -47,7 +51,7 @@ class Worker:
                 pending, found = ready
                 reply = found if isinstance(found, Reply) else self._start(pending, found)
                 if reply is not None:
-                    pending.reply(reply)
+                    self._answers.give([pending], reply)
             elif frame is not None:
                 self._process(frame)
 

@@ -636,6 +636,36 @@ def test_close_answers_everyone_and_refuses_the_rest(make_bench):
     assert bench.reports == []
 
 
+@pytest.mark.parametrize("how", ["remove", "reset", "enable", "close", "deadline"])
+def test_many_answers_leave_at_intervals_and_all_before_the_end(bench, how):
+    """Clients of ROS services lose most of a burst."""
+    bench.push(1)
+    bench.start()
+    bench.keep_busy_with(2)
+    answers, times = [], []
+    for _ in range(200):
+        answers.append(bench.init(timeout=0.1 if how == "deadline" else 60.0))
+        answers[-1].add_done_callback(lambda _: times.append(time.monotonic()))
+    if how == "deadline":
+        assert until(lambda: times)
+    else:
+        getattr(bench.session, how)(*([False] if how == "enable" else []))
+    bench.session.close()
+    codes = {answer.result(0).code for answer in answers}
+    assert codes <= {Code.CANCELLED, Code.DISABLED, Code.TIMEOUT}
+    assert max(times) - min(times) >= 0.3
+
+
+def test_many_late_answers_do_not_delay_the_loss_of_targets(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.2))
+    bench.push(1)
+    bench.start()
+    bench.keep_busy_with(2)
+    answers = [bench.init(timeout=0.1) for _ in range(200)]
+    assert until(lambda: bench.changes and bench.changes[-1].reason is Reason.NO_IMAGE)
+    assert not all(answer.done() for answer in answers)
+
+
 def test_a_waiting_session_uses_no_processor(bench):
     bench.init(timeout=float("inf"))
     before = time.process_time()
