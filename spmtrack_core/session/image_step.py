@@ -85,23 +85,28 @@ class ImageStep:
         )
 
     def follow(
-        self, frame: Frame, image: AnyImage | None, targets: Sequence[Target], jumped: bool
+        self,
+        frame: Frame,
+        image: AnyImage | None,
+        targets: Sequence[Target],
+        jumped: Sequence[Target] = (),
     ) -> tuple[AnyImage | None, list[Target], float, str]:
         """The image, the targets after it, the tracker's time in s, and why it failed if so.
 
-        ``image`` is decoded if it is None and there are ``targets``; ``jumped`` says that it is no
-        successor of the one before.
+        ``image`` is decoded if it is None and there are ``targets``; for those of them that are
+        ``jumped`` too it is no successor of the image before.
         """
-        reason = Reason.INVALID_IMAGE
+        reason = Reason.INTERNAL_ERROR
         try:
+            if jumped:  # also if this image is unreadable: the next one is no successor either
+                self.tracker.forget_motion([each.handle for each in jumped])
+            reason = Reason.INVALID_IMAGE
             if not targets:
                 self._check(frame.message)
                 return image, [], 0.0, ""
             image = self.decode(frame.message) if image is None else image
             reason = Reason.INTERNAL_ERROR
             handles = [each.handle for each in targets]
-            if jumped:
-                self.tracker.forget_motion(handles)
             begun = time.perf_counter()
             results = self.tracker.follow(image, handles)
             seconds = time.perf_counter() - begun

@@ -91,7 +91,8 @@ class Session:
             order = state.buffer.add(frame)
             if order is not Order.LATE:
                 state.waiting = frame
-                state.jumped |= order is Order.CLOCK_JUMPED
+                if order is Order.CLOCK_JUMPED:
+                    state.first_after_jump = frame.number
                 state.work.notify_all()
         if order is not Order.CLOCK_JUMPED or before is None:
             return
@@ -152,6 +153,7 @@ class Session:
         with state.lock:
             state.targets.remove()
             state.discard_images()
+            state.report = None
             self._answers.give(state.requests.drop_all(), cancelled)
         self._listeners.change()
 
@@ -160,7 +162,7 @@ class Session:
         state = self._state
         with state.lock:
             state.discard_images()
-            state.jumped = True
+            state.first_after_jump = state.counters.received + 1
 
     def enable(self, enabled: bool) -> None:
         """Process or ignore images. The targets are kept."""

@@ -33,10 +33,10 @@ class SharedState:
         self.reported = 0
         """Number of the newest frame that was reported."""
         self.report: FrameReport | None = None
-        self.jumped = False
-        """The next image is no successor of the one before."""
+        self.first_after_jump = 0
+        """Number of the newest frame that is no successor of the one before."""
         self.busy_since = 0.0
-        """s of the monotonic clock; 0 while the worker is idle."""
+        """s of the monotonic clock, for the present image or start; 0 while the worker is idle."""
         self.last_arrival = 0.0
         """s of the monotonic clock."""
         self.counters = Counters()

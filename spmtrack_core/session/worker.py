@@ -113,8 +113,10 @@ class Worker:
         state = self._state
         begun = time.perf_counter()
         with state.lock:
+            state.busy_since = time.monotonic()
             targets = [each for each in state.targets if each.frame.number < frame.number]
-            jumped, state.jumped = state.jumped, False
+            first = state.first_after_jump
+            jumped = [each for each in targets if each.frame.number < first <= frame.number]
         image, after, inference, error = self._step.follow(frame, image, targets, jumped)
         if error:
             self._fail(f"an image could not be processed: {error}")

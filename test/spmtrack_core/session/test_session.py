@@ -964,6 +964,30 @@ def test_a_snapshot_shows_a_busy_worker(bench):
     assert bench.session.snapshot().report.frame.message == 1
 
 
+def test_a_worker_that_catches_up_is_busy_with_one_image_at_a_time(bench):
+    for number in range(1, 5):
+        bench.push(number)
+        bench.tracker.gates[number] = threading.Event()
+    before = time.monotonic()
+    answer = bench.init(stamp_ns=1 * SECOND)
+    for number in range(1, 5):
+        assert bench.tracker.entered.acquire(timeout=5)
+        time.sleep(0.02)
+        busy, now = bench.session.snapshot().busy, time.monotonic()
+        assert 0.02 <= busy <= now - before  # no longer than since the image before
+        before = now
+        bench.tracker.gates[number].set()
+    assert answer.result(5).frames_caught_up == 3
+
+
+def test_reset_forgets_the_last_image_and_its_error(bench):
+    bench.session.push(1 * SECOND, "broken")
+    bench.wait_for("broken")
+    assert until(lambda: bench.session.snapshot().report is not None)
+    bench.session.reset()
+    assert bench.session.snapshot().report is None
+
+
 def test_close_answers_a_request_that_is_being_started(make_bench):
     bench = make_bench()
     bench.push(1)
@@ -993,6 +1017,34 @@ def test_a_clock_jump_resets_the_motion_of_all_targets_once(bench):
         ("update", first),
         ("update", first + 1),
     ]
+
+
+def test_a_clock_jump_resets_the_motion_of_each_target_in_its_own_next_image(bench):
+    """The new target catches up through images before the jump, which the other one has seen."""
+    bench.push(7)
+    bench.start(id="a")
+    for number in (8, 9):
+        bench.push(number)
+    bench.tracker.gates[8] = threading.Event()
+    answer = bench.init(SECOND_BOX, id="b", stamp_ns=8 * SECOND)
+    assert until(lambda: bench.tracker.log[-1] == ("init", 8))
+    bench.session.cut()
+    bench.push(1, wait=False)
+    bench.tracker.gates[8].set()
+    assert answer.result(5).code is Code.OK
+    bench.wait_for(1)
+    assert bench.tracker.log[-2:] == [("forget", [1, 2]), ("update", 1)]
+    assert [what for what, _ in bench.tracker.log].count("forget") == 1
+
+
+def test_an_unreadable_image_after_a_clock_jump_does_not_hide_the_jump(bench):
+    bench.push(8)
+    bench.start()
+    bench.session.cut()
+    bench.session.push(1 * SECOND, "broken")
+    bench.wait_for("broken")
+    bench.push(2)
+    assert bench.tracker.log[1:] == [("forget", [1]), ("update", 2)]
 
 
 def test_images_of_another_aspect_are_a_reason(bench):
