@@ -205,7 +205,10 @@ class TrackerParameters(NodeParameters):
         2.0, "Depth in m at which ~/markers draws the boxes; no measured distance.", (0.1, 1000.0)
     )
     processing_timeout: float = parameter(
-        5.0, "Time in s in one image after which /diagnostics reports an error.", (0.1, 600.0)
+        5.0,
+        "Time in s in one image after which /diagnostics reports an error and all targets count as "
+        "lost (not before image_timeout).",
+        (0.1, 600.0),
     )
     latency_warning: float = parameter(
         0.0, "p95 of the latency in s from which on /diagnostics warns; 0: never.", (0.0, 600.0)

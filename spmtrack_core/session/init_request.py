@@ -49,6 +49,8 @@ class Limits:
     """IoU from which on a detection is taken for a target that is followed already."""
     image_timeout: float = 2.0
     """s without an image after which all targets are LOST."""
+    processing_timeout: float = 5.0
+    """s in one image after which all targets are LOST, unless ``image_timeout`` is longer."""
 
 
 @dataclass(frozen=True)

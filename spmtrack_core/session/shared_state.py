@@ -91,7 +91,15 @@ class SharedState:
         )
 
     def stale_time(self) -> float:
-        """When targets become LOST if no image arrives; infinite if none can."""
+        """When targets become LOST if nothing is measured meanwhile; infinite if none can."""
         if not self.enabled or all(each.reason is Reason.NO_IMAGE for each in self.targets):
             return math.inf
-        return self.last_arrival + self.limits.image_timeout
+        return min(self.last_arrival + self.limits.image_timeout, self.hang_time())
+
+    def hang_time(self) -> float:
+        """When the worker counts as hanging; infinite while it is idle.
+
+        A network that takes longer for each image than the camera is slow, but works.
+        """
+        longest = max(self.limits.image_timeout, self.limits.processing_timeout)
+        return self.busy_since + longest if self.busy_since else math.inf

@@ -130,7 +130,7 @@ class Target:
         )
 
     def without_image(self) -> Target:
-        """The target when no more images arrive."""
+        """The target when no more images arrive or the tracker hangs in one."""
         return replace(self, state=State.LOST, score=0.0, reason=Reason.NO_IMAGE)
 
 

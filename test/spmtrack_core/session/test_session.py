@@ -863,6 +863,36 @@ def test_targets_are_lost_again_after_an_image_that_took_longer_than_the_timeout
     assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
 
 
+@pytest.mark.parametrize(
+    ("image_timeout", "processing_timeout", "state"),
+    [
+        (0.3, 0.2, State.LOST),  # it hangs
+        (0.5, 60.0, State.TRACKING),  # a slow network
+        (60.0, 0.1, State.TRACKING),  # nor is it lost before image_timeout
+    ],
+)
+def test_targets_are_lost_while_the_tracker_hangs_although_images_arrive(
+    make_bench, image_timeout, processing_timeout, state
+):
+    bench = make_bench()
+    bench.push(1)
+    target = bench.start().id
+    bench.session.limits = Limits(
+        image_timeout=image_timeout, processing_timeout=processing_timeout
+    )
+    bench.keep_busy_with(2)
+    for number in range(3, 63):
+        bench.push(number, wait=False)
+        time.sleep(0.01)
+    assert bench.target.state is state
+    lost = state is State.LOST
+    assert [each.reason for each in bench.changes[1:]] == [Reason.NO_IMAGE] * lost
+    assert len(bench.warnings) == lost and all("for so long" in each for each in bench.warnings)
+    bench.tracker.gate.set()
+    bench.wait_for(62)
+    assert (bench.target.id, bench.target.state) == (target, State.TRACKING)
+
+
 def test_the_tracker_time_is_part_of_the_processing_time(bench):
     bench.push(1)
     bench.start()
