@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -33,20 +34,30 @@ class Publisher:
     reliable: bool
 
 
+@dataclass(frozen=True)
+class Transport:
+    """How the images come to this process."""
+
+    reliable: bool = False
+    """The reliability of the subscription."""
+    shared_memory: float = math.inf
+    """Size of /dev/shm in bytes; infinite if unknown."""
+    fast_dds: bool = True
+    profile: bool = False
+    """Whether this process was started with a profile for Fast DDS."""
+
+
 def why_no_image(
     topic: str,
     expected_type: str,
-    reliable: bool,
     publishers: Sequence[Publisher],
+    transport: Transport,
     image_topics: Collection[str] = (),
-    shared_memory: float = float("inf"),
-    fast_dds: bool = True,
 ) -> str:
-    """The most likely cause of a silent topic and the cure, in one sentence.
+    """What is known of a silent topic, and the cure, in one sentence.
 
-    ``reliable`` is the reliability of the subscription and ``expected_type`` its type, for
-    instance ``sensor_msgs/msg/Image``. ``image_topics`` are all topics with raw or compressed
-    images, ``shared_memory`` is the size of /dev/shm in bytes.
+    ``expected_type`` is the type of the subscription, for instance ``sensor_msgs/msg/Image``.
+    ``image_topics`` are all topics with raw or compressed images.
     """
     if not publishers:
         return f"no node publishes {topic}: {_other_topic(topic, image_topics)}"
@@ -55,24 +66,38 @@ def why_no_image(
         text = f"{topic} has the type {others[0].type}, expected {expected_type}"
         return f"{text}: set image_transport or image_topic"
     node = publishers[0].node
-    if reliable and not any(each.reliable for each in publishers):
+    if transport.reliable and not any(each.reliable for each in publishers):
         return (
             f"{node} publishes {topic} best effort, which a reliable subscription "
             "does not receive: set image_reliability to best_effort"
         )
-    cause = why_lost(shared_memory, fast_dds)
-    return f"{node} publishes {topic} but no image arrives: {cause}"
+    text = f"{node} publishes {topic} but no image arrives: check whether the camera sends any"
+    cause = _loss_by_fast_dds(transport)
+    return f"{text}; if it does: {cause}" if cause else text
 
 
-def why_lost(shared_memory: float = float("inf"), fast_dds: bool = True) -> str:
-    """Why images get lost on their way and the cure; arguments as of ``why_no_image``."""
-    if not fast_dds:
-        return "check the camera and the network, or set image_reliability to reliable"
-    if shared_memory < SHARED_MEMORY:
+def why_lost(transport: Transport) -> str:
+    """Why a part of the images gets lost on the way, and the cure."""
+    if transport.reliable:
+        return "the network or this machine is too slow for them: send fewer or smaller images"
+    if cause := _loss_by_fast_dds(transport):
+        return cause
+    other = f"or point {PROFILES_VARIABLE} to config/{PROFILE} in the camera's process too"
+    text = "the network loses them: set image_reliability to reliable"
+    return f"{text}, {other}" if transport.fast_dds else text
+
+
+def _loss_by_fast_dds(transport: Transport) -> str:
+    """Why Fast DDS cannot transport large images here, and the cure; empty if it can."""
+    if transport.reliable or not transport.fast_dds:
+        return ""
+    if transport.shared_memory < SHARED_MEMORY:
         return (
-            f"/dev/shm has {shared_memory / 1e6:.0f} MB, too little for the shared memory of "
-            f"config/{PROFILE}; start a container with --shm-size 200m"
+            f"/dev/shm has {transport.shared_memory / 1e6:.0f} MB, too little for large images; "
+            "start a container with --shm-size 200m"
         )
+    if transport.profile:
+        return ""
     return (
         "Fast DDS loses large best-effort images unless its shared memory is enlarged; point "
         f"{PROFILES_VARIABLE} to config/{PROFILE} in both processes, or set image_reliability "
@@ -127,14 +152,20 @@ class RateWindow:
         """
         self._busy_timeout = busy_timeout
         self._latency_limits = ((ERROR, latency_error), (WARN, latency_warning))
+        self._start(now, Counters())
+
+    def restart(self, session: Snapshot) -> None:
+        """Forget the images so far: the subscription is a new one."""
+        self._start(session.time, session.counters)
+
+    def _start(self, now: float, counters: Counters) -> None:
         self._samples: dict[str, deque[float]] = {}
-        self._last_arrival: float | None = None
-        self._interval = 0.0  # s between the last two images
+        self._last_arrival = -math.inf
+        self._interval = math.inf  # s between the last two images
         self._frame_ids: set[str] = set()
         self._sizes: set[str] = set()
         self._stamps: deque[int] = deque(maxlen=_MAX_IMAGES)
-        self._last = Counters()
-        self._last_time = now
+        self._last, self._last_time = counters, now
 
     def add(self, **seconds: float) -> None:
         """Add durations in s by name, such as the latency of an image."""
@@ -146,8 +177,7 @@ class RateWindow:
         self, now: float, stamp_ns: int, frame_id: str, size_wh: tuple[int, int] | None = None
     ) -> None:
         """Note the arrival of an image in s, its stamp, its frame_id, and its size if known."""
-        if self._last_arrival is not None:
-            self._interval = now - self._last_arrival
+        self._interval = now - self._last_arrival
         self._last_arrival = now
         self._frame_ids.add(frame_id)
         self._stamps.append(stamp_ns)
@@ -216,7 +246,7 @@ class RateWindow:
                     values,
                 )
         # a camera with less than one image in this time may be slow instead of silent
-        silence = session.time - (self._last_arrival or 0.0)
+        silence = session.time - self._last_arrival
         if not received and silence > min(_MAX_INTERVALS * self._interval, _MAX_SILENCE):
             return WARN, hint, values
         if mixed:

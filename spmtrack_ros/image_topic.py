@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +18,8 @@ from sensor_msgs.msg import Image as ImageMessage
 
 from spmtrack_core.data.image_messages import check_compressed, compressed_to_array
 from spmtrack_core.geometry.lazy_image import AnyImage
-from spmtrack_ros.diagnostics import Publisher, why_lost, why_no_image
+from spmtrack_ros.diagnostics import Publisher, Transport, why_lost, why_no_image
+from spmtrack_ros.fast_dds import PROFILES_VARIABLE
 from spmtrack_ros.images import check_image, lazy_image
 
 _IMAGES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
@@ -65,7 +68,7 @@ class ImageTopic:
         ]
 
     def why_silent(self, publishers: list[Publisher]) -> str:
-        """The most likely cause of a silent topic with these publishers, and the cure."""
+        """What is known of a silent topic with these publishers, and the cure."""
         own = self._node.get_fully_qualified_name()
         topics = [
             name
@@ -75,17 +78,23 @@ class ImageTopic:
         return why_no_image(
             self.subscription.topic_name,
             f"sensor_msgs/msg/{self.subscription.msg_type.__name__}",
-            self.subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             publishers,
+            self._transport(),
             topics,
-            *_transport(),
         )
 
     def why_lossy(self) -> str:
         """The most likely cause of images that get lost, and the cure."""
-        return why_lost(*_transport())
+        return why_lost(self._transport())
 
-
-def _transport() -> tuple[int, bool]:
-    """Bytes of shared memory, and whether Fast DDS is used."""
-    return shutil.disk_usage("/dev/shm").total, "fastrtps" in get_rmw_implementation_identifier()
+    def _transport(self) -> Transport:
+        try:
+            shared_memory: float = shutil.disk_usage("/dev/shm").total
+        except OSError:  # not on every system
+            shared_memory = math.inf
+        return Transport(
+            self.subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+            shared_memory,
+            "fastrtps" in get_rmw_implementation_identifier(),
+            bool(os.environ.get(PROFILES_VARIABLE)),
+        )

@@ -200,6 +200,8 @@ class TrackerNode(LifecycleNode):
             self, self._on_image, settings.image_transport, settings.image_reliability
         )
         self._inputs.append(self._images.subscription)
+        if self.session is not None:
+            self._rates.restart(self.session.snapshot())
         subscribe(CameraInfo, "camera_info", self._on_camera_info)
         subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
         subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from spmtrack_ros.diagnostics import (
     WARN,
     Publisher,
     RateWindow,
+    Transport,
     share_arrived,
+    why_lost,
     why_no_image,
 )
 from spmtrack_ros.fast_dds import PROFILES_VARIABLE
@@ -31,15 +34,15 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
         (False, [], "no node publishes /image"),
         (False, [Publisher("cam", COMPRESSED, True)], "set image_transport"),
         (True, [Publisher("cam", IMAGE, False)], "set image_reliability to best_effort"),
-        (True, [Publisher("cam", IMAGE, True)], PROFILES_VARIABLE),
-        (False, [Publisher("cam", IMAGE, False)], PROFILES_VARIABLE),
+        (True, [Publisher("cam", IMAGE, True)], "check whether the camera sends any"),
+        (False, [Publisher("cam", IMAGE, False)], "check whether the camera sends any"),
         # one of two publishers matches, so the cause is another one
         (True, [Publisher("a", IMAGE, False), Publisher("b", IMAGE, True)], "no image arrives"),
         (False, [Publisher("a", COMPRESSED, True), Publisher("b", IMAGE, True)], "no image"),
     ],
 )
 def test_why_no_image(reliable, publishers, words):
-    assert words in why_no_image("/image", IMAGE, reliable, publishers)
+    assert words in why_no_image("/image", IMAGE, publishers, Transport(reliable))
 
 
 def snapshot(time, counters=None, enabled=True, targets=(), busy=0.0):
@@ -124,22 +127,29 @@ def test_images_of_two_cameras(publishers, frame_ids, sizes, text):
     ],
 )
 def test_the_hint_looks_for_other_topics(topic, topics, words):
-    assert words in why_no_image(topic, IMAGE, False, [], topics)
+    assert words in why_no_image(topic, IMAGE, [], Transport(), topics)
 
 
 @pytest.mark.parametrize(
-    ("shared_memory", "fast_dds", "words"),
+    ("transport", "silent", "lossy"),
     [
-        (64e6, True, "/dev/shm has 64 MB.*--shm-size"),  # as Docker gives it
-        (8e9, True, PROFILES_VARIABLE),
-        (64e6, False, "check the camera and the network"),
+        (Transport(), f"any; if.*{PROFILES_VARIABLE}", f"^Fast DDS .*{PROFILES_VARIABLE}"),
+        # as Docker gives it
+        (
+            Transport(shared_memory=64e6, profile=True),
+            "any; if.*/dev/shm has 64 MB",
+            "^/dev/shm .*--shm-size",
+        ),
+        # the variable is set here, perhaps not for the camera
+        (Transport(profile=True), "any$", "to reliable, or .* in the camera's process too$"),
+        (Transport(fast_dds=False), "any$", "to reliable$"),
+        (Transport(reliable=True, shared_memory=64e6), "any$", "fewer or smaller images$"),
     ],
 )
-def test_the_hint_knows_the_middleware(shared_memory, fast_dds, words):
-    publishers = [Publisher("cam", IMAGE, False)]
-    assert re.search(
-        words, why_no_image("/i", IMAGE, False, publishers, (), shared_memory, fast_dds)
-    )
+def test_the_hint_names_only_causes_that_can_apply(transport, silent, lossy):
+    publishers = [Publisher("cam", IMAGE, True)]
+    assert re.search(silent, why_no_image("/i", IMAGE, publishers, transport))
+    assert re.search(lossy, why_lost(transport))
 
 
 def test_a_slow_camera_is_not_blamed():
@@ -149,6 +159,30 @@ def test_a_slow_camera_is_not_blamed():
     window.report(snapshot(4.5, Counters(2, 2)), "hint")
     assert window.report(snapshot(5.5, Counters(2, 2)), "hint")[:2] == (OK, "no target")
     assert window.report(snapshot(14.0, Counters(2, 2)), "hint")[:2] == (WARN, "hint")
+
+
+def test_a_slow_camera_is_not_blamed_before_its_second_image():
+    window = RateWindow(0.0)
+    window.see(0.5, 0, "")
+    assert window.report(snapshot(1.0, Counters(1, 1)), "hint")[:2] == (OK, "no target")
+    assert window.report(snapshot(2.0, Counters(1, 1)), "hint")[:2] == (OK, "no target")
+    assert window.report(snapshot(6.0, Counters(1, 1)), "hint")[:2] == (WARN, "hint")
+
+
+def test_a_pause_of_the_node_is_neither_silence_nor_a_rate():
+    window = RateWindow(0.0)
+    for now in (1.0, 1.1):
+        window.see(now, 0, "old")
+        window.add(latency=9.0)
+    window.report(snapshot(1.5, Counters(2, 2)), "hint")
+    for now in (1.6, 1.7):
+        window.see(now, 0, "old")
+    window.restart(snapshot(100.0, Counters(4, 4)))
+    window.see(100.1, 0, "new")
+    level, text, values = window.report(snapshot(101.0, Counters(14, 9)), "hint")
+    assert (level, text, values["images received per s"]) == (OK, "no target", "10.0")
+    assert values["images processed per s"] == "5.0" and "latency mean ms" not in values
+    assert window.report(snapshot(102.0, Counters(14, 9)), "hint")[0] == OK  # rate unknown
 
 
 @pytest.mark.parametrize(
@@ -204,3 +238,35 @@ def test_partial_loss_is_a_warning(stamps, level, text, percent):
     found = window.report(snapshot(1.0, Counters(60, 60)), "", (), "the cure")
     assert found[:2] == (level, text) and found[2].get("images arrived %") == percent
     assert "images arrived %" not in window.report(snapshot(2.0, Counters(60, 60)), "")[2]
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("reliability", "profile", "advised"),
+    [("best_effort", "", True), ("best_effort", "mine.xml", False), ("reliable", "", False)],
+)
+def test_a_subscription_says_how_its_images_come(monkeypatch, reliability, profile, advised):
+    pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
+    from spmtrack_ros import image_topic
+
+    def no_folder(path):
+        raise FileNotFoundError(path)  # not every system has /dev/shm
+
+    def subscription(kind, topic, callback, qos, **_):
+        return SimpleNamespace(topic_name=topic, msg_type=kind, qos_profile=qos)
+
+    node = SimpleNamespace(
+        resolve_topic_name=lambda name: f"/{name}",
+        create_subscription=subscription,
+        get_fully_qualified_name=lambda: "/spmtrack",
+        get_topic_names_and_types=lambda: [],
+    )
+    monkeypatch.setattr(image_topic.shutil, "disk_usage", no_folder)
+    monkeypatch.setattr(
+        image_topic, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp"
+    )
+    monkeypatch.setenv(PROFILES_VARIABLE, profile)
+    topic = image_topic.ImageTopic(node, print, "raw", reliability)
+    text = topic.why_silent([Publisher("cam", IMAGE, True)])
+    assert "no image arrives" in text and (PROFILES_VARIABLE in text) is advised
+    assert ("set image_reliability" in topic.why_lossy()) is (reliability == "best_effort")
