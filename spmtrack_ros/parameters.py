@@ -206,7 +206,7 @@ class TrackerParameters(NodeParameters):
     )
     processing_timeout: float = parameter(
         5.0,
-        "Time in s in one image after which /diagnostics reports an error and all targets count as "
+        "Time in s in one image after which /diagnostics reports an error and all targets are "
         "lost (not before image_timeout).",
         (0.1, 600.0),
     )

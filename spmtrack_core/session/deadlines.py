@@ -9,7 +9,6 @@ from spmtrack_core.session.answers import Answers
 from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.shared_state import SharedState
 
-
 _HANGS = "one image is being processed for so long that all targets count as lost until it is done"
 
 
