@@ -30,6 +30,7 @@ class Publisher:
     """A publisher of the image topic."""
 
     node: str
+    """Name of its node, with namespace."""
     type: str
     reliable: bool
 
@@ -257,7 +258,8 @@ class RateWindow:
 
     def _mixed_stream(self, publishers: Sequence[Publisher]) -> str:
         """Why the images may not come from one camera; empty if they seem to."""
-        nodes = sorted(each.node for each in publishers)
+        # a camera that has crashed and was started again is listed twice for a while
+        nodes = sorted({each.node for each in publishers})
         frame_ids, sizes = sorted(self._frame_ids), sorted(self._sizes)
         self._frame_ids, self._sizes = set(), set()
         for name, found in (("publishers", nodes), ("frame_ids", frame_ids), ("sizes", sizes)):

@@ -60,7 +60,7 @@ class ImageTopic:
         """The publishers of the topic."""
         return [
             Publisher(
-                info.node_name,
+                f"{info.node_namespace.rstrip('/')}/{info.node_name}",
                 info.topic_type,
                 info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
             )

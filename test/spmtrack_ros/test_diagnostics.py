@@ -104,6 +104,7 @@ def test_latency_is_never_negative():
         ("a", "xy", [(640, 480)], "2 frame_ids: x, y"),
         ("a", "x", [(640, 480), (320, 240)], "2 sizes: 320 x 240, 640 x 480"),
         ("a", "x", [None], "no target"),
+        ("aa", "x", [None], "no target"),  # it was started again
     ],
 )
 def test_images_of_two_cameras(publishers, frame_ids, sizes, text):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -34,7 +37,7 @@ from spmtrack_ros import tracker_node
 from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp, stamp_to_ns
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, THROWS
-from test.spmtrack_ros.peer import BOX, MS, RELIABLE, Peer, start_node, stop_node
+from test.spmtrack_ros.peer import BOX, MS, RELIABLE, Peer, start_node, start_process, stop_node
 
 pytestmark = pytest.mark.ros
 
@@ -170,6 +173,7 @@ def test_stamps_at_the_ends_of_their_range(peer):
     for sec, nanosec in ((2**31 - 1, 2**32 - 1), (-(2**31), 0), (2**31 - 1, 0)):
         message = fill_image(Image(), frame(), header_at(0))
         message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+        peer.call(Trigger, "reset")  # so that none of them is late
         peer.camera.publish(message)
         peer.heartbeat(message.header)
         assert peer.init().success
@@ -178,17 +182,28 @@ def test_stamps_at_the_ends_of_their_range(peer):
 def test_a_clock_that_is_set_back(peer):
     peer.send(frame(), 100_000)
     assert peer.init(id="a").success
-    for stamp in (10, 20, 200_000, 30):
-        assert [each.id for each in peer.send(frame(), stamp).detections] == ["a"]
+    peer.send(frame(), 100_010)
+    peer.send(frame(), 90_000, wait=False)  # one image alone is late, and changes nothing
+    for newest in (100_020, 200_000):
+        assert [each.id for each in peer.send(frame(), newest).detections] == ["a"]
+        peer.detections.clear()
+        for stamp in range(10, 1000, 10):
+            peer.send(frame(), stamp, wait=False)
+            if peer.until(lambda: peer.detections, 0.05):
+                break
+        assert [each.id for each in peer.detections[0].detections] == ["a"]
+        assert stamp_to_ns(peer.detections[0].header.stamp) < 1000 * MS
 
 
 def test_images_of_two_cameras_are_reported(peer):
     reports = peer.collect(DiagnosticArray, "/diagnostics")
-    other = peer.node.create_publisher(Image, "image", 10)
-    assert peer.until(other.get_subscription_count)
+    other = Node("other_camera", context=peer.context)
+    images = other.create_publisher(Image, "image", 10)
+    assert peer.until(images.get_subscription_count)
     peer.send(frame(), 10)
-    assert peer.until(lambda: any("2 publishers" in each.status[0].message for each in reports))
-    peer.node.destroy_publisher(other)
+    words = "2 publishers: /other_camera, /peer"
+    assert peer.until(lambda: any(words in each.status[0].message for each in reports))
+    other.destroy_node()
     for stamp in range(20, 100_000, 100):
         message = fill_image(Image(), frame(), header_at(stamp, str(stamp % 200)))
         peer.camera.publish(message)
@@ -196,6 +211,38 @@ def test_images_of_two_cameras_are_reported(peer):
             return
         peer.until(lambda: False, 0.05)
     pytest.fail("the frame_ids are not reported")
+
+
+def test_a_camera_process_that_is_killed_and_comes_back(peer):
+    """Nothing says goodbye: the other side hears of it only by the silence."""
+
+    def set_image_timeout(seconds):
+        parameter = Parameter("image_timeout", value=seconds).to_parameter_msg()
+        peer.call(SetParameters, "set_parameters", parameters=[parameter])
+
+    def state():
+        return [(each.id, each.state, each.reason) for each in peer.status[-1].targets]
+
+    command = [sys.executable, str(Path(__file__).with_name("camera_process.py"))]
+    camera = start_process(command)
+    try:
+        assert peer.until(lambda: peer.detections, 30)
+        assert peer.init(id="a").success
+        set_image_timeout(0.3)
+        # on a busy machine perhaps lost before the end as well
+        assert peer.until(lambda: state() == [("a", State.TRACKING, Reason.NONE)])
+        os.kill(camera.pid, signal.SIGKILL)
+        camera.wait(5)
+        assert peer.until(lambda: state() == [("a", State.LOST, Reason.NO_IMAGE)], 5)
+        peer.detections.clear()
+        camera = start_process(command)
+        assert peer.until(lambda: peer.detections, 30)
+        assert [each.id for each in peer.detections[0].detections] == ["a"]
+        assert peer.until(lambda: state() == [("a", State.TRACKING, Reason.NONE)])
+    finally:
+        camera.kill()
+        camera.wait(5)
+        set_image_timeout(2.0)
 
 
 def test_a_transition_that_the_state_does_not_have_is_refused(peer):
@@ -265,6 +312,11 @@ def test_a_tracker_that_hangs(peer):
         lambda: any("busy with one image" in each.status[0].message for each in reports)
     )
     assert reports[-1].status[0].level == b"\x02"
+    for stamp in range(30, 5000, 10):  # images go on arriving
+        peer.send(frame(), stamp, wait=False)
+        if peer.until(lambda: peer.status[-1].targets[0].state == State.LOST, 0.02):
+            break
+    assert peer.status[-1].targets[0].reason == Reason.NO_IMAGE  # and not TRACKING for ever
     assert peer.init().code == Code.TIMEOUT
     request = InitTarget.Request()
     request.bbox.size_x = request.bbox.size_y = BOX[2]
