@@ -41,6 +41,7 @@ class Services:
         self._clicked: Future[Reply] | None = None
         self._services: list[Any] = []
         self._unanswered = 0  # calls that wait for the worker
+        self._closed = False
         # The default depth of 10 loses most calls of a burst.
         qos = QoSProfile(depth=1000)
         # Calls that wait for the worker are coroutines; images keep arriving meanwhile.
@@ -56,9 +57,10 @@ class Services:
             self._services.append(node.create_service(kind, f"~/{name}", callback, **options))
 
     def close(self) -> None:
-        """Destroy the services."""
-        for each in self._services:
-            self._node.destroy_service(each)
+        """Destroy the services, once the calls that wait are answered."""
+        self._closed = True
+        while self._services and self.answered:
+            self._node.destroy_service(self._services.pop())
 
     @property
     def answered(self) -> bool:
@@ -93,6 +95,8 @@ class Services:
         self._unanswered += 1
         reply = await answer
         self._unanswered -= 1
+        if self._closed:
+            executor.create_task(self.close)  # after rclpy has sent this answer
         return fill_answer(response, reply)
 
     def init_from_detection(self, message: Detection2D) -> None:

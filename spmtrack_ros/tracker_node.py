@@ -127,15 +127,16 @@ class TrackerNode(LifecycleNode):
         try:
             for step in steps:
                 step()
+            return TransitionCallbackReturn.SUCCESS
         except Exception as error:
-            self._failure = error
-            if not self._starting:  # else the constructor raises it
+            if self._starting:
+                self._failure = error  # raised by the constructor
+            else:
                 self.get_logger().error(f"cannot {name}: {error}")
-            if name == "configure":  # and so back to unconfigured
-                self._release()
-                return TransitionCallbackReturn.FAILURE
+        if name != "configure":
             return TransitionCallbackReturn.ERROR
-        return TransitionCallbackReturn.SUCCESS
+        self._release()  # after the handler: the error's traceback refers to the network
+        return TransitionCallbackReturn.FAILURE  # and so back to unconfigured
 
     def _load(self) -> None:
         settings, started = self.parameters, time.perf_counter()

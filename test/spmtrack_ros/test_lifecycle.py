@@ -17,6 +17,8 @@ pytest.importorskip("lifecycle_msgs", reason="lifecycle_msgs is absent: no ROS 2
 import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -125,6 +127,88 @@ def test_cleanup_lets_go_of_the_network(monkeypatch):
         rclpy.shutdown()
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """A node in this process with a tracker that needs no weights."""
+    monkeypatch.setattr(spmtrack_core, "load_tracker", lambda *_, **__: FaultyTracker())
+    rclpy.init(args=["--ros-args", "-r", "__node:=here", "-p", "init_timeout:=60.0"])
+    node = TrackerNode()
+    yield node
+    node.close()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_a_failed_configure_lets_go_of_the_network(in_process, monkeypatch):
+    """The error's traceback refers to it: out of memory, it would stay in memory."""
+    networks = []
+
+    class TooLarge(FaultyTracker):
+        def warm_up(self):
+            networks.append(weakref.ref(self))
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(spmtrack_core, "load_tracker", lambda *_, **__: TooLarge())
+    in_process.trigger_deactivate()
+    in_process.trigger_cleanup()
+    assert in_process.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert networks and networks[0]() is None
+
+
+def shut_down(node):
+    node.trigger_shutdown()
+
+
+def clean_up(node):
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+
+
+def fail(node):
+    reset = node.session.reset
+
+    def once():
+        node.session.reset = reset
+        raise RuntimeError("of a transition")
+
+    node.session.reset = once
+    assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+
+
+@pytest.mark.parametrize("leave", [shut_down, clean_up, fail])
+def test_a_waiting_caller_is_answered_when_the_services_close(in_process, leave):
+    executor = SingleThreadedExecutor()
+    executor.add_node(in_process)
+    peer = Peer("here")
+
+    def until(condition):
+        def spun():
+            executor.spin_once(timeout_sec=0.02)
+            return condition()
+
+        return peer.until(spun)
+
+    try:
+        client = peer.node.create_client(InitTarget, "/here/init_target")
+        assert until(client.service_is_ready)
+        answers = [client.call_async(future_request()) for _ in range(2)]
+        assert until(lambda: in_process._offered._unanswered == 2)
+        leave(in_process)
+        assert until(lambda: all(answer.done() for answer in answers))
+        assert {answer.result().code for answer in answers} == {Code.CANCELLED}
+        assert until(lambda: not client.service_is_ready())
+    finally:
+        peer.close()
+
+
+def future_request():
+    """A target in an image that never comes."""
+    request = InitTarget.Request()
+    request.header.stamp.sec = 2_000_000_000
+    request.bbox.size_x = request.bbox.size_y = 20.0
+    return request
+
+
 def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
     process = start_node("init_timeout:=60.0", RELIABLE, weights=tiny_checkpoint, name="ending")
     peer = Peer("ending")
@@ -132,10 +216,7 @@ def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
         peer.wait_for_node(process)
         client = peer.node.create_client(InitTarget, "/ending/init_target")
         assert client.wait_for_service(10)
-        request = InitTarget.Request()
-        request.header.stamp.sec = 2_000_000_000  # an image that never comes
-        request.bbox.size_x = request.bbox.size_y = 20.0
-        answer = client.call_async(request)
+        answer = client.call_async(future_request())
         peer.until(lambda: False, 0.5)
         process.send_signal(signal.SIGTERM)
         assert peer.until(answer.done)
