@@ -5,6 +5,7 @@ A box in an image has no distance: it is drawn at a chosen depth, with the ray t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,14 +25,15 @@ _LIFETIME = Duration(sec=1)
 def target_markers(header: Any, targets: Sequence[Target], ray: Ray, depth: float) -> Any:
     """A ``MarkerArray`` with box, edges, ray and label of each target, ``depth`` m away.
 
-    A LOST target has its last box and no ray. Without targets all markers are deleted. Raises
-    ``ValueError`` as ``ray`` does.
+    A LOST target has its last box and no ray. A target with a point for which ``ray`` raises
+    ``ValueError`` has no markers. Without targets all markers are deleted.
     """
     if not targets:
         return MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
     markers: list[Any] = []
     for index, target in enumerate(targets):
-        markers += _markers_of(header, index, target, ray, depth)
+        with contextlib.suppress(ValueError):  # a wide lens may not reach its corners
+            markers += _markers_of(header, index, target, ray, depth)
     return MarkerArray(markers=markers)
 
 

@@ -129,15 +129,14 @@ class Outputs:
         if info is None or not self._markers.get_subscription_count():
             return
         hw = (info.height, info.width) if image is None else image.shape[:2]
-        with contextlib.suppress(ValueError):  # _publish_bearing tells why
-            self._markers.publish(
-                target_markers(
-                    report.frame.message.header,
-                    report.targets,
-                    lambda point: direction(info, hw, point, settings.rectified),
-                    settings.marker_depth,
-                )
+        self._markers.publish(
+            target_markers(
+                report.frame.message.header,
+                report.targets,
+                lambda point: direction(info, hw, point, settings.rectified),
+                settings.marker_depth,
             )
+        )
 
     def _publish_debug_images(self, report: FrameReport) -> None:
         watched = [each for each in self._debug_images if each[0].get_subscription_count()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,23 @@ def test_a_lost_target_keeps_its_box_without_a_ray():
     assert [each.ns for each in markers if each.action == Marker.ADD] == ["box", "label"]
     assert [each.ns for each in markers if each.action == Marker.DELETE] == ["edges", "ray"]
     assert markers[0].color.r == 1 and markers[-1].text == "cup\nlost"
+
+
+def test_a_target_outside_the_lens_hides_no_other():
+    def narrow(point):
+        if point[0] > 120:
+            raise ValueError("no direction")
+        return ray(point)
+
+    left = replace(target(), box_xywh=(10.0, 50.0, 40.0, 20.0))
+    markers = target_markers(HEADER, [target(), left], narrow, 1.0).markers
+    assert [(each.ns, each.id) for each in markers] == [
+        ("box", 1),
+        ("edges", 1),
+        ("ray", 1),
+        ("label", 1),
+    ]
+    assert target_markers(HEADER, [target()], narrow, 1.0).markers == []
 
 
 def test_several_targets_and_none():
