@@ -15,11 +15,12 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
-from spmtrack_core.session.init_request import Code, InitRequest, Reply
+from spmtrack_core.session.init_request import Code, InitRequest, Reply, check_request
 from spmtrack_core.session.session import Session
 from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
+from spmtrack_ros.throttle import at_most_every
 
 
 class Services:
@@ -108,13 +109,29 @@ class Services:
         """Start the best target of a message on ~/init_detections."""
         parameters = self._parameters()
         classes = [each for each in parameters.init_classes if each]
-        scored = [(best_class(each, classes), each) for each in message.detections]
-        scored = [each for each in scored if each[0][1] >= parameters.init_min_score]
+        scored = []
+        for each in message.detections:
+            label, score = best_class(each, classes)
+            if score >= parameters.init_min_score and self._usable(each, label):
+                scored.append((score, label, each))
         if not scored:
             return
-        (label, _), best = max(scored, key=lambda each: each[0][1])
+        _, label, best = max(scored, key=lambda each: each[0])
         header = best.header if stamp_to_ns(best.header.stamp) else message.header
-        self._init_from(header, best, label, [detection for _, detection in scored])
+        self._init_from(header, best, label, [detection for _, _, detection in scored])
+
+    def _usable(self, detection: Detection2D, label: str) -> bool:
+        """Whether one of several detections can start a target; the log says why not."""
+        try:
+            box = bbox_to_xywh(detection.bbox)
+            rejection = check_request(InitRequest(box, id=detection.id, label=label))
+            problem = rejection.message if rejection else ""
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            text = f"a detection of several is skipped: {problem}"
+            self._node.get_logger().warning(text, **at_most_every(10.0))
+        return not problem
 
     def init_from_point(self, message: PointStamped) -> None:
         """Start the target about the point of a message on ~/init_point."""
@@ -190,7 +207,7 @@ class Services:
             self._node.get_logger().info(f"following '{reply.id}' ({text})")
         elif self._node.context.ok():
             text = f"no target started ({reply.code.name}): {reply.message}"
-            self._node.get_logger().warning(text, throttle_duration_sec=1.0)
+            self._node.get_logger().warning(text, **at_most_every(1.0))
 
     def _on_remove_target(
         self, request: RemoveTarget.Request, response: RemoveTarget.Response

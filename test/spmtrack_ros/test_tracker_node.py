@@ -50,6 +50,8 @@ from test.spmtrack_ros.peer import (
 from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
+OTHER_BOX = (150.0, 100.0, 40.0, 30.0)
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +138,6 @@ def test_a_target_in_an_earlier_image_catches_up(peer):
     assert stamps == [10, 20, 30, 40, 50]
 
 
-OTHER_BOX = (150.0, 100.0, 40.0, 30.0)
-
-
 def test_several_targets_in_the_order_given(peer):
     peer.send(picture(0), 10)
     for name in ("one", "two", "three"):
@@ -196,9 +195,6 @@ def test_a_burst_of_calls_from_several_clients_is_answered(peer):
     assert answers[0].result().code == Code.OK
     for client in clients:
         peer.node.destroy_client(client)
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -324,15 +320,41 @@ def test_init_by_detection_message(peer):
     peer.node.destroy_publisher(publisher)
 
 
-def test_init_by_an_array_of_detections(peer):
-    def detection(box, name, score):
-        message = Detection2D()
-        fill_bbox(message.bbox, box)
-        result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id, result.hypothesis.score = name, score
-        message.results = [result]
-        return message
+def detection(box, name, score):
+    message = Detection2D()
+    fill_bbox(message.bbox, box)
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = name, score
+    message.results = [result]
+    return message
 
+
+def test_wrong_detections_of_an_array_decide_nothing(peer):
+    peer.send(picture(0), 10)
+    rotated, nowhere, flat, anonymous = (detection(BOX, "cup", 0.9) for _ in range(4))
+    rotated.bbox.center.theta = 0.3
+    nowhere.bbox.center.position.x = NAN
+    flat.bbox.size_y = 0.0
+    anonymous.results[0].hypothesis.score = NAN
+    good = detection(OTHER_BOX, "cup", 0.6)
+    array = Detection2DArray(detections=[rotated, good, nowhere, flat, anonymous])
+    publisher = peer.node.create_publisher(Detection2DArray, "/spmtrack/init_detections", 1)
+    assert peer.until(publisher.get_subscription_count)
+    for _ in range(50):  # best effort
+        publisher.publish(array)
+        if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
+            break
+    (target,) = peer.status[-1].targets
+    assert bbox_to_xywh(target.bbox) == OTHER_BOX
+    good.bbox = peer.send(picture(0), 20).detections[0].bbox
+    for _ in range(10):  # a NaN overlaps nothing, but the good one is followed already
+        publisher.publish(array)
+        peer.until(lambda: False, 0.02)
+    assert [each.id for each in peer.send(picture(0), 30).detections] == [target.id]
+    peer.node.destroy_publisher(publisher)
+
+
+def test_init_by_an_array_of_detections(peer):
     classes = Parameter("init_classes", value=["cup", "dog"]).to_parameter_msg()
     assert peer.call(SetParameters, "set_parameters", parameters=[classes]).results[0].successful
     peer.send(picture(0), 10)
