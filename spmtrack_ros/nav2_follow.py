@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.range_sources import subscribe
+from spmtrack_ros.throttle import at_most_every
 
 try:
     from nav2_msgs.action import FollowObject
@@ -97,7 +98,7 @@ class Nav2Follow(Node):
             name = self.resolve_service_name(self.parameters.action)
             self.get_logger().warning(
                 f"no action server {name}: start Nav2's following server",
-                throttle_duration_sec=10.0,
+                **at_most_every(10.0),
             )
             return
         goal = FollowObject.Goal()
@@ -113,7 +114,7 @@ class Nav2Follow(Node):
         self._asking = False
         goal = future.result()
         if not goal.accepted:
-            self.get_logger().warning("Nav2 rejected the goal", throttle_duration_sec=10.0)
+            self.get_logger().warning("Nav2 rejected the goal", **at_most_every(10.0))
             return
         self._goal = goal
         self.get_logger().info("Nav2 follows the target")

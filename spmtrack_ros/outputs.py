@@ -31,6 +31,7 @@ from spmtrack_ros.conversions import (
 from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
+from spmtrack_ros.throttle import at_most_every
 
 
 class Outputs:
@@ -118,7 +119,7 @@ class Outputs:
         try:
             ray = direction(info, image.shape[:2], center, self._parameters.rectified)
         except ValueError as error:
-            self._logger.warning(f"no bearing: {error}", throttle_duration_sec=10.0)
+            self._logger.warning(f"no bearing: {error}", **at_most_every(10.0))
             return
         message = Vector3Stamped(header=report.frame.message.header)
         message.vector.x, message.vector.y, message.vector.z = ray

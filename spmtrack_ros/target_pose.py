@@ -35,6 +35,7 @@ from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters, subscribe
 from spmtrack_ros.ranging import Range, View, position, view_bearing, view_box
+from spmtrack_ros.throttle import at_most_every
 
 _BEARING_JITTER = 0.1  # of the angle that the target fills
 _MAX_GAP = 1.0  # s without a position after which the velocity starts again
@@ -195,7 +196,7 @@ class TargetPose(Node):
             try:
                 self._frames.publish(header, settings.tf_frame, point)
             except ValueError as error:
-                self.get_logger().warning(str(error), throttle_duration_sec=10.0)
+                self.get_logger().warning(str(error), **at_most_every(10.0))
 
     def _publish_velocity(
         self, seen: Seen, header: Header, point: np.ndarray, covariance: np.ndarray
@@ -220,7 +221,7 @@ class TargetPose(Node):
 
     def _refuse(self) -> None:
         self._tell_source("none")
-        self.get_logger().warning(f"no range: {self._problem}", throttle_duration_sec=10.0)
+        self.get_logger().warning(f"no range: {self._problem}", **at_most_every(10.0))
 
     def _tell_source(self, source: str) -> None:
         if source != self._source:

@@ -40,6 +40,7 @@ from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
+from spmtrack_ros.throttle import at_most_every
 
 _LAST_ANSWERS = 0.4  # s for the executor to answer calls that wait at the end
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
@@ -298,7 +299,7 @@ class TrackerNode(LifecycleNode):
 
     def _on_error(self, text: str) -> None:
         if self.context.ok():  # publishing fails while the process is shutting down
-            self.get_logger().error(text, throttle_duration_sec=1.0)
+            self.get_logger().error(text, **at_most_every(1.0))
 
     def _on_diagnostics(self) -> None:
         if self.session is None or not self.active:
@@ -338,7 +339,7 @@ def work(node: TrackerNode) -> int:
         except Exception as error:
             if node.context.ok():  # waiting fails once the process is shutting down
                 text = f"a message or request failed: {type(error).__name__}: {error}"
-                node.get_logger().error(text, throttle_duration_sec=1.0)
+                node.get_logger().error(text, **at_most_every(1.0))
                 time.sleep(0.02)  # a fault that persists leaves the processor to others
     return 0
 
