@@ -18,7 +18,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
-from spmtrack_ros.launch_arguments import BOOLEAN, declare, describe
+from spmtrack_ros.launch_arguments import BOOLEAN, declare, describe, in_file
 from spmtrack_ros.launch_arguments import given as given_parameters
 from spmtrack_ros.parameters import TrackerParameters
 
@@ -38,11 +38,13 @@ ARGUMENTS = {
     "web_host": ("127.0.0.1", "address of the page; 0.0.0.0: other computers, with a token", ()),
     "web_port": ("8642", "port of the page; 0: any that is free", ()),
     "log_level": ("info", "lowest level logged", ("debug", "info", "warn", "error", "fatal")),
-    "respawn": ("false", "start the node again when it ends", ("true", "false")),
+    "respawn": ("false", "start the node again 5 s after its end", ("true", "false")),
     "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
 }
-# Somebody takes seconds to draw a box, and its image must still be there.
-WEB_FRAME_BUFFER = 150
+# Somebody takes seconds to draw a box, and its image must still be there: 5 s at 30 images/s,
+# which of 1080p are 933 MB.
+FOR_DRAWING = {"frame_buffer": 150, "frame_buffer_mb": 1000.0}
+RESPAWN_DELAY = 5.0  # s; a wrong parameter must not keep a processor busy
 # Every parameter of the node is an argument; an empty one keeps the value from params_file.
 PARAMETERS = describe(TrackerParameters)
 PARAMETERS["use_sim_time"] = ("", "Take the time from /clock.", ("", *BOOLEAN))
@@ -56,7 +58,7 @@ def start_nodes(context):
         raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
     nodes = []
     if given["web"] == "true":
-        parameters.setdefault("frame_buffer", WEB_FRAME_BUFFER)
+        parameters = FOR_DRAWING | parameters
         nodes.append(live_page(given, parameters))
     parent = "".join(given["image_topic"].rpartition("/")[:2])
     camera_info = given["camera_info_topic"] or f"{parent}camera_info"
@@ -70,6 +72,7 @@ def start_nodes(context):
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
         respawn=given["respawn"] == "true",
+        respawn_delay=RESPAWN_DELAY,
         on_exit=Shutdown(reason="the tracker ended") if given["on_exit"] == "shutdown" else None,
     )
     nodes.insert(0, tracker)
@@ -98,7 +101,7 @@ def start_nodes(context):
             ),
         ],
     )
-    if parameters.get("debug_image") is False:
+    if (in_file(given["params_file"], f"/{name}") | parameters).get("debug_image") is False:
         text = "RViz shows no picture: debug_image is false"
         return [*nodes, rviz, LogInfo(msg=text)]
     return [*nodes, rviz]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
+import yaml
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
@@ -49,6 +52,15 @@ def given(context: LaunchContext, kind: type[NodeParameters]) -> dict[str, Any]:
     defaults = {row.name: row.default for row in fields(kind)} | {"use_sim_time": False}
     texts = {name: LaunchConfiguration(name).perform(context) for name in defaults}
     return {name: _convert(name, defaults[name], text) for name, text in texts.items() if text}
+
+
+def in_file(path: str, node: str) -> dict[str, Any]:
+    """The parameters in a file for the node of this full name, such as ``/robot/spmtrack``."""
+    found: dict[str, Any] = {}
+    for names, section in (yaml.safe_load(Path(path).read_text()) or {}).items():
+        if fnmatch(node, f"/{names.lstrip('/')}"):  # such as /** or spmtrack
+            found |= section.get("ros__parameters", {})
+    return found
 
 
 def _convert(name: str, default: Any, text: str) -> Any:

@@ -18,6 +18,7 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 import yaml
 from ament_index_python.packages import get_packages_with_prefixes
 from launch import LaunchContext
+from launch.actions import LogInfo
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
@@ -44,20 +45,23 @@ def load(name):
     return description, {each.name: each for each in description.get_launch_arguments()}
 
 
-def perform(name, **given):
-    """The nodes that the launch file would start with these arguments, and the context."""
+def perform(name, kind=Node, **given):
+    """The nodes that the launch file would start with these arguments, and the context.
+
+    With another ``kind`` these actions.
+    """
     context = LaunchContext()
     context.launch_configurations.update(given)
     context._set_is_shutdown(True)  # so that a node prepares its command but does not start
-    nodes = []
+    found = []
 
     def visit(entity):
-        nodes.extend([entity] if isinstance(entity, Node) else [])
+        found.extend([entity] if isinstance(entity, kind) else [])
         for each in entity.visit(context) or []:
             visit(each)
 
     visit(load(name)[0])
-    return nodes, context
+    return found, context
 
 
 def command(node):
@@ -162,12 +166,33 @@ def test_rviz_shows_the_image_of_the_node_under_its_name(monkeypatch, tmp_path):
         assert parameters_of(node)["use_sim_time"] is True
 
 
-def test_rviz_in_another_frame_and_without_a_picture(monkeypatch, tmp_path, caplog):
+def test_rviz_in_another_frame(monkeypatch, tmp_path):
     with_rviz(monkeypatch, tmp_path)
-    given = {"rviz": "true", "fixed_frame": "eye", "debug_image": "false"}
+    given = {"rviz": "true", "fixed_frame": "eye"}
     (_, rviz), _ = perform("tracker.launch.py", **given)
     words = command(rviz)
     assert words[words.index("-f") + 1] == "eye"
+
+
+def test_rviz_without_a_picture_says_why(monkeypatch, tmp_path):
+    with_rviz(monkeypatch, tmp_path)
+    file = tmp_path / "mine.yaml"
+
+    def said(**given):
+        found, context = perform("tracker.launch.py", LogInfo, rviz="true", **given)
+        return [perform_substitutions(context, each.msg) for each in found]
+
+    text = "RViz shows no picture: debug_image is false"
+    assert (said(), said(debug_image="false")) == ([], [text])
+    for names, words in (("/**", [text]), ("/robot/spmtrack", [text]), ("/other/spmtrack", [])):
+        file.write_text(f"{names}:\n  ros__parameters:\n    debug_image: false\n")
+        given = {"params_file": str(file), "namespace": "robot"}
+        assert (said(**given), said(**given, debug_image="true")) == (words, []), names
+
+
+def test_a_node_that_ends_at_once_is_not_started_again_at_once():
+    (tracker,), _ = perform("tracker.launch.py", respawn="true")
+    assert tracker._ExecuteLocal__respawn_delay == 5
 
 
 def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
@@ -182,9 +207,13 @@ def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
         "port": 8642,
         "image_transport": "compressed",
     }
-    assert parameters_of(tracker)["frame_buffer"] == 150  # time to draw a box
-    (tracker, _), _ = perform("tracker.launch.py", frame_buffer="20", **given)
-    assert parameters_of(tracker)["frame_buffer"] == 20
+    values = parameters_of(tracker)  # time to draw a box, also at 1080p
+    assert values["frame_buffer"] == 150
+    assert 1e6 * values["frame_buffer_mb"] >= 150 * 1920 * 1080 * 3
+    limits = {"frame_buffer": "20", "frame_buffer_mb": "30"}
+    (tracker, _), _ = perform("tracker.launch.py", **limits, **given)
+    values = parameters_of(tracker)
+    assert (values["frame_buffer"], values["frame_buffer_mb"]) == (20, 30)
     (tracker,), _ = perform("tracker.launch.py")
     assert parameters_of(tracker)["frame_buffer"] == 30
 
