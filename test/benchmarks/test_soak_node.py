@@ -19,6 +19,7 @@ from benchmarks.soak_node import (
     STORM,
     await_states,
     call_all,
+    growth_mib,
     requests,
     soak_node,
     storm,
@@ -94,6 +95,18 @@ def test_calls_of_all_kinds():
     assert {name for name, _, _ in calls} == {
         "init_target", "remove_target", "set_primary", "set_parameters"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mib", "growth"),
+    [
+        ([10, 74], 64),
+        ([10] + 6 * [100, 140], 0),  # the first round fills the caches
+        (range(20), 9),  # 18 rounds count
+    ],
+)
+def test_growth_is_that_of_the_means(mib, growth):
+    assert growth_mib([each * 2**20 for each in mib]) == growth
 
 
 @pytest.mark.slow
