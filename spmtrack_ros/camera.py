@@ -28,7 +28,8 @@ def direction(
     Binning and region of interest are taken from ``info``.
 
     Raises ``ValueError`` for a camera without calibration, an image of another size than that of
-    ``info``, an unknown distortion model, and a point where the distortion cannot be inverted.
+    ``info``, an unknown distortion model, a point where the distortion cannot be inverted, and a
+    matrix that puts the point beside or behind the camera.
     """
     h, w = image_size(info)
     if image_hw != (h, w):
@@ -41,6 +42,9 @@ def direction(
     else:
         ray = _undistort(info.distortion_model, matrix, np.array(info.d, np.float64), point)
     x, y, z = (ray / np.linalg.norm(ray)).tolist()
+    if not z > 0:  # also where it is NaN
+        problem = f"camera_info has no direction for the point {point.round(1).tolist()}"
+        raise ValueError(f"{problem}: its matrix is {matrix.ravel().tolist()}")
     return x, y, z
 
 

@@ -85,6 +85,8 @@ def test_directions_are_projected_to_their_points(lens, x, y):
         (make_info("plumb_bob", (0.1, 0.2)), (1, 1), "with 2 coefficients"),
         (make_info("plumb_bob", (-9.0, 0.0, 0.0, 0.0)), (1, 1), "cannot be inverted"),
         (make_info(d=(-0.3, 0.1, 0, 0)), (float("nan"), 1), "cannot be inverted"),
+        (make_info(k=(500.0, 0, float("nan"), 0, 500.0, 0, 0, 0, 1)), (1, 1), "no direction"),
+        (make_info(k=(500.0, 0, 320, 0, 500.0, 240, 0, 0, -1)), (1, 1), "no direction"),
     ],
 )
 def test_points_without_a_direction_are_rejected(info, point, words):
