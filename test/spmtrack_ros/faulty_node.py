@@ -10,7 +10,7 @@ from spmtrack_core.config import TrackerConfig
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_ros import tracker_node
 
-HANGS, THROWS, NO_MEMORY = 201, 202, 203
+HANGS, THROWS, NO_MEMORY, SLOW = 201, 202, 203, 204
 """Values of the first pixel."""
 
 
@@ -37,6 +37,8 @@ class FaultyTracker:
         value = int(frame[0, 0, 0])
         if value == HANGS:
             time.sleep(3600)
+        if value == SLOW:
+            time.sleep(0.05)
         if value == THROWS:
             raise RuntimeError("CUDA error: an illegal memory access")
         if value == NO_MEMORY:

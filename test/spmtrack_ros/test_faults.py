@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped, Vector3Stamped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lifecycle_msgs.msg import State as LifecycleState
@@ -26,9 +28,11 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from visualization_msgs.msg import MarkerArray
 
 from spmtrack_core.data.image_messages import ENCODINGS
 from spmtrack_core.session.init_request import Code
@@ -36,8 +40,17 @@ from spmtrack_core.tracking.followed import Reason, State
 from spmtrack_ros import tracker_node
 from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp, stamp_to_ns
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, THROWS
-from test.spmtrack_ros.peer import BOX, MS, RELIABLE, Peer, start_node, start_process, stop_node
+from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, SLOW, THROWS
+from test.spmtrack_ros.peer import (
+    BOX,
+    MS,
+    RELIABLE,
+    Peer,
+    output_of,
+    start_node,
+    start_process,
+    stop_node,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -59,6 +72,7 @@ def running():
     process = start_node(*parameters, RELIABLE, weights="none", name="faulty", program=program)
     peer = Peer("faulty")
     peer.wait_for_node(process)
+    peer.process = process
     yield peer
     peer.close()
     code, output = stop_node(process, signal.SIGTERM)
@@ -113,6 +127,105 @@ def test_any_request_is_answered(peer, box, theta, stamp_ms, texts, normalized):
     peer.call(Trigger, "reset")
 
 
+FLOATS = st.floats() | st.floats(-300, 300)
+NUMBERS = st.sampled_from([0, 1, 2, 180, 240, 2**32 - 1])
+
+
+@st.composite
+def detections(draw):
+    message = Detection2D(id=draw(ANY_TEXT))
+    message.header.stamp.sec = draw(st.integers(-(2**31), 2**31 - 1))
+    center = message.bbox.center
+    center.position.x, center.position.y, message.bbox.size_x, message.bbox.size_y = (
+        draw(FLOATS) for _ in range(4)
+    )
+    center.theta = draw(st.just(0.0) | st.floats())
+    for _ in range(draw(st.integers(0, 2))):
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = draw(ANY_TEXT), draw(st.floats())
+        message.results.append(result)
+    return message
+
+
+@st.composite
+def calibrations(draw):
+    """Mostly of the size of the images, as another one is rejected at once."""
+    info = CameraInfo(width=draw(st.just(240) | NUMBERS), height=draw(st.just(180) | NUMBERS))
+    models = ["plumb_bob", "rational_polynomial", "equidistant", ""]
+    info.distortion_model = draw(st.sampled_from(models))
+    info.d = draw(st.lists(FLOATS, max_size=14) | st.just([0.1] * 4))
+    info.k = draw(st.lists(FLOATS, min_size=9, max_size=9))
+    info.binning_x, info.roi.x_offset = draw(st.just(0) | NUMBERS), draw(st.just(0) | NUMBERS)
+    return info
+
+
+CALLS = {"remove_target": RemoveTarget, "set_primary": SetPrimary}
+
+
+@pytest.fixture
+def senders(peer):
+    """Publishers for topics of the node."""
+    kinds = {
+        "/faulty/init_detections": Detection2DArray,
+        "/faulty/init_point": PointStamped,
+        "/camera_info": CameraInfo,
+    }
+    found = {name: peer.node.create_publisher(kind, name, 1) for name, kind in kinds.items()}
+    assert peer.until(lambda: all(each.get_subscription_count() for each in found.values()))
+    yield found
+    for each in found.values():
+        peer.node.destroy_publisher(each)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    array=st.lists(detections(), max_size=5),
+    point=st.tuples(FLOATS, FLOATS, st.sampled_from(["", "front_camera", "map"])),
+    names=st.tuples(ANY_TEXT, ANY_TEXT),
+)
+def test_any_message_and_any_name_leave_the_node_alive(peer, senders, array, point, names):
+    peer.detections.clear()
+    peer.send(frame(), 10)
+    senders["/faulty/init_detections"].publish(Detection2DArray(detections=array))
+    message = PointStamped()
+    message.point.x, message.point.y, message.header.frame_id = point
+    senders["/faulty/init_point"].publish(message)
+    for (name, kind), target in zip(CALLS.items(), names, strict=True):
+        reply = peer.call(kind, name, id=target)
+        assert reply.success is (reply.code == Code.OK)
+    peer.call(Trigger, "reset")
+    peer.send(frame(), 20)
+    assert peer.init().success
+    peer.call(Trigger, "reset")
+    assert "failed:" not in output_of(peer.process)
+
+
+@pytest.fixture
+def drawn(peer):
+    """Bearings and markers."""
+    return peer.collect(Vector3Stamped, "bearing"), peer.collect(MarkerArray, "markers")
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(info=calibrations())
+def test_any_calibration_leaves_the_detections_alone(peer, senders, drawn, info):
+    for messages in (peer.detections, *drawn):
+        messages.clear()
+    peer.send(frame(), 10)
+    assert peer.init(id="a").success
+    senders["/camera_info"].publish(info)
+    for stamp in (20, 30, 40):
+        assert [each.id for each in peer.send(frame(), stamp).detections] == ["a"]
+    peer.call(Trigger, "reset")
+    assert "failed:" not in output_of(peer.process)
+    bearings, markers = drawn
+    for ray in (each.vector for each in bearings):
+        assert np.linalg.norm([ray.x, ray.y, ray.z]) == pytest.approx(1)
+    for array in markers:
+        points = [point for marker in array.markers for point in marker.points]
+        assert all(np.isfinite([each.x, each.y, each.z]).all() for each in points)
+
+
 def test_storms_of_calls_are_answered(peer):
     peer.send(frame(), 10)
     assert peer.init(id="a").success
@@ -161,6 +274,19 @@ def test_a_camera_that_is_faster_than_the_tracker(peer):
     assert peer.until(lambda: stamp_to_ns(peer.detections[-1].header.stamp) == 1015 * MS)
     stamps = [stamp_to_ns(each.header.stamp) for each in peer.detections]
     assert stamps == sorted(set(stamps))
+
+
+def test_the_newest_of_200_images_a_second(peer):
+    """A tracker that needs 50 ms an image."""
+    peer.send(frame(), 10)
+    assert peer.init(id="a").success
+    for stamp in range(20, 1020, 5):
+        peer.send(frame(SLOW), stamp, wait=False)
+        time.sleep(0.005)
+    assert peer.until(lambda: stamp_to_ns(peer.detections[-1].header.stamp) == 1015 * MS)
+    stamps = [stamp_to_ns(each.header.stamp) for each in peer.detections]
+    assert stamps == sorted(set(stamps)) and len(stamps) < 100
+    assert [each.id for each in peer.send(frame(), 2000).detections] == ["a"]
 
 
 def test_an_image_of_4k(peer):
