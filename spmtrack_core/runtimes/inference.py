@@ -15,10 +15,12 @@ class InferenceModel(Protocol):
 
     runtime: str
     """What computes it, as ``load_tracker`` calls it."""
-    device: str
-    """``cpu``, or ``cuda:N``."""
     threads: int
     """Of the CPU; 0: as many as the runtime takes by itself. May be changed between passes."""
+
+    @property
+    def device(self) -> str:
+        """``cpu``, or ``cuda:N``."""
 
     @property
     def no_state(self) -> Array:
