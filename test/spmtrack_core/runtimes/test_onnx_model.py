@@ -237,8 +237,8 @@ def test_a_session_is_made_for_each_number_of_threads_on_the_cpu_alone(
 ):
     """On a GPU a session takes seconds, with TensorRT minutes, and its threads do nothing."""
     made = gpu().opened
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(host_engine, "WORTH", 1000.0)  # two are always worth it
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(host_engine, "WORTH", -1.0)  # two are always worth it
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     tracker = load_tracker(network, device, threads=given, runtime=runtime)
     tracker.warm_up()
