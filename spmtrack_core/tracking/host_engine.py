@@ -69,11 +69,11 @@ class HostEngine:
             return
         limit = os.environ.get("OMP_NUM_THREADS", "")
         most = min(cores(), int(limit)) if limit.isdecimal() else cores() - 1
-        self.model.threads = most = max(most, 1)
+        most = max(most, 1)
         counts = sorted({*(1 << n for n in range(most.bit_length())), most})
-        if most > 1:
-            self.model.threads = self._worthwhile(counts)
-        LOG.info("%d of %d threads", self.model.threads, most)
+        chosen = 1 if most == 1 else self._worthwhile(counts)
+        self.model.threads = chosen
+        LOG.info("%d of %d threads", chosen, most)
 
     def _worthwhile(self, counts: Sequence[int]) -> int:
         """The last of the ``counts`` of threads that is worth its cores."""
