@@ -86,14 +86,17 @@ def write_ros2(
     return Path(path)
 
 
-def write_split(path, parts=(range(3), range(3, 11), range(11, 12)), storage="mcap"):
+def write_split(
+    path, parts=(range(3), range(3, 11), range(11, 12)), storage="mcap", compression="none"
+):
     """A rosbag2 folder of several files, as ``ros2 bag record --max-bag-duration`` leaves it."""
     path.mkdir()
     names = []
     for number, indices in enumerate(parts):
         # more than nine files, so that the order of names is not that of letters
-        part = write_ros2(path.parent / f"part_{9 + number}", indices, storage)
+        part = write_ros2(path.parent / f"part_{9 + number}", indices, storage, compression)
         suffix = "mcap" if storage == "mcap" else "db3"
+        suffix += ".zstd" if compression == "file" else ""
         names.append(f"part_{9 + number}.{suffix}")
         (part / names[-1]).rename(path / names[-1])
         text = (part / "metadata.yaml").read_text()

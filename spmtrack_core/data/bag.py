@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -65,10 +63,8 @@ class Bag:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.faults: list[str] = []
-        self._stack = ExitStack()
-        paths = self._paths()
-        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="spmtrack-")))
-        self._files = [BagFile(each, scratch, self.faults.append) for each in paths]
+        self._listed_topics: dict[str, tuple[str, int]] = {}
+        self._files = [BagFile(each, self._fault) for each in self._paths()]
 
     def __enter__(self) -> Bag:
         return self
@@ -76,7 +72,10 @@ class Bag:
     def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.close()
-        self._stack.close()
+
+    def _fault(self, text: str) -> None:
+        if text not in self.faults:  # a part may be read twice
+            self.faults.append(text)
 
     @property
     def files(self) -> list[Path]:
@@ -85,12 +84,21 @@ class Bag:
 
     def image_topics(self) -> dict[str, int]:
         """The topics with images, and how many messages each has."""
-        counts: Counter[str] = Counter()
+        topics = self._topics()
+        return {name: count for name, (kind, count) in topics.items() if kind in DECODERS}
+
+    def _topics(self) -> dict[str, tuple[str, int]]:
+        """Type and number of messages of each topic, by metadata.yaml or else by the files."""
+        if self._listed_topics:
+            return self._listed_topics
+        topics: dict[str, tuple[str, int]] = {}
         for file in self._files:
-            for topic, (kind, count) in file.topics().items():
-                if kind in DECODERS:
-                    counts[topic] += count
-        return dict(counts)
+            for name, (kind, count) in file.topics().items():
+                before = topics.get(name, (kind, 0))
+                topics[name] = before[0], before[1] + count
+            if len(self._files) > 1:  # there may be more than can be open, or unpacked
+                file.close()
+        return topics
 
     def choose_topic(self, topic: str | None = None) -> str:
         """``topic``, or the only one with images; ``ValueError`` where that is none."""
@@ -99,13 +107,12 @@ class Bag:
         if topic in counts:
             return topic
         if topic is not None:
-            known = {name for file in self._files for name in file.topics()}
             problem = f"topic {topic} of {self.path} holds no images"
-            if topic not in known:
+            if topic not in self._topics():
                 problem = f"{self.path} has no topic {topic}"
             raise ValueError(f"{problem}; topics with images: {listed or 'none'}")
         if not counts:
-            names = sorted({name for file in self._files for name in file.topics()})
+            names = sorted(self._topics())
             faults = f"; {'; '.join(self.faults)}" if self.faults else ""
             raise ValueError(
                 f"{self.path} holds no sensor_msgs/Image or CompressedImage; topics: "
@@ -122,14 +129,15 @@ class Bag:
         """The images of a topic in the order of the recording."""
         number, unreadable = 0, 0
         for file in self._files:
-            for record in file.records(topic):
-                message = _message(record)
-                if message is None:
-                    unreadable += 1
-                    continue
-                stamp_ns = stamp_to_ns(message.header.stamp)
-                yield BagImage(number, record.time_ns, stamp_ns, message, record.kind)
-                number += 1
+            with closing(file):  # one at a time is open, or unpacked
+                for record in file.records(topic):
+                    message = _message(record)
+                    if message is None:
+                        unreadable += 1
+                        continue
+                    stamp_ns = stamp_to_ns(message.header.stamp)
+                    yield BagImage(number, record.time_ns, stamp_ns, message, record.kind)
+                    number += 1
         if unreadable:
             self.faults.append(f"{unreadable} messages of {topic} are damaged and were left out")
 
@@ -165,11 +173,17 @@ class Bag:
         file = self.path / "metadata.yaml"
         try:
             content = yaml.safe_load(file.read_bytes())["rosbag2_bagfile_information"]
-            return [PurePath(name).name for name in content["relative_file_paths"]]
+            names = [PurePath(name).name for name in content["relative_file_paths"]]
+            for each in content["topics_with_message_count"]:
+                about = each["topic_metadata"]
+                name, kind = str(about["name"]), str(about["type"])
+                self._listed_topics[name] = kind, int(each["message_count"])
+            return names
         except FileNotFoundError:
-            self.faults.append(f"{file} is missing: every file of the folder is read")
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            self.faults.append(f"{file} is damaged: every file of the folder is read")
+            self._fault(f"{file} is missing: every file of the folder is read")
+        except Exception:  # PyYAML raises many kinds for a damaged file
+            self._listed_topics.clear()
+            self._fault(f"{file} is damaged: every file of the folder is read")
         return None
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import resource
 import shutil
 import sqlite3
+import tempfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rosbags", reason="rosbags is absent: pip install 'spmtrack_ros[bag]'")
 
+import zstandard
 from mcap.writer import CompressionType, Writer
 from recorded_bags import (
     MODES,
@@ -28,6 +33,7 @@ from recorded_bags import (
     write_split,
 )
 
+from spmtrack_core.data import bag_files
 from spmtrack_core.data.bag import Bag
 
 TOPIC = "/camera/image_raw"
@@ -206,6 +212,14 @@ def test_a_damaged_sqlite_bag_gives_what_is_whole(tmp_path, damage, least):
     assert faults
 
 
+def test_behind_many_damaged_rows_every_image_is_read(tmp_path):
+    file = write_ros2(tmp_path / "bag", range(200), storage="sqlite3") / "bag.db3"
+    overwrite(file, 0.1, int(0.7 * file.stat().st_size))
+    numbers, _ = read(file, spoiled=1)
+    last = [each for each in numbers if each > 100]
+    assert last == list(range(last[0], 200)) and last[0] <= 161
+
+
 def test_messages_that_a_crashed_recorder_left_in_the_journal(tmp_path):
     folder = write_ros2(tmp_path / "bag", range(4), storage="sqlite3")
     database = sqlite3.connect(folder / "bag.db3")
@@ -251,11 +265,81 @@ def test_a_part_that_is_missing_or_damaged_costs_its_own_images(tmp_path):
     assert faults == [f"{folder}/part_10.mcap, a part of the bag, is missing"]
 
 
+@pytest.mark.parametrize("length", [15, 20, 31, 99])
+def test_a_part_of_which_only_the_header_was_written(tmp_path, length):
+    folder = write_split(tmp_path / "bag", storage="sqlite3")
+    cut(folder / "part_10.db3", length / (folder / "part_10.db3").stat().st_size + 1e-9)
+    assert (folder / "part_10.db3").stat().st_size == length
+    numbers, faults = read(folder)
+    assert numbers == [0, 1, 2, 11] and "part_10.db3" in faults[0]
+
+
 def test_compressed_data_that_are_cut_off(tmp_path):
     folder = write_ros2(tmp_path / "bag", compression="file")
     cut(folder / "bag.mcap.zstd", 0.5)
+    numbers, faults = read(folder)
+    assert numbers == [] and "is read without its index" in faults[0]
+    (folder / "metadata.yaml").unlink()
     with Bag(folder) as bag, pytest.raises(ValueError, match="holds no message"):
         bag.choose_topic()
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """The folder for temporary files, empty."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("compression", ["none", "file"])
+def test_one_part_at_a_time_is_open_and_unpacked(tmp_path, scratch, metadata, compression):
+    parts = [range(index, index + 1) for index in range(12)]
+    folder = write_split(tmp_path / "bag", parts, compression=compression)
+    if not metadata:
+        (folder / "metadata.yaml").unlink()
+    opened = len(os.listdir("/proc/self/fd"))
+    with Bag(folder) as bag:
+        assert bag.choose_topic() == TOPIC
+        assert list(scratch.iterdir()) == []
+        numbers = []
+        for image in bag.images(TOPIC):
+            numbers.append(image.number)
+            assert len(list(scratch.rglob("*.mcap"))) == (compression == "file")
+            assert len(os.listdir("/proc/self/fd")) <= opened + 2
+        assert numbers == list(range(12))
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_disk_without_space_for_what_is_unpacked(tmp_path, scratch):
+    folder = write_ros2(tmp_path / "bag", compression="file")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Bag(folder) as bag:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"cannot be unpacked into .*scratch .* set TMPDIR"):
+                list(bag.images(TOPIC))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert list(scratch.iterdir()) == []
+    assert read(folder) == (list(range(8)), [])
+
+
+def test_a_message_that_would_fill_the_memory_counts_as_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_files, "_LONGEST_MESSAGE", 2**20)
+    folder = write_ros2(tmp_path / "bag", storage="sqlite3", compression="message")
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(2**25))
+    with sqlite3.connect(folder / "bag.db3") as database:
+        database.execute("UPDATE messages SET data = ? WHERE id = 4", (bomb,))
+    tracemalloc.start()
+    try:
+        numbers, (fault,) = read(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert numbers == [0, 2, 3, 4, 5, 6, 7] and "1 messages" in fault
+    assert peak < 2**24
 
 
 def test_damaged_messages_are_counted(tmp_path):
