@@ -16,7 +16,8 @@ import yaml
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
-from spmtrack_core.data.bag_files import BagFile, Record, is_bag_file
+from spmtrack_core.data.bag_files import BagFile, is_bag_file
+from spmtrack_core.data.bag_scan import Record, journal_of
 from spmtrack_core.data.image_messages import compressed_to_array, image_to_array
 from spmtrack_core.data.messages import stamp_to_ns
 from spmtrack_core.geometry.image import Image
@@ -64,6 +65,7 @@ class Bag:
         self.path = Path(path)
         self.faults: list[str] = []
         self._listed_topics: dict[str, tuple[str, int]] = {}
+        self._left_out: list[Path] = []
         self._files = [BagFile(each, self._fault) for each in self._paths()]
 
     def __enter__(self) -> Bag:
@@ -79,8 +81,11 @@ class Bag:
 
     @property
     def files(self) -> list[Path]:
-        """The files that the bag is read from."""
-        return [file.path for file in self._files]
+        """All that belongs to the bag, read or not: nothing may be written to it."""
+        paths = [file.path for file in self._files]
+        if self.path.is_dir():
+            paths += [self.path / "metadata.yaml", *self._left_out]
+        return [*paths, *map(journal_of, paths)]
 
     def image_topics(self) -> dict[str, int]:
         """The topics with images, and how many messages each has."""
@@ -156,11 +161,17 @@ class Bag:
         paths = sorted(present, key=lambda each: _natural(each.name))
         listed = self._listed()
         if listed is not None:
-            paths = [path / name for name in listed if path / name in present]
-            for name in listed:
-                if path / name not in present:
-                    state = "is damaged" if (path / name).exists() else "is missing"
-                    self.faults.append(f"{path / name}, a part of the bag, {state}")
+            for each in listed:
+                if each not in present:
+                    state = "is damaged" if each.exists() else "is missing"
+                    self._fault(f"{each}, a part of the bag, {state}")
+            unlisted = [each for each in paths if each not in listed]
+            parts = [each for each in listed if each in present]
+            for each in unlisted:
+                done = "is not read" if parts else "is read"
+                self._fault(f"{each} {done}: metadata.yaml does not list it")
+            self._left_out = [*listed, *unlisted]
+            paths = parts or paths
         if not paths:
             raise ValueError(
                 f"{path} holds no bag: expected .mcap, .db3 or .bag files"
@@ -168,17 +179,17 @@ class Bag:
             )
         return paths
 
-    def _listed(self) -> list[str] | None:
-        """The names of the files by metadata.yaml; None where it does not tell."""
+    def _listed(self) -> list[Path] | None:
+        """The files by metadata.yaml; None where it does not tell. Its topics are kept."""
         file = self.path / "metadata.yaml"
         try:
             content = yaml.safe_load(file.read_bytes())["rosbag2_bagfile_information"]
             names = [PurePath(name).name for name in content["relative_file_paths"]]
-            for each in content["topics_with_message_count"]:
+            for each in content.get("topics_with_message_count") or ():
                 about = each["topic_metadata"]
-                name, kind = str(about["name"]), str(about["type"])
-                self._listed_topics[name] = kind, int(each["message_count"])
-            return names
+                topic = str(about["type"]), int(each["message_count"])
+                self._listed_topics[str(about["name"])] = topic
+            return [self.path / name for name in dict.fromkeys(names)]
         except FileNotFoundError:
             self._fault(f"{file} is missing: every file of the folder is read")
         except Exception:  # PyYAML raises many kinds for a damaged file
@@ -200,10 +211,17 @@ _ROS1, _ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZ
 
 
 def _message(record: Record) -> Any:
-    """The message of a record; None if its bytes are not one."""
+    """The message of a record; None if its bytes are not one, or its times cannot be written."""
+    time_ns = record.time_ns
+    if record.kind not in DECODERS or not (isinstance(time_ns, int) and 0 <= time_ns < 2**63):
+        return None
+    message: Any
     try:
         if record.ros1:
-            return _ROS1.deserialize_ros1(record.data, record.kind)
-        return _ROS2.deserialize_cdr(record.data, record.kind)
+            message = _ROS1.deserialize_ros1(record.data, record.kind)
+        else:
+            message = _ROS2.deserialize_cdr(record.data, record.kind)
+        seconds = stamp_to_ns(message.header.stamp) // 10**9
+        return message if -(2**31) <= seconds < 2**31 else None
     except (SerdeError, AssertionError, IndexError, ValueError, TypeError, KeyError):
         return None

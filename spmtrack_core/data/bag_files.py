@@ -88,8 +88,9 @@ class BagFile:
                 chosen = [each for each in reader.connections if each.topic == topic]
                 ros1 = isinstance(reader, rosbag1.Reader)
                 for connection, time_ns, data in reader.messages(chosen) if chosen else ():
-                    yield Record(topic, connection.msgtype, time_ns, _unpacked(data), ros1)
-                    newest = time_ns
+                    record = Record(topic, connection.msgtype, time_ns, _unpacked(data), ros1)
+                    newest = max(newest, time_ns)
+                    yield record
                 return
             except Exception as error:  # rosbags raises many kinds for a damaged file
                 self._broken = sentence(error)
@@ -192,7 +193,7 @@ def _unpacked(data: bytes | memoryview) -> bytes:
 
     What cannot be unpacked, or is too long then, stays as it is and counts as damaged.
     """
-    raw = bytes(data)
+    raw = bytes(memoryview(data))  # not of a number, which would be a length
     if not raw.startswith(_ZSTD):
         return raw
     plain = bytearray()

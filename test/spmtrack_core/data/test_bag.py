@@ -13,6 +13,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,6 +266,38 @@ def test_a_part_that_is_missing_or_damaged_costs_its_own_images(tmp_path):
     assert faults == [f"{folder}/part_10.mcap, a part of the bag, is missing"]
 
 
+@pytest.mark.parametrize(
+    ("listed", "numbers", "said"),
+    [
+        (["part_9.mcap", "part_11.mcap"], [0, 1, 2, 11], ["part_10.mcap is not read"]),
+        ([], list(range(12)), [f"part_{part}.mcap is read" for part in (9, 10, 11)]),
+        (["old.mcap"], list(range(12)), ["old.mcap, a part of the bag, is missing"]),
+        (["part_9.mcap", "part_9.mcap"], [0, 1, 2], ["part_10.mcap is not", "part_11.mcap is"]),
+    ],
+)
+def test_files_that_metadata_does_not_list(tmp_path, listed, numbers, said):
+    folder = write_split(tmp_path / "bag")
+    metadata = folder / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    content["rosbag2_bagfile_information"]["relative_file_paths"] = listed
+    metadata.write_text(yaml.dump(content))
+    found, faults = read(folder)
+    assert found == numbers
+    assert all(any(f"{folder}/{text}" in fault for fault in faults) for text in said)
+
+
+def test_everything_that_belongs_to_a_bag_counts_as_its_files(tmp_path):
+    folder = write_split(tmp_path / "bag", storage="sqlite3")
+    (folder / "part_9.db3-wal").touch()
+    shutil.copy(folder / "part_9.db3", folder / "copy.db3")
+    (folder / "notes.txt").touch()
+    with Bag(folder) as bag:
+        present = {path.name for path in folder.iterdir() if path in bag.files}
+    assert present == {path.name for path in folder.iterdir()} - {"notes.txt"}
+    with Bag(folder / "part_9.db3") as bag:
+        assert {folder / "part_9.db3", folder / "part_9.db3-wal"} == set(bag.files)
+
+
 @pytest.mark.parametrize("length", [15, 20, 31, 99])
 def test_a_part_of_which_only_the_header_was_written(tmp_path, length):
     folder = write_split(tmp_path / "bag", storage="sqlite3")
@@ -342,13 +375,27 @@ def test_a_message_that_would_fill_the_memory_counts_as_damaged(tmp_path, monkey
     assert peak < 2**24
 
 
-def test_damaged_messages_are_counted(tmp_path):
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("data", b"\0\1\0\0\7"),
+        ("data", 10**12),
+        ("timestamp", -1),
+        ("timestamp", None),
+    ],
+)
+def test_damaged_messages_are_counted(tmp_path, column, value):
     folder = write_ros2(tmp_path / "bag", storage="sqlite3")
     with sqlite3.connect(folder / "bag.db3") as database:
-        database.execute("UPDATE messages SET data = ? WHERE id = 4", (b"\0\1\0\0\7",))
-    numbers, (fault,) = read(folder)
+        database.execute("CREATE TABLE copy AS SELECT * FROM messages")  # with nothing NOT NULL
+        database.execute(f"UPDATE copy SET {column} = ? WHERE id = 4", (value,))
+        database.execute("DROP TABLE messages")
+        database.execute("ALTER TABLE copy RENAME TO messages")
+    numbers, faults = read(folder)
     assert numbers == [0, 2, 3, 4, 5, 6, 7]
-    assert fault == f"1 messages of {TOPIC} are damaged and were left out"
+    assert faults == [f"1 messages of {TOPIC} are damaged and were left out"] or (
+        "is read without its index" in faults[0]
+    )
 
 
 @pytest.fixture(scope="module")
