@@ -7,8 +7,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,7 +115,8 @@ def bag(
     """Follow targets through the images of a ROS bag, without ROS.
 
     Writes a bag with the topics of the node: detection, detections, status and annotations below
-    /spmtrack, with the headers of the images. The same bag and box give the same bytes.
+    /spmtrack, with the headers of the images. The same bag, box and --threads give the same bytes.
+    What was tracked is written whatever ends the run.
     """
     source, output = user_path(source), user_path(output)
     starts = _starts(box, point, at, target or [], label)
@@ -140,31 +143,39 @@ def bag(
         if frames == "latest":
             images = newest_only(
                 images,
-                lambda: run.seconds[-1] if seconds is None else seconds,
+                lambda: run.last_seconds if seconds is None else seconds,
                 speed,
                 lambda image: any(start.is_due(image) for start in starts),
             )
         count = recorded.image_topics()[topic]
-        run.follow(replay(tracker, images, starts), output, storage, count)
-        for start in starts:  # those that are left
-            run.faults.append(f"target {start.id}: no image {_shown(start)}")
-        run.faults[:0] = recorded.faults
-    for fault in run.faults:
-        typer.echo(f"spmtrack: warning: {fault}", err=True)
+        total = min(count, max_frames or count)
+        try:
+            run.follow(replay(tracker, images, starts), output, storage, total)
+            run.faults += [f"target {start.id}: no image {_shown(start)}" for start in starts]
+        finally:
+            run.faults[:0] = recorded.faults
+            for fault in run.faults:
+                typer.echo(f"spmtrack: warning: {fault}", err=True)
     if sheet:
-        write_image(user_path(sheet), contact_sheet(run.pictures.frames()))
+        pictures = run.pictures.frames()
+        run.write(sheet, lambda: write_image(user_path(sheet), contact_sheet(pictures)))
     if summary:
         content = run.summary() | {"bag": str(source), "frames": frames, "weights": weights}
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-        write_beside(user_path(summary), lambda beside: beside.write_text(text))
+        run.write(
+            summary, partial(write_beside, user_path(summary), lambda path: path.write_text(text))
+        )
     lost = ", ".join(f"{name} lost in {each['lost']}" for name, each in run.targets().items())
     text = f"{run.processed} of {run.read} images processed, {lost}"
     if len(run.seconds) > 1:
         text += f", {1000 * np.median(run.seconds[1:]):.1f} ms an image on {tracker.device}"
     typer.echo(text)
-    for path in (output, sheet, summary):
-        if path:
-            typer.echo(f"wrote {path}")
+    for path in run.written:
+        typer.echo(f"wrote {path}")
+    for error in run.errors[1:]:
+        typer.echo(f"spmtrack: warning: {error}", err=True)
+    if run.errors:
+        raise run.errors[0]
 
 
 def _starts(
@@ -225,7 +236,12 @@ class _Run:
     unreadable: int = 0
     seconds: list[float] = field(default_factory=list)
     """Of each image with a target."""
+    last_seconds: float = 0.0
+    """Of the image that was processed last."""
     faults: list[str] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    """What ended the run, and what kept a file from being written."""
+    written: list[Path] = field(default_factory=list)
     pictures: SampledFrames = field(default_factory=SampledFrames)
     _targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     _stamps: list[int] = field(default_factory=list)
@@ -235,21 +251,34 @@ class _Run:
             self.read += 1
             yield image
 
+    def write(self, path: Path, write: Callable[[], object]) -> None:
+        """Let ``write`` make a file; that it cannot is an error of the run."""
+        try:
+            write()
+            self.written.append(path)
+        except OSError as error:
+            self.errors.append(error)
+
     def follow(
-        self, replayed: Iterator[ReplayedImage], output: Path, storage: str, count: int
+        self, replayed: Iterator[ReplayedImage], output: Path, storage: str, total: int
     ) -> None:
-        """Write the results of each image; ``ValueError`` and nothing written without a target."""
+        """Write the results of each image up to the end, to Ctrl-C or to an error.
+
+        Raises what ended the run, or ``ValueError``, and writes nothing, if no target was started.
+        """
         columns = (
             TextColumn("tracking"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with (
-            Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as bar,
-            BagWriter(output, TOPICS, storage) as bag,
-        ):
-            task = bar.add_task("", total=count)
+        with ExitStack() as stack:
+            bar = stack.enter_context(
+                Progress(*columns, console=Console(stderr=True, soft_wrap=True))
+            )
+            bag = BagWriter(output, TOPICS, storage)
+            stack.callback(bag.discard)  # leaves a bag that is complete
+            task = bar.add_task("", total=total)
             try:
                 for done in replayed:
                     write_results(bag, done, self.given_seconds or 0.0)
@@ -257,20 +286,25 @@ class _Run:
                     bar.update(task, completed=self.read)
             except KeyboardInterrupt:
                 bar.console.print("stopped; what was tracked so far is written")
+            except Exception as error:  # of any kind: it is raised when all is written
+                if not self._targets:
+                    raise
+                self.errors.append(error)
+                bar.console.print(f"stopped at image {self.read - 1}")
             if not self._targets:
-                raise ValueError(
-                    f"no target was started: {self.topic} has {self.read} images"
-                    + (
-                        f", the last with the stamp {self._stamps[-1] / 1e9:.9f}"
-                        if self._stamps
-                        else ""
-                    )
-                )
+                text = f"no target was started: {self.topic} has {self.read} images"
+                if self._stamps:
+                    text += f", the last with the stamp {self._stamps[-1] / 1e9:.9f}"
+                raise ValueError(text)
+            if not bag.failed:
+                self.write(output, bag.close)
 
     def add(self, done: ReplayedImage) -> None:
         self.processed += 1
         self._stamps = [*self._stamps[:1], done.frame.stamp_ns]
         self.unreadable += bool(done.error)
+        self.last_seconds = done.seconds
+        self.faults += done.failed
         if not done.targets:
             return
         self.seconds.append(done.seconds)
@@ -312,6 +346,6 @@ class _Run:
             "images_unreadable": self.unreadable,
             "first_and_last_stamp_ns": self._stamps,
             "median_seconds": float(np.median(self.seconds)) if self.seconds else None,
-            "faults": self.faults,
+            "faults": [*self.faults, *map(str, self.errors)],
             "targets": self.targets(),
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class BagWriter:
     ``path`` becomes a rosbag2 folder or, if it ends in ``.mcap``, a single file. The same messages
     give the same bytes. As a context manager it is closed where the block ends well, and discarded
     otherwise. Raises ``ValueError`` for a folder that exists or another storage than those of
-    ``STORAGES``, and ``OSError`` where nothing can be written.
+    ``STORAGES``, and ``OSError`` where nothing can be written: the bag is discarded then.
     """
 
     def __init__(self, path: str | Path, topics: dict[str, str], storage: str = "mcap") -> None:
@@ -98,11 +100,14 @@ class BagWriter:
         self._types = own_types()
         name = "bag" if self.path.suffix == ".mcap" else self.path.name  # is in the metadata
         self._writer = Writer(self._beside / name, version=9, storage_plugin=STORAGES[storage])
-        self._writer.open()
-        self._connections = {
-            topic: self._writer.add_connection(topic, kind, typestore=self._types)
-            for topic, kind in topics.items()
-        }
+        self.failed = False
+        """Whether the bag was discarded, as it could not be written."""
+        with self._writing():
+            self._writer.open()
+            self._connections = {
+                topic: self._writer.add_connection(topic, kind, typestore=self._types)
+                for topic, kind in topics.items()
+            }
 
     def new(self, kind: str) -> Any:
         """An empty message of a type such as ``vision_msgs/msg/Detection2D``."""
@@ -126,15 +131,17 @@ class BagWriter:
         """Append a message, recorded at ``time_ns``."""
         connection = self._connections[topic]
         data = self._types.serialize_cdr(message, connection.msgtype)
-        self._writer.write(connection, time_ns, bytes(data))
+        with self._writing():
+            self._writer.write(connection, time_ns, bytes(data))
 
     def close(self) -> None:
         """Complete the bag."""
         folder = self._writer.path
         try:
-            self._writer.close()
-            single = self.path.suffix == ".mcap"
-            os.replace(next(folder.glob("*.mcap")) if single else folder, self._target)
+            with self._writing():
+                self._writer.close()
+                single = self.path.suffix == ".mcap"
+                os.replace(next(folder.glob("*.mcap")) if single else folder, self._target)
         finally:
             self.discard()
 
@@ -143,6 +150,16 @@ class BagWriter:
         with suppress(Exception):
             self._writer.abort()
         shutil.rmtree(self._beside, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            self.failed = True
+            self.discard()
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"{self.path} cannot be written: {reason}") from None
 
     def __enter__(self) -> BagWriter:
         return self

@@ -47,6 +47,8 @@ class ReplayedImage(NamedTuple):
     """Time of decoding and tracking."""
     error: str = ""
     """Why the image cannot be read; empty if it can be."""
+    failed: tuple[str, ...] = ()
+    """A sentence on each target that could not be started in this image."""
 
 
 def newest_only(
@@ -78,9 +80,10 @@ def replay(
 ) -> Iterator[ReplayedImage]:
     """Start every target in its image and follow it through all that come later.
 
-    Targets that were started are removed from ``waiting``. An image that cannot be read makes the
-    targets LOST, and the replay goes on. Raises ``ValueError`` where a target cannot be started:
-    the image of its box cannot be read or does not fit the box.
+    Targets whose image has come are removed from ``waiting``. An image that cannot be read makes
+    the targets LOST, and the replay goes on. Where a target cannot be started, for its image
+    cannot be read or does not fit the box, the others are followed; ``ValueError`` if there are
+    none yet.
     """
     targets: tuple[Target, ...] = ()
     for frame in images:
@@ -93,21 +96,34 @@ def replay(
         try:
             image = frame.decode()
         except ValueError as error:
-            if due:
+            if not targets:
                 raise ValueError(f"image {frame.number}: {error}") from None
+            failed = [_not_started(start, frame, error) for start in due]
             targets = tuple(each.lost(frame, Reason.INVALID_IMAGE) for each in targets)
             seconds = time.perf_counter() - begun
-            yield ReplayedImage(frame, None, targets, seconds, str(error))
+            yield ReplayedImage(frame, None, targets, seconds, str(error), tuple(failed))
             continue
         results = tracker.follow(image, [each.handle for each in targets]) if targets else ()
         pairs = zip(targets, results, strict=True)
         after = [each.found(frame, result, image.shape[:2]) for each, result in pairs]
+        failed = []
         for start in due:
             box = start.box_xywh
-            if start.point:
-                box = propose_box(tracker, image, box[:2])
-            handle = tracker.start(image, box)
+            try:
+                if start.point:
+                    box = propose_box(tracker, image, box[:2])
+                handle = tracker.start(image, box)
+            except ValueError as error:
+                if not targets:
+                    raise
+                failed.append(_not_started(start, frame, error))
+                continue
             now = frame.stamp_ns / 1e9
             after.append(Target.started_in(frame, start.id, start.label, box, handle, now))
         targets = tuple(after)
-        yield ReplayedImage(frame, image, targets, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        yield ReplayedImage(frame, image, targets, seconds, failed=tuple(failed))
+
+
+def _not_started(start: Start, frame: BagImage, error: Exception) -> str:
+    return f"target {start.id} was not started in image {frame.number}: {error}"

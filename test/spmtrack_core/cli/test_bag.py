@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,7 @@ pytest.importorskip("rosbags", reason="rosbags is absent: pip install 'spmtrack_
 from mcap.reader import make_reader
 from recorded_bags import BOX, stamp_ns, write_ros1, write_ros2
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spmtrack_core.cli import bag as bag_module
@@ -32,7 +36,8 @@ def run(spmtrack, tmp_path, monkeypatch, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        weights = ("--weights", tiny_checkpoint, "--device", "cpu")
+        # a number of threads that is measured differs under load, and with it the last digits
+        weights = ("--weights", tiny_checkpoint, "--device", "cpu", "--threads", "1")
         code, out, err = spmtrack("bag", *weights, *arguments)
         assert "Traceback" not in err
         return code, out + err
@@ -130,6 +135,16 @@ def test_the_newest_images_alone(run):
     assert Path("one.mcap").read_bytes() == Path("two.mcap").read_bytes()
 
 
+@pytest.mark.parametrize("at", ["3", f"{stamp_ns(5) / 1e9:.3f}"])
+def test_the_newest_images_by_the_time_that_was_measured(run, at):
+    write_ros2("in", range(8))
+    code, text = run("in", *ARGUMENTS, "--at", at, "--frames", "latest", "-o", "out.mcap")
+    assert code == 0, text
+    found = [each.detections for _, each in by_rosbags("out.mcap")["/spmtrack/detections"]]
+    boxes = [bbox_to_xywh(each[0].bbox) for each in found if each]
+    assert boxes[0] == BOX and len(boxes) >= 2  # which are skipped depends on the time
+
+
 def test_several_targets_sheet_and_summary(run):
     write_ros2("in", range(5))
     targets = ("--target", "a=20,12,16,14", "--target", f"b=5,5,9.5,9@{stamp_ns(2) / 1e9:.3f}")
@@ -190,6 +205,83 @@ def test_ctrl_c_keeps_what_was_tracked(run, monkeypatch):
     assert len(by_rosbags("out")["/spmtrack/detections"]) == 3
 
 
+@pytest.mark.parametrize("box", ["99,2,5,4", "1,2,0,4"])
+def test_a_later_target_that_cannot_be_started_leaves_the_others_alone(run, box):
+    write_ros2("in", range(6))
+    targets = ("--target", "a=20,12,16,14", "--target", f"b={box}@3")
+    code, text = run("in", *targets, "-o", "out", "--summary", "s.json")
+    assert code == 0, text
+    assert "spmtrack: warning: target b was not started in image 3: " in text
+    ids = [
+        [each.id for each in array.detections]
+        for _, array in by_rosbags("out")["/spmtrack/detections"]
+    ]
+    assert ids == [["a"]] * 6
+    report = json.loads(Path("s.json").read_text())
+    assert list(report["targets"]) == ["a"] and "target b was not" in report["faults"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "storage", "error"),
+    [
+        ("out", "mcap", RuntimeError("out of memory")),
+        ("out", "sqlite3", OSError("unplugged")),
+        ("out.mcap", "mcap", ValueError("strange")),
+    ],
+)
+def test_an_error_keeps_what_was_tracked(run, monkeypatch, name, storage, error):
+    def failing(*arguments):
+        yield from itertools.islice(replay(*arguments), 3)
+        raise error
+
+    monkeypatch.setattr(bag_module, "replay", failing)
+    write_ros2("in", range(8))
+    outputs = ("-o", name, "--storage", storage, "--sheet", "s.jpg", "--summary", "s.json")
+    code, text = run("in", *ARGUMENTS, *outputs)
+    assert (code, text.splitlines()[-1]) == (2, f"spmtrack: error: {error}")
+    assert len(by_rosbags(name)["/spmtrack/detections"]) == 3
+    assert cv2.imread("s.jpg").shape[2] == 3
+    report = json.loads(Path("s.json").read_text())
+    assert (report["images_processed"], report["faults"]) == (3, [str(error)])
+
+
+@pytest.mark.parametrize(
+    ("storage", "error", "said"),
+    [
+        ("mcap", OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        ("sqlite3", sqlite3.OperationalError("database or disk is full"), "disk is full"),
+    ],
+)
+@pytest.mark.parametrize("method", ["write", "close"])
+def test_a_bag_that_cannot_be_written_leaves_the_summary(
+    run, monkeypatch, storage, error, said, method
+):
+    def full(writer, *arguments):
+        if method == "close" or sum(writer.counts.values()) > 9:
+            raise error
+        original(writer, *arguments)
+
+    write_ros2("in", range(8))
+    original = getattr(Writer, method)
+    monkeypatch.setattr(Writer, method, full)
+    outputs = ("-o", "out", "--storage", storage, "--sheet", "s.jpg", "--summary", "s.json")
+    code, text = run("in", *ARGUMENTS, *outputs)
+    assert code == 2, text
+    last = text.splitlines()[-1]
+    assert last.startswith("spmtrack: error: out cannot be written: ") and said in last
+    assert sorted(path.name for path in Path().iterdir()) == ["in", "s.jpg", "s.json"]
+    assert "wrote out" not in text and "wrote s.json" in text
+    report = json.loads(Path("s.json").read_text())
+    assert report["faults"] == [last.removeprefix("spmtrack: error: ")]
+
+
+@pytest.mark.parametrize(("options", "total"), [((), "6/6"), (("--max-frames", "4"), "4/4")])
+def test_the_progress_has_the_images_that_are_asked_for(run, options, total):
+    write_ros2("in", range(6))
+    code, text = run("in", *ARGUMENTS, "-o", "out", *options)
+    assert code == 0 and total in text
+
+
 def tree():
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -205,6 +297,8 @@ def tree():
         (["in", *ARGUMENTS, "-o", "in"], "in exists; a bag is a new folder"),
         (["in/in.mcap", *ARGUMENTS, "-o", "in/in.mcap"], "is an input"),
         (["in", *ARGUMENTS, "-o", "out", "--summary", "in/in.mcap"], "is an input"),
+        (["in", *ARGUMENTS, "-o", "out", "--summary", "in/metadata.yaml"], "is an input"),
+        (["in", *ARGUMENTS, "-o", "out", "--sheet", "in/in.mcap-wal"], "is an input"),
         (
             ["in", *ARGUMENTS, "-o", "out", "--sheet", "s.txt"],
             "s.txt has no suffix of an image",
