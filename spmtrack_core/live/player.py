@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spmtrack_core.data.sequence import FrameSequence, TimedFrames
 from spmtrack_core.geometry.image import Image
@@ -126,8 +126,7 @@ class Player:
         due, before = 0.0, start
         first = True
         last: tuple[Image, float] | None = None
-        for index, (image, when) in enumerate(frames):
-            seconds = index * self._period if when is None else when
+        for image, seconds in self._places(frames):
             if self._interrupted():
                 return
             if seconds < start - self._period / 2:
@@ -143,6 +142,17 @@ class Player:
             first, before = False, seconds
         if first and last is not None:  # the place is beyond the end
             self._show(*last, True)
+
+    def _places(self, frames: TimedFrames) -> Iterator[tuple[Image, float]]:
+        """Each image with its time, which always increases.
+
+        An image without a time, or whose time goes back (files that were joined, damage), comes
+        one period after the one before.
+        """
+        seconds = -self._period
+        for image, when in frames:
+            seconds = when if when is not None and when > seconds else seconds + self._period
+            yield image, seconds
 
     def _show(self, image: Image, seconds: float, cut: bool) -> None:
         with self._condition:

@@ -152,12 +152,21 @@ class LiveTracking:
         stamp_ns = _SECOND + round(seconds * _SECOND)
         with self._condition:
             self._awaited = stamp_ns
-        self._session.push(stamp_ns, image, size=image.nbytes)
+        taken = self._session.push(stamp_ns, image, size=image.nbytes)
         with self._condition:
-            while self._awaited and not self._closed and not self._sequence.live:
+            while taken and self._awaited and not self._closed and not self._sequence.live:
                 self._condition.wait(_SLICE)
 
     def _on_report(self, report: FrameReport) -> None:
+        try:
+            self._show(report)
+        finally:  # whatever is wrong with an image, the next one comes
+            with self._condition:
+                if self._awaited == report.frame.stamp_ns:
+                    self._awaited = 0
+                    self._condition.notify_all()
+
+    def _show(self, report: FrameReport) -> None:
         frame = report.frame
         image = np.asarray(frame.message if report.image is None else report.image)
         with self._lock:
@@ -171,10 +180,6 @@ class LiveTracking:
                 seconds=report.seconds if report.targets else 0.0,
             )
             self._refresh()
-        with self._condition:
-            if self._awaited == frame.stamp_ns:
-                self._awaited = 0
-                self._condition.notify_all()
 
     def _refresh(self) -> None:
         """Show and record the present state, with the image that is shown."""

@@ -78,12 +78,15 @@ class Session:
         with self._state.lock:
             return self._state.snapshot()
 
-    def push(self, stamp_ns: int, message: Any, frame_id: str = "", size: int = 0) -> None:
-        """Add a new image of ``size`` bytes; it replaces the one that waits for the worker."""
+    def push(self, stamp_ns: int, message: Any, frame_id: str = "", size: int = 0) -> bool:
+        """Add a new image of ``size`` bytes; it replaces the one that waits for the worker.
+
+        False if it is dropped: a newer one has overtaken it, or tracking is disabled.
+        """
         state = self._state
         with state.lock:
             if not state.enabled or state.closed:
-                return
+                return False
             state.last_arrival = now = time.monotonic()
             state.count(received=1)
             before = state.buffer.newest
@@ -94,13 +97,13 @@ class Session:
                 if order is Order.CLOCK_JUMPED:
                     state.first_after_jump = frame.number
                 state.work.notify_all()
-        if order is not Order.CLOCK_JUMPED or before is None:
-            return
-        if now - self._warned >= _WARNING_SPACING:
+        may_warn = order is Order.CLOCK_JUMPED and now - self._warned >= _WARNING_SPACING
+        if may_warn and before is not None:
             self._warned = now
             seconds = (before.stamp_ns - stamp_ns) / 1e9
             text = f"the stamps of the images jumped back by {seconds:.3f} s"
             self._listeners.warning(f"{text}: images of later stamps were discarded")
+        return order is not Order.LATE
 
     def init(
         self, request: InitRequest, timeout: float, instead_of: Future[Reply] | None = None

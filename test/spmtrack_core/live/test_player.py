@@ -172,3 +172,22 @@ def test_an_empty_source_ends(screen):
 
 def test_a_sequence_is_not_live_unless_it_says_so():
     assert not FrameSequence("a", lambda: iter(())).live
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ([0.0, 0.1, 0.05, 0.2], [0.0, 0.1, 0.11, 0.2]),  # damaged
+        ([0.0, 0.01, 0.0, 0.01], [0.0, 0.01, 0.02, 0.03]),  # two files were joined
+        ([0.0, None, 0.03, None], [0.0, 0.01, 0.03, 0.04]),  # some frames have no time
+        ([0.0, 0.3, None, 0.31], [0.0, 0.3, 0.31, 0.32]),  # variable rate, and no time
+        ([None, None, 0.0, 0.01], [0.0, 0.01, 0.02, 0.03]),
+        ([0.0, 0.0, 0.0, 0.0], [0.0, 0.01, 0.02, 0.03]),
+    ],
+)
+def test_places_always_increase(screen, times, shown):
+    frames = [image for image, _ in squares(len(times)).timed()]
+    seen = screen(open_timed=lambda: iter(zip(frames, times, strict=True)))
+    seen.player.play(True)
+    seen.until(lambda s: s.player.playback.ended)
+    assert [place / 100 for place in seen.places] == shown

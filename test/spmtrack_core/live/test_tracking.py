@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -22,7 +24,15 @@ from spmtrack_core.live.messages import (
 from spmtrack_core.live.recording import LiveRecorder
 from spmtrack_core.live.tracking import LiveTracking
 from spmtrack_core.session.init_request import Code, Limits
-from test.spmtrack_core.live.squares import HIDDEN, LENGTH, ColorTracker, blue, red, squares
+from test.spmtrack_core.live.squares import (
+    HIDDEN,
+    LENGTH,
+    ColorTracker,
+    blue,
+    frame,
+    red,
+    squares,
+)
 
 SECOND = 1_000_000_000
 
@@ -143,6 +153,34 @@ def test_seeking_keeps_the_targets(bench):
     assert b.ask(Seek(0.0)).code is Code.OK
     b.until(lambda view: view.targets[0].box_xywh == red(0))
     assert b.start(blue(0)).code is Code.OK  # the buffer has the images since then
+
+
+def test_a_time_that_goes_back_does_not_stop_a_video(bench):
+    def timed():
+        for index, seconds in enumerate((0.0, 0.01, 0.005, None, 0.02)):  # as of joined files
+            yield frame(index), seconds
+
+    b = bench(replace(squares(5, 100.0), open_timed=timed))
+    b.start(red(0))
+    b.ask(Play(True))
+    b.until(lambda view: view.playback.ended)
+    assert b.box("target-1") == red(4)
+
+
+def test_an_image_that_the_session_drops_or_that_cannot_be_shown_is_not_awaited(
+    bench, monkeypatch
+):
+    b = bench(squares())
+    b.step()
+    late = threading.Thread(target=b.live._push, args=(frame(0), 0.0, False), daemon=True)
+    late.start()
+    late.join(5)
+    assert not late.is_alive()
+    monkeypatch.setattr(b.live, "_record", lambda targets: 1 / 0)
+    broken = threading.Thread(target=b.live._push, args=(frame(2), 0.1, False), daemon=True)
+    broken.start()
+    broken.join(5)
+    assert not broken.is_alive()
 
 
 def test_a_camera_plays_at_once_and_cannot_be_wound(bench):
