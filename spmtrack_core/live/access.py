@@ -22,7 +22,8 @@ class Access:
         self.local = _is_loopback(host)
         self.token = "" if self.local else secrets.token_urlsafe(16)
         own = socket.gethostname().lower()
-        self._names = {"localhost"} if self.local else {"localhost", own, f"{own}.local", host}
+        others = set() if self.local else {own, f"{own}.local", host.lower()}
+        self._names = {"localhost", *others}
 
     def url(self, port: int, host: str | None = None) -> str:
         """Address of the page; ``host`` replaces the one that the server listens on."""
@@ -45,7 +46,7 @@ class Access:
         if origin is None:
             if is_websocket:
                 return "a WebSocket needs the header Origin"
-        elif urlsplit(origin).netloc.lower() != host.lower():
+        elif _netloc(origin) != host.lower():
             return f"Origin {origin[:80]!r} is not this server, {host!r}"
         given = token.encode(errors="replace")
         if self.token and not hmac.compare_digest(given, self.token.encode()):
@@ -67,8 +68,16 @@ class Access:
         return address.is_loopback or not self.local
 
 
+def _netloc(url: str) -> str:
+    """Name and port of a URL, in small letters; empty for what is none."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

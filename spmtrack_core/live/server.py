@@ -11,6 +11,7 @@ import base64
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -30,6 +31,7 @@ from spmtrack_core.live.connections import Allowance, Connection, Connections
 from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
 from spmtrack_core.session.init_request import Code, Reply
 
+LOG = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page.html")
 MAX_PAGES = 16
 _IMAGE_RATE = 60.0  # images per second to one page; screens show no more
@@ -40,6 +42,7 @@ _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
 _PATIENCE = 60.0  # s until a request that nobody answers is given up
 _LONGEST_SIDE = 1280  # px of the image as it is sent
 _QUALITY = 80  # of the JPEG, percent
+_LONGEST_REASON = 123  # bytes, of a WebSocket that is closed
 _USE_OWN_ADDRESS = "the host must be an address of this computer, or 0.0.0.0 for all of them"
 
 Encoded = tuple[tuple[int, int], bytes]
@@ -62,6 +65,7 @@ class LiveServer:
         self._view, self._noticed = View(), True
         self._pages: set[_Page] = set()
         self._encoded: tuple[int, asyncio.Task[Encoded]] | None = None
+        self._fault = ""  # why an image could not be shown
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="live", daemon=True)
         self._thread.start()
@@ -117,7 +121,13 @@ class LiveServer:
         await self._runner.setup()
         assert self._runner.server is not None
         connections = Connections(self._runner.server)
-        self._listener = await self._loop.create_server(connections, host, port)
+        if host == "::":  # asyncio would leave out IPv4, and with it most of the printed addresses
+            both = socket.create_server(
+                (host, port), family=socket.AF_INET6, dualstack_ipv6=socket.has_dualstack_ipv6()
+            )
+            self._listener = await self._loop.create_server(connections, sock=both)
+        else:
+            self._listener = await self._loop.create_server(connections, host, port)
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def _stop(self) -> None:
@@ -203,6 +213,15 @@ class LiveServer:
             page.connection.abort()
         except ConnectionError:
             pass  # the page was closed meanwhile
+        except Exception as error:  # of whatever makes the image: the page connects again
+            self._encoded = None
+            text = f"the image cannot be shown: {type(error).__name__}: {error}"
+            if text != self._fault:  # once, not for each image and page
+                LOG.warning(text)
+            self._fault = text
+            with contextlib.suppress(Exception):
+                short = text.encode()[:_LONGEST_REASON].decode(errors="ignore")
+                await page.close(WSCloseCode.INTERNAL_ERROR, short)
 
     async def _encode(self, number: int, image: Callable[[], Image]) -> Encoded:
         """The JPEG of the image of this number: made once for all pages, outside this thread."""

@@ -34,11 +34,14 @@ OWN = socket.gethostname()
         ("127.0.0.1", "127.0.0.1:8642", "http://127.0.0.1:3000", True, "is not this server"),
         ("127.0.0.1", "127.0.0.1:8642", "null", True, "is not this server"),  # a sandboxed frame
         ("127.0.0.1", "127.0.0.1:8642", "", True, "is not this server"),
+        ("127.0.0.1", "127.0.0.1:8642", "http://[", True, "is not this server"),  # no URL
         ("127.0.0.1", "127.0.0.1:8642", None, True, "needs the header Origin"),
         # other computers: a plain address or this computer's name
         ("0.0.0.0", "192.168.0.5:8642", "http://192.168.0.5:8642", True, None),
         ("0.0.0.0", f"{OWN}.local:8642", f"http://{OWN}.local:8642", True, None),
         ("robot.lan", "robot.lan:8642", None, False, None),
+        ("Robot.lan", "robot.lan:8642", "http://robot.lan:8642", True, None),
+        ("Robot.lan", "Robot.lan:8642", "http://robot.lan:8642", True, None),  # not of a browser
         ("0.0.0.0", "evil.example:8642", None, False, "unknown Host"),
     ],
 )
@@ -53,6 +56,7 @@ def test_no_token_is_needed_on_this_computer_and_one_everywhere_else():
     assert local.token == "" and local.url(80) == "http://127.0.0.1:80/"
     assert len(remote.token) >= 20 and remote.token != other.token
     assert remote.url(80, "10.0.0.2") == f"http://10.0.0.2:80/?token={remote.token}"
+    assert Access("LocalHost").token == ""
     assert Access("::1").url(80) == "http://[::1]:80/"
     assert "//0.0.0.0" not in remote.url(80)  # of no use to another computer
     for token in ("", "x", other.token, remote.token + "x", "ü"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import ipaddress
 import json
 import socket
 import threading
@@ -20,11 +21,12 @@ aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is absent: pip install 
 import cv2
 
 from spmtrack_core.live import server as server_module
-from spmtrack_core.live.access import Access
+from spmtrack_core.live.access import Access, _own_address
 from spmtrack_core.live.messages import LONGEST, RemoveTarget, StartTarget, View
 from spmtrack_core.live.server import MAX_PAGES, PAGE, LiveServer
 from spmtrack_core.session.init_request import Code, Reply
 
+CLOSE = aiohttp.WSMsgType.CLOSE
 SHOWN = '{"type": "shown"}'
 
 
@@ -147,6 +149,7 @@ def test_it_listens_on_the_loopback_address_alone(server):
         ("/", {"Origin": "http://evil.example"}, 403),
         ("/live", {}, 403),  # no origin
         ("/live", {"Origin": "http://evil.example"}, 403),
+        ("/live", {"Origin": "http://["}, 403),
         ("/other", {}, 404),
         ("/../page.html", {}, 404),
         ("/", {"X": "x" * 20_000}, 400),
@@ -191,6 +194,59 @@ def test_on_another_address_the_token_is_required(server):
     with pytest.raises(aiohttp.WSServerHandshakeError):
         asyncio.run(connect(""))
     assert asyncio.run(connect(f"?token={access.token}")) is aiohttp.WSMsgType.BINARY
+
+
+def own_address():
+    """An IPv4 address of this computer that is not a loopback address; None without one."""
+    address = _own_address()
+    try:
+        ip = ipaddress.IPv4Address(address)
+    except ValueError:
+        return None
+    return None if ip.is_loopback else address
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_another_computer_reaches_the_printed_address_with_the_token(handler, host):
+    address = own_address()
+    if address is None:
+        pytest.skip("this computer has no IPv4 address but the loopback one")
+    if host == "::" and not socket.has_dualstack_ipv6():
+        pytest.skip("this computer has no IPv6")
+    server = LiveServer(handler, host)
+    where = f"{address}:{server.port}"
+
+    async def socket_of(session, query, **headers):
+        async with session.ws_connect(f"http://{where}/live{query}", headers=headers) as page:
+            return (await page.receive(20)).type
+
+    async def run():
+        async with aiohttp.ClientSession() as session:
+            token = f"?token={server.access.token}"
+            assert server.url == f"http://{where}/{token}"
+            for url, host_header, status in (
+                (server.url, where, 200),
+                (server.url, "localhost", 200),  # a tunnel
+                (server.url, "evil.example", 403),
+                (f"http://{where}/", where, 403),
+            ):
+                async with session.get(url, headers={"Host": host_header}) as response:
+                    assert response.status == status, (url, host_header)
+            page = await socket_of(session, token, Origin=f"http://{where}")
+            assert page is aiohttp.WSMsgType.BINARY
+            for query, origin in (
+                ("", f"http://{where}"),
+                (token, "http://evil.example"),
+                (token, f"http://127.0.0.1:{server.port}"),
+            ):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await socket_of(session, query, Origin=origin)
+                assert refused.value.status == 403
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.close()
 
 
 def test_a_port_in_use_is_one_sentence(server, handler):
@@ -256,6 +312,26 @@ def test_an_image_that_cannot_be_decoded_leaves_the_page_open(server):
             assert (await page.view())[1]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("no memory left"), MemoryError()])
+def test_a_page_whose_image_fails_is_closed_and_comes_back(server, caplog, fault):
+    def broken():
+        raise fault
+
+    async def run():
+        for number in (1, 1, 2):  # the page connects again
+            async with open_page(server) as page:
+                server.show(View(number, number, broken))
+                while (message := await page.socket.receive(20)).type is not CLOSE:
+                    await page.shown()
+                assert (message.data, type(fault).__name__ in message.extra) == (1011, True)
+        server.show(picture(3))
+        async with open_page(server) as page:
+            assert (await page.view())[1]
+
+    asyncio.run(run())
+    assert [type(fault).__name__ in each.message for each in caplog.records] == [True]
 
 
 def test_whoever_shows_never_waits_for_the_server(server):
