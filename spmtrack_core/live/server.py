@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, http_exceptions, web
 
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.live.access import Access
@@ -32,6 +32,7 @@ from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, p
 from spmtrack_core.session.init_request import Code, Reply
 
 LOG = logging.getLogger(__name__)
+_HTTP_LOG = logging.getLogger(f"{__name__}.http")
 PAGE = Path(__file__).with_name("page.html")
 MAX_PAGES = 16
 _IMAGE_RATE = 60.0  # images per second to one page; screens show no more
@@ -117,7 +118,7 @@ class LiveServer:
         app = web.Application(middlewares=[self._check], client_max_size=LONGEST)
         app.router.add_get("/", _page_handler())
         app.router.add_get("/live", self._open_page)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, logger=_HTTP_LOG, shutdown_timeout=0.5)
         await self._runner.setup()
         assert self._runner.server is not None
         connections = Connections(self._runner.server)
@@ -264,6 +265,15 @@ class LiveServer:
         except Exception as error:  # whatever is wrong with a request, the others are served
             reply = Reply(Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         await page.answer(number, reply)
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    """Whether a record tells of an error of the server: not of somebody who speaks no HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+_HTTP_LOG.addFilter(_is_own_fault)
 
 
 def _reason(error: OSError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import ipaddress
 import json
@@ -22,6 +23,7 @@ import cv2
 
 from spmtrack_core.live import server as server_module
 from spmtrack_core.live.access import Access, _own_address
+from spmtrack_core.live.connections import Connection
 from spmtrack_core.live.messages import LONGEST, RemoveTarget, StartTarget, View
 from spmtrack_core.live.server import MAX_PAGES, PAGE, LiveServer
 from spmtrack_core.session.init_request import Code, Reply
@@ -521,3 +523,72 @@ def test_a_closed_server_leaves_nothing_behind(handler):
     server.close()
     LiveServer(handler, port=server.port).close()
     assert "live" not in {thread.name for thread in threading.enumerate()}
+
+
+# ---- memory
+
+
+async def send_garbage(server):
+    """Texts that are no messages, bytes that are no HTTP, and a path without an end."""
+    async with open_page(server) as page:
+        for number in range(25):
+            await page.socket.send_str(chr(32 + number) * (LONGEST - 1))
+            assert (await page.answer())["code"] == "INTERNAL_ERROR"
+    noise = np.random.default_rng(0).bytes(20_000)
+    for text in (noise, b"GET /" + b"x" * 60_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        with contextlib.suppress(ConnectionError):
+            writer.write(text)
+            await writer.drain()
+            await reader.read(100)
+        writer.close()
+
+
+async def flood(server):
+    async with open_page(server) as page:
+        with contextlib.suppress(ConnectionError):
+            for number in range(500):
+                await page.socket.send_str(json.dumps({"type": "remove", "request": number}))
+        await page.end()
+
+
+async def crowd(server):
+    async def one():
+        async with open_page(server) as page:
+            message = await page.socket.receive(20)
+            if message.type is aiohttp.WSMsgType.BINARY:
+                server.show(picture(1))
+                await page.shown()
+                await page.socket.receive(20)
+
+    await asyncio.gather(*(one() for _ in range(50)))
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return condition()
+
+
+def kept_objects():
+    """How many pages and connections are still in memory."""
+    gc.collect()
+    return sum(type(each) in (server_module._Page, Connection) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("harm", [send_garbage, flood, crowd])
+def test_whatever_connections_do_nothing_of_them_stays(server, caplog, harm):
+    async def run(times):
+        for _ in range(times):
+            await harm(server)
+        while server.pages:
+            await asyncio.sleep(0.01)
+
+    others = kept_objects()  # of servers that were closed
+    asyncio.run(run(2))
+    before = memory_mb()
+    asyncio.run(run(8))
+    assert memory_mb() - before < 8
+    assert caplog.records == []  # which would fill a log
+    assert until(lambda: kept_objects() <= others)
