@@ -70,3 +70,5 @@ def live(
         written = page.close()
     for path in written:
         typer.echo(f"wrote {path}")
+    if page.fault:
+        raise OSError(page.fault)

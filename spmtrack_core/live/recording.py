@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,15 @@ class LiveRecorder:
 
     ``walk.mp4`` gets the boxes of the target ``target-1`` in ``walk.target-1.txt``: one
     ``x,y,w,h`` for every image of the video, ``nan`` where the target was not followed or LOST.
-    Errors are those of ``VideoRecorder``.
+    A video that cannot be written any further is given up; boxes go on. The constructor raises
+    as ``VideoRecorder`` does.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
+        self.fault = ""
+        """Why a file cannot be written; empty if all can."""
         self._path, self._period = path, 1 / fps
-        self._video = VideoRecorder(path, fps)
+        self._video: VideoRecorder | None = VideoRecorder(path, fps)
         self._boxes: dict[str, array[float]] = {}
         self._count = 0
         self._time, self._before = 0.0, math.nan
@@ -46,7 +50,12 @@ class LiveRecorder:
         if self._count:  # the source may have been wound
             self._time += gap if 0 < gap <= _LONGEST_GAP else self._period
         self._before = seconds
-        self._video.write(draw_targets(image, targets), self._time)
+        if self._video is not None:
+            try:
+                self._video.write(draw_targets(image, targets), self._time)
+            except (OSError, ValueError) as error:
+                self.fault = str(error)
+                self.discard()
         for target in targets:
             if target.id not in self._boxes:
                 self._boxes[target.id] = array("d", [math.nan] * 4 * self._count)
@@ -59,14 +68,24 @@ class LiveRecorder:
         """Complete the files; returns those that were written: none without an image."""
         if self._shown is not None:
             self._write(*self._shown[1:])
-        self._video.close()
-        written = [self._path] if self._count else []
+        files: dict[Path, Callable[[], None]] = {}
+        if self._video is not None and self._count:
+            files[self._path] = self._video.close
         for name, boxes in self._boxes.items():
             path = self._path.with_suffix(f".{name}.txt")
-            write_boxes(path, np.reshape(boxes, (-1, 4)))
-            written.append(path)
+            files[path] = partial(write_boxes, path, np.reshape(boxes, (-1, 4)))
+        written = []
+        for path, write in files.items():
+            try:
+                write()
+                written.append(path)
+            except OSError as error:
+                self.fault = str(error)
+        self.discard()
         return written
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        self._video.discard()
+        """Give up the video, if it is not complete: nothing of it stays."""
+        if self._video is not None:
+            self._video.discard()
+            self._video = None

@@ -67,7 +67,8 @@ class LiveTracking:
         self._image: Image | None = None  # the one that is shown
         self._view = View()
         self._names = 0
-        self._fault = ""  # of the recording
+        self.fault = ""
+        """Why a file of the recording cannot be written; empty if all can."""
         # a live source that stops is noticed; a video may be paused
         self._limits = Limits() if sequence.live else Limits(image_timeout=math.inf)
         self._session = Session(
@@ -95,18 +96,20 @@ class LiveTracking:
         self._player.start()
 
     def close(self) -> list[Path]:
-        """End everything; the files that were written. Raises ``OSError`` where one could not."""
+        """End everything; the files that were written. ``fault`` says why one could not."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
         self._player.close()
         self._session.close()
         self.server.close()
-        if self._fault:
-            raise OSError(self._fault)
         with self._lock:
             recorder, self._recorder = self._recorder, None
-        return [] if recorder is None else recorder.close()
+        if recorder is None:
+            return []
+        written = recorder.close()
+        self.fault = recorder.fault
+        return written
 
     def handle(self, request: Request) -> Future[Reply]:
         """Do what a page asks for; the answer comes later."""
@@ -192,7 +195,7 @@ class LiveTracking:
                 targets=tuple(
                     shown(each, each is now.primary, each in measured) for each in now.targets
                 ),
-                hint=self._fault or self._player.fault,
+                hint=self.fault or self._player.fault,
                 playback=self._player.playback,
                 recording=self._recording,
             )
@@ -202,12 +205,9 @@ class LiveTracking:
         if self._recorder is None or self._image is None:
             return
         seconds = (self._view.stamp_ns - _SECOND) / _SECOND
-        try:
-            self._recorder.show(self._view.number, self._image, seconds, targets)
-        except (OSError, ValueError) as error:
-            self._fault = str(error)
-            self._recorder.discard()
-            self._recorder, self._recording = None, ""
+        self._recorder.show(self._view.number, self._image, seconds, targets)
+        if self._recorder.fault:
+            self.fault, self._recording = self._recorder.fault, ""
 
 
 def shown(target: Target, primary: bool, measured: bool) -> ShownTarget:

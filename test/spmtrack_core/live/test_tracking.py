@@ -244,14 +244,30 @@ def test_a_recording_that_cannot_go_on_is_told_and_tracking_goes_on(bench, tmp_p
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(b.live._recorder, "_write", full)
+    b.start(red(0))
+    b.step()
+    monkeypatch.setattr(b.live._recorder._video, "write", full)
     b.step()
     b.until(lambda view: "no space left" in view.hint and not view.recording)
     b.step()
-    with pytest.raises(OSError, match="no space left"):
-        b.live.close()
-    b.live._fault = ""
-    assert list(tmp_path.iterdir()) == []
+    boxes = tmp_path / "walk.target-1.txt"
+    assert b.live.close() == [boxes]
+    assert "no space left" in b.live.fault
+    np.testing.assert_array_equal(read_boxes(boxes), [*map(red, range(4))])
+    assert list(tmp_path.iterdir()) == [boxes]
+
+
+@pytest.mark.parametrize("cannot", ["walk.mp4", "walk.target-1.txt"])
+def test_files_that_can_be_written_at_the_end_are(bench, tmp_path, cannot):
+    b = bench(squares(), record=tmp_path / "walk.mp4")
+    b.start(red(0))
+    b.start(blue(0))
+    b.step()
+    (tmp_path / cannot).mkdir()  # nothing takes the place of a folder
+    files = {"walk.mp4", "walk.target-1.txt", "walk.target-2.txt"} - {cannot}
+    assert {path.name for path in b.live.close()} == files
+    assert cannot in b.live.fault
+    assert {path.name for path in tmp_path.iterdir()} == files | {cannot}
 
 
 def test_nothing_is_left_where_the_page_cannot_be_served(tmp_path):
