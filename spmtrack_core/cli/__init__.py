@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import logging
 import signal
 import sys
@@ -115,6 +116,9 @@ def _options(
 
 def main() -> None:
     """Run ``spmtrack``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be texts
+            stream.reconfigure(errors="backslashreplace")
     run_command(app)
 
 

@@ -187,7 +187,8 @@ def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -
 
 def check_image_path(path: str | Path) -> None:
     """Raise ``ValueError`` for a name without the suffix of an image format."""
-    if not cv2.haveImageWriter(str(path)):
+    suffix = Path(path).suffix.encode(errors="replace").decode()  # OpenCV crashes on other names
+    if not cv2.haveImageWriter(f"image{suffix}"):
         raise ValueError(f"{path} has no suffix of an image format, such as .png")
 
 
