@@ -21,7 +21,7 @@ from spmtrack_core.cli.options import (
 )
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import check_video_path
-from spmtrack_core.data.video import files_of, open_frames
+from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.live.tracking import LiveTracking
 from spmtrack_core.tracking.loading import find_weights
@@ -57,7 +57,7 @@ def live(
         check_output(record, inputs)
     sequence = open_frames(source, with_boxes=False)
     if not sequence.live and next(iter(sequence), None) is None:
-        raise ValueError(f"{source} gave no frame")
+        raise ValueError(f"{without_password(source)} gave no frame")
     tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
     page = LiveTracking(sequence, tracker, host, port, record)
     written: list[Path] = []

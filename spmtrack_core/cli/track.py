@@ -28,11 +28,11 @@ from spmtrack_core.cli.options import (
 )
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
-from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.data.video import files_of, open_frames
+from spmtrack_core.data.sequence import FrameSequence, next_time
+from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.evaluation.track_report import TrackReport
 from spmtrack_core.files import check_output, user_path
-from spmtrack_core.geometry.drawing import GREEN, ORANGE, draw_box
+from spmtrack_core.geometry.drawing import DASHED, DOTTED, GREEN, ORANGE, Color, Dash, draw_box
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
@@ -107,10 +107,11 @@ def track(
         raise ValueError("give --box or --point, not both")
     sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)
     start: Any = box
+    shown = without_password(source)
     if box is None and point is None:
         if sequence.boxes_xywh is None:
             raise ValueError(
-                f"{source} has no box of a target; give one with --box X Y W H, or a point on the "
+                f"{shown} has no box of a target; give one with --box X Y W H, or a point on the "
                 "target with --point X Y"
             )
         start = sequence.boxes_xywh[0].tolist()
@@ -120,7 +121,7 @@ def track(
     tracked = track_frames(tracker, sequence, start)
     first = next(tracked, None)  # before anything is shown or written: this is where users err
     if first is None:
-        raise ValueError(f"{source} gave no frame")
+        raise ValueError(f"{shown} gave no frame")
     with ExitStack() as stack:
         page = None
         if report:
@@ -133,7 +134,7 @@ def track(
         if boxes:
             run.write(boxes, partial(write_boxes, boxes, run.boxes_xywh))
         if page and report and page.add in run.recorders:
-            title = f"{sequence.name} tracked", f"{source}; weights {weights} on {tracker.device}"
+            title = f"{sequence.name} tracked", f"{shown}; weights {weights} on {tracker.device}"
             run.write(report, partial(page.close, *title, facts, tracker.config.lost_threshold))
     text = f"{len(run.boxes_xywh)} frames, lost in {run.lost}"
     if facts:
@@ -183,6 +184,8 @@ def _follow(
     A recording that cannot be written any further is given up, and the tracking goes on.
     """
     run, video = _Run(recorders=[page.add] if page else []), None
+    rate = sequence.fps or 30.0
+    time, last_seen = -1 / rate, None
 
     def record_video(tracked: TrackedFrame, drawn: Image) -> None:
         if video:
@@ -200,14 +203,18 @@ def _follow(
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
         try:
             if output:
-                video = VideoRecorder(output, sequence.fps or 30.0)
+                video = VideoRecorder(output, rate)
                 stack.callback(video.discard)  # leaves a file that is complete
                 run.recorders.append(record_video)
             for each in tracked:
+                time = next_time(each.time, time, 1 / rate)
+                each = each._replace(time=time)
                 run.boxes_xywh.append(each.result.box_xywh)
                 run.seconds.append(each.seconds)
                 run.lost += each.result.state is TrackState.LOST
-                drawn = _drawn(each) if run.recorders else each.frame
+                if each.result.state is not TrackState.LOST:
+                    last_seen = each.result.box_xywh
+                drawn = _drawn(each, last_seen) if run.recorders else each.frame
                 for record in list(run.recorders):
                     try:
                         record(each, drawn)
@@ -215,8 +222,8 @@ def _follow(
                         bar.console.print(str(error))
                         run.faults.append(str(error))
                         run.recorders.remove(record)
-                rate = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
-                bar.update(task, advance=1, rate=f"{rate:.0f} fps")
+                speed = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
+                bar.update(task, advance=1, rate=f"{speed:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
         except (OSError, ValueError, RuntimeError) as error:
@@ -226,11 +233,17 @@ def _follow(
     return run
 
 
-def _drawn(tracked: TrackedFrame) -> Image:
-    """A frame with its box."""
+_OUTLINES: dict[TrackState, tuple[str, Color, Dash | None]] = {
+    TrackState.TRACKING: ("", GREEN, None),
+    TrackState.UNCERTAIN: ("uncertain ", ORANGE, DASHED),
+    TrackState.LOST: ("lost ", ORANGE, DOTTED),
+}
+"""Word, color and dashes of a state: as the live page draws it."""
+
+
+def _drawn(tracked: TrackedFrame, last_seen: Sequence[float] | None) -> Image:
+    """A frame with the target's box, or with the one that was seen last."""
     result = tracked.result
-    label = "target" if math.isnan(result.confidence) else f"{result.confidence:.2f}"
-    color = GREEN
-    if result.state is TrackState.LOST:
-        label, color = f"lost {label}", ORANGE
-    return draw_box(tracked.frame, result.box_xywh, label, color)
+    word, color, dash = _OUTLINES[result.state]
+    label = "target" if math.isnan(result.confidence) else f"{word}{result.confidence:.2f}"
+    return draw_box(tracked.frame, last_seen, label, color, dash)

@@ -66,6 +66,15 @@ class FrameSequence:
         return self.open_timed()
 
 
+def next_time(when: float | None, before: float, period: float) -> float:
+    """The time of a frame after one at ``before``, so that times always increase.
+
+    That is ``when``, or one ``period`` later where that is absent or goes back (files that were
+    joined, damage).
+    """
+    return when if when is not None and when > before else before + period
+
+
 def image_folder(folder: str | Path, with_boxes: bool = True) -> FrameSequence:
     """The images of a folder in natural order (``2.jpg`` before ``10.jpg``), as one sequence.
 

@@ -63,6 +63,11 @@ def _open(source: str, with_boxes: bool) -> FrameSequence:
     return video_file(path)
 
 
+def without_password(source: str) -> str:
+    """``source`` as it may be shown: an address without its user and password."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", source)
+
+
 def files_of(source: str | Path) -> list[Path]:
     """The files that ``source`` is read from, which no output may replace.
 
@@ -113,7 +118,7 @@ def open_address(address: str) -> FrameSequence:
     def connect() -> av.container.InputContainer:
         return av.open(address, options=options, timeout=TIMEOUT)
 
-    shown = re.sub(r"//[^/@]*@", "//", address)  # no passwords in messages
+    shown = without_password(address)
     try:
         container = connect()
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -6,6 +6,7 @@ One file that needs no other, neither of this computer nor from the internet.
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ import cv2
 import numpy as np
 
 from spmtrack_core.data.recording import VideoRecorder
+from spmtrack_core.data.sequence import next_time
+from spmtrack_core.data.video import video_file
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loop import TrackedFrame
@@ -28,6 +31,9 @@ CLIP_FRAMES = 1800
 """Most frames of the clip: of longer videos every second, third ... is shown."""
 CLIP_SIDE = 640
 """Longest side of the clip, px."""
+CLIP_BYTES = 16_000_000
+"""Most bytes of the clip, which fill 4/3 of that in the page: Firefox refuses more than 32 MB. A
+clip that has more gets fewer frames, which are smaller."""
 MOMENTS = 24
 """Most pictures of losses and returns."""
 
@@ -38,6 +44,8 @@ _POINTS = 800  # of the curve: of longer runs the lowest and the highest of each
 class _Moment(NamedTuple):
     frame: int
     """From 0."""
+    time: float
+    """s from the first frame."""
     state: TrackState
     confidence: float
     jpeg: bytes
@@ -53,11 +61,12 @@ class TrackReport:
 
     def __init__(self, path: str | Path, fps: float | None, length: int | None) -> None:
         self.path = Path(path)
-        self._fps, self._stride = fps or 30.0, math.ceil((length or 1) / CLIP_FRAMES)
+        self._period, self._stride = 1 / (fps or 30.0), math.ceil((length or 1) / CLIP_FRAMES)
         self._folder = tempfile.TemporaryDirectory(prefix="spmtrack-")
         self._clip_path = Path(self._folder.name, "clip.mp4")
         self._clip: VideoRecorder | None = None
-        self._in_clip = 0
+        self._in_clip, self._side = 0, CLIP_SIDE
+        self._times: list[float] = []
         self._states: list[TrackState] = []
         self._confidence: list[float] = []
         self._moments: list[_Moment] = []
@@ -66,17 +75,19 @@ class TrackReport:
     def add(self, tracked: TrackedFrame, drawn: Image) -> None:
         """Append a frame, and what is shown of it."""
         index, result = len(self._states), tracked.result
+        time = next_time(tracked.time, self._times[-1] if index else -self._period, self._period)
         if index % self._stride == 0 and self._in_clip < CLIP_FRAMES:
             if self._clip is None:
-                self._clip = VideoRecorder(self._clip_path, self._fps / self._stride)
-            self._clip.write(_fitted(drawn, CLIP_SIDE))
+                self._clip = VideoRecorder(self._clip_path, 1 / (self._period * self._stride))
+            self._clip.write(_fitted(drawn, self._side), time)
             self._in_clip += 1
         before = self._states[-1] if self._states else TrackState.TRACKING
         if (before is TrackState.LOST) != (result.state is TrackState.LOST):
             self._changes += 1
             if len(self._moments) < MOMENTS:
                 jpeg = _jpeg(_fitted(drawn, 320))
-                self._moments.append(_Moment(index, result.state, result.confidence, jpeg))
+                self._moments.append(_Moment(index, time, result.state, result.confidence, jpeg))
+        self._times.append(time)
         self._states.append(result.state)
         self._confidence.append(result.confidence)
 
@@ -88,6 +99,9 @@ class TrackReport:
         clip = b""
         if self._clip is not None:
             self._clip.close()
+            first_frames = self._in_clip * self._stride
+            while self._clip_path.stat().st_size > CLIP_BYTES and self._in_clip > 1:
+                self._thin_clip()
             clip = self._clip_path.read_bytes()
         lost = sum(state is TrackState.LOST for state in self._states)
         shown = {"frames": str(len(self._states)), "frames lost": str(lost)}
@@ -99,17 +113,17 @@ class TrackReport:
                 f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>"
                 for name, value in {**shown, **facts}.items()
             ),
-            clip=self._shown_clip(clip),
+            clip=self._shown_clip(clip, first_frames) if clip else "",
             chart_label=f"confidence in {len(self._states)} frames, of which {lost} are lost",
-            chart=chart(self._confidence, self._states, threshold, self._fps),
+            chart=chart(self._confidence, self._states, threshold, self._times),
             moments="".join(self._shown(moment) for moment in self._moments),
             more=self._more(),
-            fps=f"{self._fps:.6g}",
-            last=len(self._states) - 1,
+            last=f"{_last(self._times):.6g}",
             left=_LEFT,
             width=_WIDTH,
         )
-        write_beside(self.path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        content = text.encode(errors="replace")  # names of files need not be texts
+        write_beside(self.path, lambda beside: beside.write_bytes(content))
 
     def __enter__(self) -> TrackReport:
         return self
@@ -119,24 +133,36 @@ class TrackReport:
             self._clip.discard()
         self._folder.cleanup()
 
-    def _shown_clip(self, clip: bytes) -> str:
-        if not clip:
-            return ""
+    def _thin_clip(self) -> None:
+        """Leave out every second frame of the clip, and make the others smaller."""
+        self._stride, self._side = 2 * self._stride, max(64, self._side * 3 // 4)
+        thinned = self._clip_path.with_name("thinned.mp4")
+        count = 0
+        with VideoRecorder(thinned, 1 / (self._period * self._stride)) as recorder:
+            for frame, time in itertools.islice(video_file(self._clip_path).timed(), 0, None, 2):
+                recorder.write(_fitted(frame, self._side), time)
+                count += 1
+        self._in_clip = count
+        thinned.replace(self._clip_path)
+
+    def _shown_clip(self, clip: bytes, first_frames: int) -> str:
         text = f'<video controls muted playsinline src="{_data("video/mp4", clip)}"></video>'
-        end = self._in_clip * self._stride
-        if end < len(self._states):
-            text += f"<p>The clip shows the first {end} frames.</p>"
-        elif self._stride > 1:
-            text += f"<p>The clip shows one of {self._stride} frames.</p>"
+        what = "frames"
+        if first_frames < len(self._states):
+            what = f"the first {first_frames} frames"
+        which = f"one of {self._stride} " if self._stride > 1 else ""
+        which += "of " if which and what != "frames" else ""
+        smaller = ", made smaller" if self._side < CLIP_SIDE else ""
+        if which or smaller or what != "frames":
+            text += f"<p>The clip shows {which}{what}{smaller}.</p>"
         return text
 
     def _shown(self, moment: _Moment) -> str:
         lost = moment.state is TrackState.LOST
         what, kind = ("lost", ' class="lost"') if lost else ("found again", "")
-        seconds = moment.frame / self._fps
-        text = f"{what} in frame {moment.frame + 1}, {seconds:.1f} s ({moment.confidence:.2f})"
+        text = f"{what} in frame {moment.frame + 1}, {moment.time:.1f} s ({moment.confidence:.2f})"
         return (
-            f'<li><button{kind} data-frame="{moment.frame}">'
+            f'<li><button{kind} data-time="{moment.time:.6g}">'
             f'<img alt="" src="{_data("image/jpeg", moment.jpeg)}"><span>{text}</span>'
             "</button></li>"
         )
@@ -149,16 +175,25 @@ class TrackReport:
 
 
 def chart(
-    confidence: Sequence[float], states: Sequence[TrackState], threshold: float, fps: float
+    confidence: Sequence[float],
+    states: Sequence[TrackState],
+    threshold: float,
+    times: Sequence[float],
 ) -> str:
-    """The elements of an SVG: a curve over bands that show the state.
+    """The elements of an SVG: a curve over bands that show the state, over ``times`` in s.
 
     The confidence of a frame may be NaN: the curve has a gap there.
     """
-    last = max(1, len(states) - 1)
+    last = _last(times)
 
-    def x(frame: float) -> float:
-        return _LEFT + _WIDTH * frame / last
+    def x(time: float) -> float:
+        return _LEFT + _WIDTH * time / last
+
+    def border(frame: int) -> float:
+        """x between a frame and the one before."""
+        if frame in (0, len(times)):
+            return x(times[0] if frame == 0 else times[-1])
+        return x((times[frame - 1] + times[frame]) / 2)
 
     def y(value: float) -> float:
         return _TOP + _HEIGHT * (1 - value)
@@ -169,7 +204,7 @@ def chart(
     for state, run in groupby(states):
         end = start + len(list(run))
         if state in fills:
-            left, right = max(x(start - 0.5), _LEFT), min(x(end - 0.5), _LEFT + _WIDTH)
+            left, right = border(start), border(end)
             parts.append(
                 f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1):.1f}" '
                 f'height="{_HEIGHT}" fill="{fills[state]}"/>'
@@ -182,11 +217,11 @@ def chart(
             f'text-anchor="end">{value:g}</text>'
         )
     for share in np.linspace(0, 1, 6):
-        frame = round(share * (len(states) - 1))
+        frame = int(np.argmin(np.abs(np.subtract(times, share * last))))
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         parts.append(
             f'<text x="{_LEFT + _WIDTH * share:.1f}" y="220" text-anchor="{anchor}">'
-            f"frame {frame + 1}, {frame / fps:.1f} s</text>"
+            f"frame {frame + 1}, {times[frame]:.1f} s</text>"
         )
     parts.append(
         f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y(threshold):.1f}" '
@@ -197,10 +232,15 @@ def chart(
         if math.isnan(value):
             pen = "M"
             continue
-        path += f"{pen}{x(frame):.1f} {y(min(max(value, 0), 1)):.1f}"
+        path += f"{pen}{x(times[frame]):.1f} {y(min(max(value, 0), 1)):.1f}"
         pen = "L"
     parts.append(f'<path d="{path}" fill="none" stroke="var(--seen)" stroke-width="2"/>')
     return "\n".join(parts)
+
+
+def _last(times: Sequence[float]) -> float:
+    """Time of the last frame; more than 0, so that it can be divided by."""
+    return times[-1] if times and times[-1] > 0 else 1.0
 
 
 def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from spmtrack_core.data.sequence import FrameSequence, TimedFrames
+from spmtrack_core.data.sequence import FrameSequence, TimedFrames, next_time
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.live.messages import Playback
 
@@ -144,14 +144,10 @@ class Player:
             self._show(*last, True)
 
     def _places(self, frames: TimedFrames) -> Iterator[tuple[Image, float]]:
-        """Each image with its time, which always increases.
-
-        An image without a time, or whose time goes back (files that were joined, damage), comes
-        one period after the one before.
-        """
+        """Each image with its time, which always increases."""
         seconds = -self._period
         for image, when in frames:
-            seconds = when if when is not None and when > seconds else seconds + self._period
+            seconds = next_time(when, seconds, self._period)
             yield image, seconds
 
     def _show(self, image: Image, seconds: float, cut: bool) -> None:

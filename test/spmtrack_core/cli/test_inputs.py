@@ -20,6 +20,8 @@ from spmtrack_core.cli import track as track_module
 from spmtrack_core.data.recording import VideoRecorder, write_image
 from spmtrack_core.data.sequence import FrameSequence, read_boxes
 from spmtrack_core.data.video import open_frames
+from spmtrack_core.tracking.loop import TrackedFrame
+from spmtrack_core.tracking.result import TrackResult, TrackState
 
 BOX = ("--box", "20", "12", "16", "14")
 PICTURE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
@@ -167,6 +169,71 @@ def test_boxes_are_written_although_the_disk_is_full_for_the_rest(run, option, n
     assert (code, "cannot be written: File too large" in text) == (2, True), text
     assert read_boxes("b.txt").shape == (6, 4)
     assert sorted(os.listdir()) == ["b.txt", "seq"]
+
+
+def test_an_annotated_video_goes_on_where_the_times_of_its_source_go_back(run, monkeypatch):
+    def timed():
+        return iter([(PICTURE, time) for time in (0.0, 0.1, 0.0, 0.1, None)])  # joined files
+
+    make_folder("seq")
+    sequence = FrameSequence("joined", lambda: iter(()), fps=10.0, open_timed=timed)
+    monkeypatch.setattr(track_module, "open_frames", lambda *_, **__: sequence)
+    code, text = run("track", "seq", *BOX, "--output", "o.mp4")
+    assert code == 0, text
+    times = [time for _, time in open_frames("o.mp4").timed()]
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4], abs=1e-3)
+
+
+def test_the_outline_of_a_target_tells_its_state(run, monkeypatch):
+    black = np.zeros((240, 320, 3), np.uint8)
+    found = [
+        TrackedFrame(black, TrackResult((x, 60, 100, 100), score, TrackState[state]), 0.01)
+        for x, score, state in [
+            (40, 0.9, "TRACKING"),
+            (60, 0.3, "UNCERTAIN"),
+            (120, 0.1, "LOST"),  # where it is searched for
+        ]
+    ]
+    monkeypatch.setattr(track_module, "track_frames", lambda *_: iter(found))
+    pictures = []
+    draw = track_module._drawn
+    monkeypatch.setattr(
+        track_module, "_drawn", lambda *given: pictures.append(draw(*given)) or pictures[-1]
+    )
+    make_folder("seq")
+    code, text = run("track", "seq", *BOX, "--report", "r.html")
+    assert code == 0, text
+    tracking, uncertain, lost = (picture[80:160] for picture in pictures)
+    assert tracking[:, 40, 1].min() > 200 > tracking[:, 40, 0].max()  # green, solid
+    assert 0.5 < (uncertain[:, 60, 0] > 200).mean() < 0.9  # orange, dashed
+    assert 0.1 < (lost[:, 60, 0] > 200).mean() < 0.5  # orange, dotted, where it was seen last
+    assert not lost[:, 120].any()
+
+
+def test_no_password_and_no_broken_name_reaches_a_page(run, monkeypatch):
+    def frames():
+        return iter([PICTURE] * 3)
+
+    make_folder("seq")
+    address = "rtsp://ann:s3c@ret@cam.lan/1?x=1"
+    monkeypatch.setattr(
+        track_module, "open_frames", lambda *_, **__: FrameSequence("rtsp://cam.lan/1", frames)
+    )
+    code, text = run("track", address, *BOX, "--report", "r.html")
+    assert code == 0
+    page = Path("r.html").read_text()
+    assert "rtsp://cam.lan/1?x=1; weights" in page
+    assert "s3c" not in page + text and "ret@" not in page + text
+
+
+def test_a_source_whose_name_is_no_text_is_tracked_to_the_end(run):
+    name = os.fsdecode(b"caf\xe9")
+    make_folder(name)
+    outputs = ("--boxes", f"{name}.txt", "--output", f"{name}.mp4", "--report", f"{name}.html")
+    code, text = run("track", name, *BOX, *outputs)
+    assert (code, "4 frames, lost in" in text) == (0, True), text
+    assert "<title>caf? tracked</title>" in Path(f"{name}.html").read_text()
+    assert read_boxes(f"{name}.txt").shape == (4, 4)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -23,13 +23,14 @@ T, U, L = TrackState.TRACKING, TrackState.UNCERTAIN, TrackState.LOST
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def write(path, states, fps=25.0, length=None, title="clip", facts=None):
+def write(path, states, fps=25.0, length=None, title="clip", facts=None, times=None, picture=None):
     with TrackReport(path, fps, length) as page:
         for index, state in enumerate(states):
             frame = np.full((48, 64, 3), index % 255, np.uint8)
+            frame = frame if picture is None else picture(index)
             confidence = math.nan if index == 0 else 0.1 if state is L else 0.9
             result = TrackResult((1, 2, 3, 4), confidence, state)
-            page.add(TrackedFrame(frame, result, 0.01), frame)
+            page.add(TrackedFrame(frame, result, 0.01, times and times[index]), frame)
         page.close(title, "from a camera", facts or {}, 0.4)
     return path.read_text(encoding="utf-8")
 
@@ -58,13 +59,56 @@ def test_the_page_needs_no_other_file(tmp_path):
     assert "//" not in re.sub(r'"data:[^"]*"', "", text)
 
 
-def test_the_clip_holds_every_frame(tmp_path):
-    (video,) = Elements(write(tmp_path / "r.html", [T] * 7)).named("video")
-    clip = tmp_path / "clip.mp4"
+def clip_of(text, folder):
+    (video,) = Elements(text).named("video")
+    clip = folder / "clip.mp4"
     clip.write_bytes(base64.b64decode(video["src"].partition(",")[2]))
-    sequence = open_frames(clip)
+    return open_frames(clip)
+
+
+def test_the_clip_holds_every_frame(tmp_path):
+    sequence = clip_of(write(tmp_path / "r.html", [T] * 7), tmp_path)
     assert len(list(sequence)) == 7
     assert sequence.fps == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("times", "real"),
+    [
+        ([0.0, 0.1, 0.4, 0.5, 0.9], [0.0, 0.1, 0.4, 0.5, 0.9]),  # a camera, tracked slowly
+        ([0.0, 0.1, None, 0.5, 0.2], [0.0, 0.1, 0.14, 0.5, 0.54]),  # damaged
+        (None, [0.0, 0.04, 0.08, 0.12, 0.16]),  # a folder of images
+    ],
+)
+def test_everything_has_the_times_of_the_frames(tmp_path, times, real):
+    text = write(tmp_path / "r.html", [T, T, L, L, T], times=times)
+    assert [time for _, time in clip_of(text, tmp_path).timed()] == pytest.approx(real, abs=1e-4)
+    buttons = Elements(text).named("button")
+    assert [float(each["data-time"]) for each in buttons] == [real[2], real[4]]
+    assert f"lost in frame 3, {real[2]:.1f} s" in text
+    assert f"found again in frame 5, {real[4]:.1f} s" in text
+    assert f">frame 5, {real[4]:.1f} s</text>" in text and f"last = {real[4]:.6g}," in text
+
+
+def test_the_page_of_a_busy_video_stays_small_enough_for_browsers(tmp_path, monkeypatch):
+    monkeypatch.setattr(track_report, "CLIP_BYTES", 200_000)
+    noise = np.random.default_rng(0)
+
+    def picture(index):
+        return noise.integers(0, 255, (240, 320, 3), np.uint8)
+
+    text = write(tmp_path / "r.html", [T] * 31, picture=picture)
+    assert len(text) < 300_000
+    (stride,) = re.findall(r"The clip shows one of (\d+) frames, made smaller\.", text)
+    frames = list(clip_of(text, tmp_path).timed())
+    assert len(frames) == math.ceil(31 / int(stride)) > 1
+    times = [index / 25 for index in range(0, 31, int(stride))]
+    assert [time for _, time in frames] == pytest.approx(times, abs=1e-4)
+
+
+def test_a_name_that_is_no_text_is_written_with_marks(tmp_path):
+    text = write(tmp_path / "r.html", [T], title="caf\udce9.mp4 tracked")
+    assert "<title>caf?.mp4 tracked</title>" in text
 
 
 @pytest.mark.parametrize(
@@ -98,7 +142,8 @@ def test_a_long_clip_is_thinned_or_ends(tmp_path, monkeypatch, length, stride, s
 def test_losses_and_returns_are_shown(tmp_path, states, moments):
     text = write(tmp_path / "r.html", states)
     buttons = Elements(text).named("button")
-    assert [(each.get("class"), int(each["data-frame"])) for each in buttons] == moments
+    shown = [(each.get("class"), round(float(each["data-time"]) * 25)) for each in buttons]
+    assert shown == moments
     assert len(Elements(text).named("img")) == len(moments)
     assert ("The target was never lost." in text) == (not moments)
     assert f"<b>{states.count(L)}</b><span>frames lost</span>" in text
@@ -120,11 +165,12 @@ def test_names_are_no_markup(tmp_path):
     assert "&lt;script&gt;a&lt;/script&gt;" in text
 
 
-def drawn(confidence, states, threshold=0.4):
+def drawn(confidence, states, threshold=0.4, times=None):
     """The path's points and the bands of a chart, as they are drawn."""
+    times = [index / 25 for index in range(len(states))] if times is None else times
     space = "http://www.w3.org/2000/svg"
     svg = ElementTree.fromstring(
-        f'<svg xmlns="{space}">{chart(confidence, states, threshold, 25.0)}</svg>'
+        f'<svg xmlns="{space}">{chart(confidence, states, threshold, times)}</svg>'
     )
     path = svg.find(f"{{{space}}}path").get("d")
     bands = [
@@ -147,6 +193,14 @@ def test_the_chart_shows_confidence_and_states():
     assert lost[0] + lost[1] == pytest.approx(986, abs=0.1)
 
 
+def test_the_chart_is_one_over_time_also_where_frames_are_uneven():
+    path, bands = drawn([0.5] * 4, [T, T, L, T], times=[0.0, 1.0, 3.0, 10.0])
+    points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", path)[1:]]
+    assert [x for x, _ in points] == [46, 140, 328, 986]
+    (lost,) = bands  # from the middle between two frames to the next middle
+    assert (lost[0], lost[0] + lost[1]) == pytest.approx((46 + 94 * 2, 46 + 94 * 6.5))
+
+
 def test_the_curve_of_a_long_run_keeps_its_peaks():
     confidence = np.full(100_000, 0.9)
     confidence[54_321] = 0.02
@@ -162,9 +216,9 @@ def test_a_click_shows_the_moment_in_the_clip(tmp_path):
     probe = """
     <script>
     video.addEventListener("loadeddata", () => {
-      document.querySelector("[data-frame='10']").click();
+      document.querySelector("[data-time='0.4']").click();
       video.addEventListener("seeked", () => {
-        document.title = `at ${Math.round(video.currentTime * fps - 0.02)} `
+        document.title = `at ${Math.round(video.currentTime * 25 - 0.02)} `
           + cursor.getAttribute("x1");
       });
     });
