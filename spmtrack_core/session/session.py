@@ -87,12 +87,13 @@ class Session:
         with state.lock:
             if not state.enabled or state.closed:
                 return False
-            state.last_arrival = now = time.monotonic()
+            now = time.monotonic()
             state.count(received=1)
             before = state.buffer.newest
             frame = Frame(state.counters.received, stamp_ns, message, frame_id, size, now)
             order = state.buffer.add(frame)
             if order is not Order.LATE:
+                state.last_arrival = now
                 state.waiting = frame
                 if order is Order.CLOCK_JUMPED:
                     state.first_after_jump = frame.number

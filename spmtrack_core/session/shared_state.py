@@ -38,7 +38,7 @@ class SharedState:
         self.busy_since = 0.0
         """s of the monotonic clock, for the present image or start; 0 while the worker is idle."""
         self.last_arrival = 0.0
-        """s of the monotonic clock."""
+        """s of the monotonic clock; of the newest image that was not late."""
         self.counters = Counters()
 
     def snapshot(self) -> Snapshot:

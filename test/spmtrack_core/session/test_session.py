@@ -967,6 +967,19 @@ def test_a_single_late_image_is_dropped_and_counted_and_nothing_else(bench, late
     assert not any(what == "forget" for what, _ in bench.tracker.log)
 
 
+def test_targets_are_lost_while_all_images_are_late(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.2))
+    bench.push(200)
+    target = bench.start().id
+    for number in range(199, 99, -1):  # never in order, so that they are no new clock
+        bench.push(number, wait=False)
+        if until(lambda: bench.target.reason is Reason.NO_IMAGE, 0.02):
+            break
+    assert bench.target.state is State.LOST
+    report = bench.push(201)
+    assert (report.primary.id, report.primary.state) == (target, State.TRACKING)
+
+
 def test_two_cameras_on_one_topic_neither_fill_the_log_nor_reset_the_target(bench):
     bench.push(100)
     bench.start()
