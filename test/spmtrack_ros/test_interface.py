@@ -155,6 +155,8 @@ def test_annotations_arrive(in_a_namespace):
     assert peer.init(id="a", label="cup").success
     for stamp in range(20, 520, 10):  # until the node knows of the subscription
         peer.send(picture(0), stamp)
-        if peer.until(lambda: annotations, 0.2):
+        if peer.until(lambda: annotations and annotations[-1].texts, 0.2):
             break
-    assert [each.text.split()[:2] for each in annotations[0].texts] == [["a", "cup"]]
+    (label,), (box,) = annotations[-1].texts, annotations[-1].points
+    assert label.text.split()[:2] == ["a", "cup"] and len(box.points) == 4
+    assert label.timestamp in [each.header.stamp for each in peer.detections]
