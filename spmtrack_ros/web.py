@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -223,23 +224,34 @@ def _shown(state: TrackState, stamp_ns: int) -> ShownTarget:
     """A target as the page draws it over the image of ``stamp_ns``."""
     lost = state.state == State.LOST
     known = lost or stamp_to_ns(state.header.stamp) == stamp_ns
-    reason = Reason(state.reason)
     return ShownTarget(
         state.id,
-        State(state.state).name.lower(),
+        _word(State, state.state),
         state.score,
         bbox_to_xywh(state.bbox) if known else None,
         state.label,
         state.primary,
-        reason.name.lower().replace("_", " ") if reason else "",
+        _word(Reason, state.reason) if state.reason else "",
     )
+
+
+def _word(kind: type[IntEnum], number: int) -> str:
+    """The name of a constant; a newer tracker may have others."""
+    try:
+        return kind(number).name.lower().replace("_", " ")
+    except ValueError:
+        return f"unknown ({number})"
 
 
 def _answer(done: Future[Reply], call: Any) -> None:
     """Pass on what the service answered."""
     response = call.result()
     if response is not None:  # None: the call was given up
-        reply = Reply(Code(response.code), response.message, getattr(response, "id", ""))
+        code, text = response.code, response.message
+        if code not in list(Code):  # of a newer tracker
+            text = f"code {code}: {text}"
+            code = Code.OK if response.success else Code.INTERNAL_ERROR
+        reply = Reply(Code(code), text, getattr(response, "id", ""))
         with contextlib.suppress(InvalidStateError):  # the page has gone meanwhile
             done.set_result(reply)
 

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,11 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from spmtrack_core.session.init_request import Code, Reply
 from spmtrack_ros import web
 from spmtrack_ros.conversions import fill_compressed, fill_stamp
 from spmtrack_ros.msg import TrackState
+from spmtrack_ros.srv import InitTarget
 from test.spmtrack_ros.peer import (
     BOX,
     MS,
@@ -292,6 +295,15 @@ def test_its_parameters_are_documented():
         for name in re.findall(r"`(\w+)`", row)
     }
     assert shown == {row.name for row in fields(web.WebParameters)}
+
+
+def test_numbers_of_a_newer_tracker_are_shown():
+    shown = web._shown(TrackState(id="a", state=77, reason=88), 5)
+    assert (shown.state, shown.reason) == ("unknown (77)", "unknown (88)")
+    for success, code in ((True, Code.OK), (False, Code.INTERNAL_ERROR)):
+        answer, done = InitTarget.Response(success=success, code=99, message="no", id="a"), Future()
+        web._answer(done, SimpleNamespace(result=lambda answer=answer: answer))
+        assert done.result(0) == Reply(code, "code 99: no", "a")
 
 
 def test_a_lost_target_keeps_its_last_box_and_its_reason():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ playwright = pytest.importorskip(
 )
 
 from spmtrack_core.live.access import Access
+from spmtrack_core.live.messages import ShownTarget
 from spmtrack_core.live.tracking import LiveTracking
 from test.spmtrack_core.live.squares import HIDDEN, ColorTracker, blue, red, squares
 
@@ -313,6 +315,16 @@ def test_every_control_has_a_name_and_an_image_that_stops_is_said(open_live):
     assert nameless == 0
     roles = live.page.evaluate("[...document.querySelectorAll('[aria-live], [role]')].length")
     assert roles >= 5
+
+
+def test_a_state_of_a_newer_tracker_is_shown_as_it_is(open_live):
+    live = open_live()
+    view = replace(live.tracking.server._view, number=99)
+    live.tracking.server.show(
+        replace(view, targets=(ShownTarget("a", "unknown (7)", 0.5, red(0)),))
+    )
+    expect(live.row("a")).to_contain_text("unknown (7)")
+    assert COLORS[0] in live.colors(red(0))
 
 
 def test_a_page_that_waits_for_images_says_so(browser):
