@@ -38,19 +38,24 @@ def image_codec(
 
 
 class ImageTopic:
-    """A subscription to `image`, or to `image/compressed`."""
+    """A subscription to `image` or to `image/compressed`, or to another ``topic``."""
 
     def __init__(
-        self, node: Node, callback: Callable[[Any], None], transport: str, reliability: str
+        self,
+        node: Node,
+        callback: Callable[[Any], None],
+        transport: str,
+        reliability: str,
+        topic: str = "",
     ) -> None:
         """``transport`` is raw or compressed, ``reliability`` best_effort or reliable."""
         self._node = node
         compressed = transport == "compressed"
         # Resolved before the suffix is added, so that a remapping of `image` holds for both.
-        topic = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        image = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
         self.subscription = node.create_subscription(
             CompressedImage if compressed else ImageMessage,
-            topic,
+            topic or image,
             callback,
             QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()]),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),

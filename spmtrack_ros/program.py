@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import rclpy
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
@@ -28,6 +28,7 @@ _CANNOT_START = (
     ImportError,
     ParameterException,
     InvalidQosOverridesError,
+    NameValidationException,
 )
 _LAST_ANSWERS = 0.1  # s for the middleware to send what `close` has answered
 _MOST_PATIENCE = 0.9  # s from a signal to the end, whatever hangs
@@ -107,6 +108,11 @@ def run_program(
         rclpy.try_shutdown()
 
 
+def one_line(error: Exception) -> str:
+    """The text of an error; ROS marks a place in a name by a line with ^."""
+    return " ".join(str(error).rstrip("^ \n").split())
+
+
 def _report_error(name: str, error: Exception) -> int:
-    print(f"{name}: error: {error}", file=sys.stderr)
+    print(f"{name}: error: {one_line(error)}", file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ Exit code 0: accepted; 1: refused; 2: wrong arguments, or no node, image or dete
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from typing import Any
 
 import cv2
 import rclpy
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2DArray
@@ -29,18 +30,31 @@ from spmtrack_core.data.recording import check_image_path, write_image
 from spmtrack_core.files import check_output, user_path
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_core.geometry.image import Image
-from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_bbox, stamp_to_ns
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
+from spmtrack_ros.conversions import (
+    bbox_to_xywh,
+    best_class,
+    fill_bbox,
+    fill_stamp,
+    stamp_to_ns,
+)
+from spmtrack_ros.image_topic import ImageTopic
 from spmtrack_ros.images import image_to_array
-from spmtrack_ros.program import Parser
+from spmtrack_ros.program import Parser, one_line
 from spmtrack_ros.srv import InitTarget, RemoveTarget
 
 _ANSWER = 70.0  # s; the node answers within its init_timeout, which is 60 s at most
-_KINDS = {
-    "sensor_msgs/msg/Image": ImageMessage,
-    "sensor_msgs/msg/CompressedImage": CompressedImage,
+_BUFFER = 150, 200e6  # images, bytes: they wait here for a detection
+_TRANSPORTS = {
+    "sensor_msgs/msg/Image": "raw",
+    "sensor_msgs/msg/CompressedImage": "compressed",
 }
 _GRID = 100  # px
 _CLASS_HELP = "with --detector-topic: class of the detection; may be repeated"
+_STAMP_HELP = (
+    "with --box or --point: stamp of the image that it is read from, as --preview prints it; the "
+    "node's frame_buffer must still hold that image"
+)
 _PREVIEW_HELP = "image to write: that of --topic with the box, or without a target with a grid"
 
 
@@ -50,6 +64,7 @@ class Client(Node):
     def __init__(self, tracker: str, timeout: float) -> None:
         super().__init__("select_target")
         self._tracker, self._timeout = tracker.rstrip("/"), timeout
+        self._received = 0
 
     def call(self, kind: Any, service: str, request: Any) -> Any:
         """The answer of a service of the tracker; ``TimeoutError`` where there is none."""
@@ -66,27 +81,58 @@ class Client(Node):
 
     def newest(self, kind: Any, topic: str, wanted: Callable[[Any], bool], what: str) -> Any:
         """The next message on a topic that is ``wanted``; ``TimeoutError`` where none comes."""
-        received: list[Any] = []
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        subscription = self.create_subscription(kind, topic, received.append, qos)
-        self._spin(
-            lambda: bool(received and wanted(received[-1])), self._timeout, f"no {what} on {topic}"
-        )
-        self.destroy_subscription(subscription)
-        return received[-1]
+        found: list[Any] = []
 
-    def image_kind(self, topic: str) -> Any:
-        """The type of an image topic; ``ValueError`` for a topic of another type."""
-        found: list[str] = []
+        def note(message: Any) -> None:
+            if wanted(message):
+                found[:] = [message]
+
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        subscription = self.create_subscription(kind, topic, note, qos)
+        self._spin(lambda: bool(found), self._timeout, f"no {what} on {topic}")
+        self.destroy_subscription(subscription)
+        return found[0]
+
+    def watch(self, topic: str, buffer: FrameBuffer) -> None:
+        """Collect the images of a topic in ``buffer``; ``ValueError`` for one of another type.
+
+        The subscription is reliable where all publishers are: large images get lost otherwise.
+        """
+        self._buffer, found = buffer, []
 
         def look() -> bool:
-            found[:] = [info.topic_type for info in self.get_publishers_info_by_topic(topic)]
+            found[:] = self.get_publishers_info_by_topic(topic)
             return bool(found)
 
         self._spin(look, self._timeout, f"nobody publishes {topic}")
-        if found[0] not in _KINDS:
-            raise ValueError(f"{topic} is {found[0]}: expected {' or '.join(_KINDS)}")
-        return _KINDS[found[0]]
+        kind = found[0].topic_type
+        if kind not in _TRANSPORTS:
+            raise ValueError(f"{topic} is {kind}: expected {' or '.join(_TRANSPORTS)}")
+        policies = {info.qos_profile.reliability for info in found}
+        reliable = policies == {ReliabilityPolicy.RELIABLE}
+        reliability = "reliable" if reliable else "best_effort"
+        self._images = ImageTopic(self, self._on_image, _TRANSPORTS[kind], reliability, topic)
+
+    def image(self, stamp_ns: int = 0) -> Any:
+        """The message with the image of this stamp, of 0 the newest one.
+
+        ``TimeoutError`` where none comes, with the most likely cause.
+        """
+        which = f" of the stamp {_text_of(stamp_ns)}" if stamp_ns else ""
+        problem = f"no image{which} on {self._images.subscription.topic_name}"
+        try:
+            self._spin(lambda: bool(self._buffer.since(stamp_ns)), self._timeout, problem)
+        except TimeoutError as error:
+            if self._received:
+                raise
+            why = self._images.why_silent(self._images.publishers())
+            raise TimeoutError(f"{error}: {why}") from None
+        return self._buffer.since(stamp_ns)[0].message
+
+    def _on_image(self, message: Any) -> None:
+        self._received += 1
+        stamp_ns, size = stamp_to_ns(message.header.stamp), len(message.data)
+        self._buffer.add(Frame(self._received, stamp_ns, message, size=size))
 
     def _spin(self, done: Callable[[], bool], timeout: float, problem: str) -> None:
         deadline = time.monotonic() + timeout
@@ -107,16 +153,19 @@ def run(options: argparse.Namespace, client: Client) -> int:
         )
         return report(RemoveTarget, answer, f"removed {options.remove or 'all targets'}")
     request = InitTarget.Request(id=options.id, label=options.label)
-    image, header = None, Header()
-    if options.topic:
-        kind = client.image_kind(options.topic)
-        message = client.newest(kind, options.topic, lambda message: True, "image")
+    message, header, first_ns = None, Header(), 0
+    if options.topic and options.detector_topic:
+        if options.preview:  # the image of a detection comes before it
+            client.watch(options.topic, FrameBuffer(*_BUFFER))
+            first_ns = stamp_to_ns(client.image().header.stamp)
+    elif options.topic:
+        client.watch(options.topic, FrameBuffer(1))
+        message = client.image()
         header = message.header
-        if options.preview:
-            is_raw = kind is ImageMessage
-            image = image_to_array(message) if is_raw else compressed_to_array(message)
+    if options.stamp:
+        fill_stamp(header.stamp, options.stamp)
     if options.detector_topic:
-        best = best_detection(client, options)
+        best = best_detection(client, options, first_ns)
         request.bbox, header = best.bbox, best.header
         request.label = request.label or best_class(best, options.classes)[0]
     elif options.box:
@@ -126,31 +175,66 @@ def run(options: argparse.Namespace, client: Client) -> int:
         center.x, center.y = options.point
         request.point = True
     else:  # only a look
-        assert image is not None
+        image = _decoded(message)
         write_image(options.preview, with_grid(image))
-        print(f"wrote {options.preview}, {image.shape[1]} x {image.shape[0]} px")
+        stamp = _text_of(stamp_to_ns(header.stamp))
+        print(f"wrote {options.preview}, {image.shape[1]} x {image.shape[0]} px, stamp {stamp}")
         return 0
     request.header = header
     answer = client.call(InitTarget, "init_target", request)
-    box = "x={:.1f} y={:.1f} w={:.1f} h={:.1f}".format(*bbox_to_xywh(answer.bbox))
-    caught_up = f"score {answer.score:.2f}, {answer.frames_caught_up} images caught up"
-    code = report(InitTarget, answer, f"following '{answer.id}': {box}, {caught_up}")
-    if image is not None:
-        write_image(options.preview, preview(image, request, answer))
+    text = ""
+    if answer.success:
+        box = "x={:.1f} y={:.1f} w={:.1f} h={:.1f}".format(*bbox_to_xywh(answer.bbox))
+        caught_up = f"score {answer.score:.2f}, {answer.frames_caught_up} images caught up"
+        text = f"following '{answer.id}': {box}, {caught_up}"
+    code = report(InitTarget, answer, text)
+    if options.preview:
+        try:
+            message = message or client.image(stamp_to_ns(header.stamp))
+        except TimeoutError as error:  # the answer counts
+            print(f"select_target: no preview: {error}", file=sys.stderr)
+            return code
+        write_image(options.preview, preview(_decoded(message), request, answer))
         print(f"wrote {options.preview}")
     return code
 
 
-def best_detection(client: Client, options: argparse.Namespace) -> Any:
-    """The detection with the best score, of the chosen classes, in the next message with any."""
+def _decoded(message: Any) -> Image:
+    is_raw = isinstance(message, ImageMessage)
+    return image_to_array(message) if is_raw else compressed_to_array(message)
+
+
+def _text_of(stamp_ns: int) -> str:
+    """As ``--stamp`` reads it."""
+    return f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}"
+
+
+def _stamp_of(text: str) -> int:
+    """ns; for argparse."""
+    if not re.fullmatch(r"\d{1,10}\.\d{9}", text, re.ASCII) or int(text[:-10]) >= 1 << 31:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds with nine decimals, as --preview prints them; got {text!r}"
+        )
+    return int(text.replace(".", ""))
+
+
+def best_detection(client: Client, options: argparse.Namespace, first_ns: int = 0) -> Any:
+    """The detection with the best score, of the chosen classes, in the next message with any.
+
+    Those in images a little older than the one of stamp ``first_ns`` are left out: that was the
+    first image to arrive.
+    """
 
     def scored(message: Any) -> list[Any]:
         return [each for each in message.detections if best_class(each, options.classes)[0]]
 
+    def wanted(message: Any) -> bool:
+        older = first_ns - stamp_to_ns(message.header.stamp)
+        # by more: the detector has another clock
+        return bool(scored(message)) and not 0 < older < options.timeout * 1e9
+
     what = "detection" + (f" of class {' or '.join(options.classes)}" if options.classes else "")
-    array = client.newest(
-        Detection2DArray, options.detector_topic, lambda message: bool(scored(message)), what
-    )
+    array = client.newest(Detection2DArray, options.detector_topic, wanted, what)
     best = max(scored(array), key=lambda each: best_class(each, options.classes)[1])
     if not stamp_to_ns(best.header.stamp):
         best.header = array.header
@@ -172,6 +256,7 @@ def preview(image: Image, request: Any, answer: Any) -> Image:
     color = GREEN if answer.success else ORANGE
     bbox: BoundingBox2D = answer.bbox if answer.success else request.bbox
     label = answer.id if answer.success else "refused"
+    bbox.center.theta = 0.0  # a rotated box is refused: drawn without its angle
     if request.point and not answer.success:
         x, y = bbox.center.position.x, bbox.center.position.y
         return draw_box(image, (x - 4, y - 4, 8, 8), label, color)
@@ -204,6 +289,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--class", dest="classes", action="append", default=[], metavar="NAME", help=_CLASS_HELP)
     add("--topic", help="image topic: the target is started in its newest image, of that stamp")
+    add("--stamp", type=_stamp_of, metavar="SEC.NSEC", help=_STAMP_HELP)
     add("--id", default="", help="id of the target; without: the target replaces the primary one")
     add("--label", default="", help="label of the target")
     add("--preview", type=user_path, metavar="FILE", help=_PREVIEW_HELP)
@@ -215,6 +301,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise ValueError("--preview needs --topic, the topic of the image")
     if not given and not options.preview:
         raise ValueError("give one of --box, --point, --detector-topic, --remove or --preview")
+    if options.stamp and (options.topic or not (options.box or options.point)):
+        raise ValueError("--stamp is for --box or --point, without --topic")
     if options.classes and not options.detector_topic:
         raise ValueError("--class needs --detector-topic")
     if not 0 < options.timeout < 3600:
@@ -238,8 +326,8 @@ def main(args: list[str] | None = None) -> int:
             client.destroy_node()
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"select_target: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError, NameValidationException) as error:
+        print(f"select_target: error: {one_line(error)}", file=sys.stderr)
         return 2
     finally:
         rclpy.try_shutdown()

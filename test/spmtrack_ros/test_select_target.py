@@ -16,10 +16,12 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+from spmtrack_core.session.frame_buffer import FrameBuffer
 from spmtrack_core.session.init_request import Code
 from spmtrack_ros.conversions import (
     bbox_to_xywh,
@@ -30,7 +32,7 @@ from spmtrack_ros.conversions import (
     fill_stamp,
     stamp_to_ns,
 )
-from spmtrack_ros.select_target import main, parse, with_grid
+from spmtrack_ros.select_target import Client, main, parse, with_grid
 from spmtrack_ros.srv import InitTarget, RemoveTarget
 
 pytestmark = pytest.mark.ros
@@ -62,6 +64,28 @@ class Tracker(Node):
             (self.create_publisher(Header, "other", 1), header),
         )
         self.create_timer(0.05, lambda: [topic.publish(message) for topic, message in published])
+        # a camera that is faster than the detector: each image has its number as brightness
+        self.moving = self.create_publisher(Image, "moving", 1)
+        self.slow = self.create_publisher(Detection2DArray, "slow", 1)
+        self.create_publisher(Image, "silent", 1)
+        lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.lossy = self.create_publisher(Image, "lossy", lossy), raw
+        self.number, self.behind = 0, 5
+        self.create_timer(0.02, self.move)
+
+    def move(self):
+        self.number += 1
+        header = Header(frame_id="camera")
+        fill_stamp(header.stamp, STAMP_NS + self.number)
+        picture = np.full_like(PICTURE, self.number % 200)
+        self.moving.publish(fill_image(Image(), picture, header))
+        self.lossy[0].publish(self.lossy[1])
+        if self.number > self.behind and self.number % 10 == 0:
+            fill_stamp(header.stamp, STAMP_NS + self.number - self.behind)
+            detection = fill_detection(
+                Detection2D(), ObjectHypothesisWithPose(), header, (10, 10, 20, 30), "", "cat", 0.9
+            )
+            self.slow.publish(Detection2DArray(header=header, detections=[detection]))
 
     def init_target(self, request, response):
         self.requests.append(request)
@@ -128,6 +152,68 @@ def test_a_box_is_given_and_the_answer_printed(select):
     assert stamp_to_ns(request.header.stamp) == 0  # the node's newest image
 
 
+def test_a_box_starts_in_the_image_that_it_was_read_from(select, tmp_path):
+    seen = select("--topic", "moving", "--preview", tmp_path / "now.png")
+    assert seen.code == 0
+    stamp = seen.out.split()[-1]
+    done = select(*BOX, "--stamp", stamp)
+    assert done.code == 0, done.err
+    (request,) = done.requests
+    number = stamp_to_ns(request.header.stamp) - STAMP_NS
+    picture = cv2.imread(str(tmp_path / "now.png"))
+    assert picture[110, 50, 0] == number % 200 and stamp == f"77.{number + 5:09d}"
+
+
+def test_the_preview_of_a_detection_is_the_image_that_it_was_found_in(select, tmp_path):
+    path = tmp_path / "out.png"
+    done = select("--detector-topic", "slow", "--topic", "moving", "--preview", path)
+    assert (done.code, done.err) == (0, "")
+    number = stamp_to_ns(done.requests[0].header.stamp) - STAMP_NS
+    assert cv2.imread(str(path))[110, 200, 0] == number % 200
+
+
+def test_a_preview_whose_image_is_gone_is_not_written_and_the_answer_counts(
+    select, serving, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(serving, "behind", -(10**9))  # the clock of the detector is another one
+    path = tmp_path / "out.png"
+    arguments = ("--detector-topic", "slow", "--topic", "moving", "--preview", path)
+    done = select(*arguments, "--timeout", 2)
+    assert (done.code, path.exists()) == (0, False), done.err
+    assert "no preview: no image of the stamp 78.0000" in done.err and done.err.count("\n") == 1
+
+
+def test_a_rotated_box_that_is_refused_is_drawn(select, serving, tmp_path, monkeypatch):
+    send = serving.slow.publish
+
+    def rotated(array):
+        array.detections[0].bbox.center.theta = 0.3
+        send(array)
+
+    monkeypatch.setattr(serving, "slow", SimpleNamespace(publish=rotated))
+    answer = {"success": False, "code": int(Code.INTERNAL_ERROR), "message": "box is rotated"}
+    preview = ("--topic", "moving", "--preview", tmp_path / "out.png")
+    done = select("--detector-topic", "slow", *preview, **answer)
+    assert (done.code, done.err) == (1, "")
+    assert cv2.imread(str(tmp_path / "out.png")).shape == PICTURE.shape
+
+
+@pytest.mark.parametrize(
+    ("topic", "policy"),
+    [("moving", ReliabilityPolicy.RELIABLE), ("lossy", ReliabilityPolicy.BEST_EFFORT)],
+)
+def test_images_are_received_as_reliably_as_they_are_sent(serving, topic, policy):
+    rclpy.init()
+    client = Client("spmtrack", 10.0)
+    try:
+        client.watch(topic, FrameBuffer(1))
+        assert client._images.subscription.qos_profile.reliability == policy
+        assert client.image().height == PICTURE.shape[0]
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+
+
 def test_a_refusal_is_exit_code_1_with_code_and_reason(select):
     answer = {"success": False, "code": int(Code.BOX_TOO_SMALL), "message": "box is too small"}
     done = select(*BOX, **answer)
@@ -192,7 +278,7 @@ def test_targets_are_removed(select, arguments, code, said):
 def test_a_preview_alone_shows_the_pixels_and_asks_for_nothing(select, tmp_path):
     done = select("--topic", "image", "--preview", tmp_path / "out.jpg")
     assert (done.code, done.requests) == (0, [])
-    assert done.out == f"wrote {tmp_path}/out.jpg, 230 x 120 px\n"
+    assert done.out == f"wrote {tmp_path}/out.jpg, 230 x 120 px, stamp 77.000000005\n"
     drawn = with_grid(PICTURE)
     assert (drawn[110, 100] > 200).all() and (drawn[100, 50] > 200).all()
     assert (drawn[110, 50] == 90).all()
@@ -202,6 +288,14 @@ def test_a_preview_alone_shows_the_pixels_and_asks_for_nothing(select, tmp_path)
     ("arguments", "said"),
     [
         ((*BOX, "--node", "/no/such"), "no node offers /no/such/init_target: start it, or name"),
+        ((*BOX, "--node", "my-robot"), "Invalid service name: topic name must not contain"),
+        (("--detector-topic", "a//b"), "must not contain repeated '/': '/a//b'"),
+        ((*BOX, "--topic", "my-camera"), "topic name 'my-camera' is invalid"),
+        ((*BOX, "--topic", "silent"), "no image on /silent within 0.3 s: spmtrack publishes"),
+        ((*BOX, "--stamp", "1.5"), "expected seconds with nine decimals"),
+        ((*BOX, "--stamp", "2147483648.000000000"), "expected seconds with nine decimals"),
+        ((*BOX, "--stamp", "1.000000000", "--topic", "image"), "--stamp is for --box or --point"),
+        (("--remove", "--stamp", "1.000000000"), "--stamp is for --box or --point"),
         ((*BOX, "--topic", "nothing"), "nobody publishes nothing within 0.3 s"),
         (
             (*BOX, "--topic", "other", "--timeout", 30),

@@ -243,6 +243,7 @@ def test_compressed_images_without_a_tracker():
     ("parameter", "words"),
     [
         ("host:=203.0.113.1", "cannot listen on 203.0.113.1"),
+        ("tracker:=my-robot", "contain characters other than alphanumerics"),
         ("image_transport:=theora", "parameter 'image_transport' is 'theora'"),
     ],
 )
@@ -301,7 +302,10 @@ def test_numbers_of_a_newer_tracker_are_shown():
     shown = web._shown(TrackState(id="a", state=77, reason=88), 5)
     assert (shown.state, shown.reason) == ("unknown (77)", "unknown (88)")
     for success, code in ((True, Code.OK), (False, Code.INTERNAL_ERROR)):
-        answer, done = InitTarget.Response(success=success, code=99, message="no", id="a"), Future()
+        answer, done = (
+            InitTarget.Response(success=success, code=99, message="no", id="a"),
+            Future(),
+        )
         web._answer(done, SimpleNamespace(result=lambda answer=answer: answer))
         assert done.result(0) == Reply(code, "code 99: no", "a")
 
