@@ -98,7 +98,8 @@ class Client(Node):
 
         The subscription is reliable where all publishers are: large images get lost otherwise.
         """
-        self._buffer, found = buffer, []
+        self._buffer = buffer
+        found: list[Any] = []
 
         def look() -> bool:
             found[:] = self.get_publishers_info_by_topic(topic)
