@@ -6,6 +6,8 @@ import errno
 import hashlib
 import itertools
 import json
+import random
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -17,15 +19,17 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is absent: pip install 'spmtrack_ros[bag]'")
 
 from mcap.reader import make_reader
-from recorded_bags import BOX, stamp_ns, write_ros1, write_ros2
+from recorded_bags import BOX, stamp_ns, write_ros1, write_ros2, write_split
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spmtrack_core.cli import bag as bag_module
 from spmtrack_core.data.messages import bbox_to_xywh, stamp_to_ns
+from spmtrack_core.geometry.boxes import check_box_xywh
 from spmtrack_core.tracking.bag_results import TOPICS
 from spmtrack_core.tracking.replay import replay
+from spmtrack_core.tracking.result import TrackResult, TrackState
 
 ARGUMENTS = ("--box", *map(str, BOX))
 
@@ -336,3 +340,66 @@ def test_a_stamp_keeps_all_its_digits():
     assert bag_module._image("1700000000.123456789") == (0, 1_700_000_000_123_456_789)
     assert bag_module._image("12") == (12, 0)
     assert np.isclose(bag_module._image("5.25")[1], 5.25e9)
+
+
+class Still:
+    """A tracker without a network: targets stay where they are."""
+
+    device = "cpu"
+
+    def start(self, image, box_xywh):
+        check_box_xywh(box_xywh, image.shape[:2])
+        return tuple(box_xywh)
+
+    def follow(self, image, targets):
+        return [TrackResult(target, 0.5, TrackState.TRACKING) for target in targets]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A bag of each kind."""
+    root = tmp_path_factory.mktemp("pristine")
+    return [
+        write_ros2(root / "plain", range(6)),
+        write_ros2(root / "chunks", range(6), compression="storage"),
+        write_ros2(root / "tables", range(6), storage="sqlite3"),
+        write_ros2(root / "packed", range(6), storage="sqlite3", compression="file"),
+        write_ros2(root / "messages", range(6), compression="message"),
+        write_split(root / "split"),
+        write_ros1(root / "old.bag", range(6)),
+        write_ros1(root / "lz4.bag", range(6), compression="lz4"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(32))
+def test_a_damaged_bag_ends_with_an_answer(run, pristine, monkeypatch, seed):
+    draw = random.Random(seed)
+    source = pristine[seed % len(pristine)]
+    copy = shutil.copytree if source.is_dir() else shutil.copy
+    damaged = Path(copy(source, source.name))
+    file = draw.choice(sorted(damaged.iterdir())) if damaged.is_dir() else damaged
+    content = bytearray(file.read_bytes())
+    match draw.choice(["cut", "bytes", "zeros", "both"]):
+        case "cut":
+            del content[draw.randrange(len(content)) :]
+        case "zeros":
+            start, length = draw.randrange(len(content)), draw.randrange(1, 20_000)
+            content[start : start + length] = bytes(len(content[start : start + length]))
+        case kind:
+            for _ in range(draw.randint(1, 40)):
+                # the beginning of a file has most of what leads through it
+                place = draw.randrange(draw.choice([len(content), min(len(content), 3_000)]))
+                content[place] = draw.randrange(256)
+            if kind == "both":
+                del content[draw.randrange(len(content)) :]
+    file.write_bytes(content)
+    monkeypatch.setattr(bag_module, "ready_tracker", lambda *options: Still())
+    more = draw.choice([(), ("--frames", "latest"), ("--storage", "sqlite3"), ("--at", "2")])
+    code, text = run(damaged, *ARGUMENTS, *more, "-o", "out", "--summary", "s.json")
+    assert code in (0, 2), text
+    assert Path("out").is_dir() == Path("s.json").is_file()
+    if code == 0:
+        images = json.loads(Path("s.json").read_text())["images_processed"]
+        assert len(by_rosbags("out")["/spmtrack/detections"]) == images
+    else:
+        assert text.splitlines()[-1].startswith("spmtrack: error: ")
