@@ -115,7 +115,7 @@ def bag(
     """Follow targets through the images of a ROS bag, without ROS.
 
     Writes a bag with the topics of the node: detection, detections, status and annotations below
-    /spmtrack, with the headers of the images. The same bag, box and --threads give the same bytes.
+    /spmtrack, with the headers of the images. The same bag and box give the same bytes.
     What was tracked is written whatever ends the run.
     """
     source, output = user_path(source), user_path(output)

@@ -40,7 +40,7 @@ def run(spmtrack, tmp_path, monkeypatch, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        # a number of threads that is measured differs under load, and with it the last digits
+        # measuring their number depends on the load, and busy cores make two of them slow
         weights = ("--weights", tiny_checkpoint, "--device", "cpu", "--threads", "1")
         code, out, err = spmtrack("bag", *weights, *arguments)
         assert "Traceback" not in err

@@ -147,3 +147,17 @@ def test_an_image_that_cannot_be_read_costs_nothing_but_itself():
 def test_a_target_that_cannot_be_started_is_an_error(box, data, said):
     with pytest.raises(ValueError, match=said):
         list(replay(Following(), [image(0, data=data)], [Start(box, "a")]))
+
+
+@pytest.mark.parametrize(
+    ("box", "data", "said"),
+    [((1, 2, 0, 4), None, "no area"), (BOX, b"short", "image data have 5 bytes")],
+)
+def test_a_later_target_that_cannot_be_started_leaves_the_others(box, data, said):
+    images = [image(0), image(1, data=data), image(2)]
+    waiting = [Start(BOX, "a"), Start(box, "b", number=1)]
+    first, second, third = replay(Following(), images, waiting)
+    (failed,) = second.failed
+    assert failed.startswith("target b was not started in image 1: ") and said in failed
+    assert first.failed == third.failed == () and waiting == []
+    assert [target.id for target in third.targets] == ["a"]
