@@ -86,7 +86,7 @@ train() {
     wait "$keeper" 2>/dev/null
     keep
     rm -f "$out"/run.tar.*
-    tar -cf - -C "$run" . | split -b 15m - "$out/run.tar."
+    [ ! -d "$run" ] || tar -cf - -C "$run" . | split -b 15m - "$out/run.tar."
 }
 
 for part in "${@:-tests}" $([ $# -eq 0 ] && echo speed train); do
