@@ -312,8 +312,9 @@ class TrackerNode(LifecycleNode):
             publishers,
             self._images.why_lossy(),
         )
-        if str(self._tracker.device).startswith("cuda"):
-            allocated = sys.modules["torch"].cuda.memory_allocated(self._tracker.device)
+        torch = sys.modules.get("torch")  # ONNX Runtime needs none on a GPU either
+        if torch and str(self._tracker.device).startswith("cuda"):
+            allocated = torch.cuda.memory_allocated(self._tracker.device)
             values["device memory MB"] = f"{allocated / 1e6:.0f}"
         self._publish_diagnostics(level, text, values)
 

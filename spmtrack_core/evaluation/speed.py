@@ -41,12 +41,14 @@ def frame_times(
     ``other_ms``, which is crops and all the rest.
     """
     frames = drifting_target(frame_hw)
-    turn, cuda = itertools.cycle(frames), cuda_of(tracker.device)
+    # other runtimes take arrays of the host, whatever computes the network
+    device = tracker.device if tracker.runtime == "torch" else "cpu"
+    turn, cuda = itertools.cycle(frames), cuda_of(device)
     if cuda:
-        cuda.reset_peak_memory_stats(tracker.device)
+        cuda.reset_peak_memory_stats(device)
     tracker.warm_up(targets)
     # a graph allocates all its memory when it is captured
-    memory = {"memory_bytes": cuda.max_memory_allocated(tracker.device)} if cuda else {}
+    memory = {"memory_bytes": cuda.max_memory_allocated(device)} if cuda else {}
     followed = [tracker.start(frames[-1], box_in(frame_hw)) for _ in range(targets)]
     engine: Any = tracker.engine
     watch = Stopwatch(engine.model)
@@ -59,10 +61,10 @@ def frame_times(
         total, count = total + time.perf_counter() - started, count + 1
 
     if cuda:  # what is captured calls no model
-        return timed(run, tracker.device, seconds, rate) | memory
+        return timed(run, device, seconds, rate) | memory
     engine.model = watch
     try:
-        row = timed(run, tracker.device, seconds, rate)
+        row = timed(run, device, seconds, rate)
     finally:
         engine.model = watch.model
     spent = watch.seconds | {"other": total - sum(watch.seconds.values())}
@@ -160,15 +162,16 @@ def timed(
 
 
 def cuda_of(device: str) -> Any:
-    """``torch.cuda`` for a CUDA device, else None: other runtimes need no torch."""
-    return sys.modules["torch"].cuda if device.startswith("cuda") else None
+    """``torch.cuda`` for a CUDA device, else None; other runtimes need no torch."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch and device.startswith("cuda") else None
 
 
 def machine(device: str) -> dict[str, Any]:
     """The computer and the libraries, to be stored with measured figures."""
     name, cuda = platform.processor() or platform.machine(), cuda_of(device)
-    if cuda:
-        name = cuda.get_device_name(device)
+    if device.startswith("cuda"):
+        name = cuda.get_device_name(device) if cuda else device
     elif Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)

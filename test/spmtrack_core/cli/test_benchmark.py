@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
 
 from spmtrack_core import TrackState
-from spmtrack_core.evaluation.speed import PARTS, box_in, drifting_target
+from spmtrack_core.evaluation.speed import PARTS, box_in, drifting_target, machine
 from spmtrack_core.tracking.loading import load_tracker
 
 
@@ -60,6 +61,11 @@ def test_sizes_targets_threads_and_load_are_rows(spmtrack, tiny_checkpoint, tmp_
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     told = [(row["threads"], row["load"], row["batch"], row["size"]) for row in rows]
     assert told == [(n, load, 3, [320, 200]) for n in (1, 2) for load in ("quiet", "busy")]
+
+
+def test_a_gpu_of_another_runtime_needs_no_pytorch(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    assert machine("cuda:1")["device"] == "cuda:1"
 
 
 @pytest.mark.parametrize(
