@@ -90,7 +90,7 @@ class Surroundings:
 
     def settle(self):
         """Until the other side has discovered this one as well."""
-        self.until(lambda: False, 0.3)
+        self.until(lambda: False, 0.6)
 
     def call(self, kind, name, **fields):
         client = self.node.create_client(kind, name)
