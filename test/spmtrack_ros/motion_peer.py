@@ -42,7 +42,9 @@ def start(module, *parameters, tf=False):
 class Surroundings:
     """Publishes what the node hears, and collects what it publishes."""
 
-    def __init__(self):
+    def __init__(self, settling=0.3):
+        """``settling`` is in s: a node that is slow to discover this one needs more."""
+        self.settling = settling
         self.context = Context()
         rclpy.init(context=self.context)
         self.node = Node("surroundings", context=self.context)
@@ -90,7 +92,7 @@ class Surroundings:
 
     def settle(self):
         """Until the other side has discovered this one as well."""
-        self.until(lambda: False, 0.6)
+        self.until(lambda: False, self.settling)
 
     def call(self, kind, name, **fields):
         client = self.node.create_client(kind, name)

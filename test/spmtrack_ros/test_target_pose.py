@@ -79,7 +79,7 @@ class Running:
 
 @pytest.fixture
 def run():
-    world, processes = Surroundings(), []
+    world, processes = Surroundings(settling=0.8), []
 
     def starter(*parameters, tf=False, calibrated=True):
         processes.append(start("target_pose", *parameters, "diagnostics_period:=0.1", tf=tf))

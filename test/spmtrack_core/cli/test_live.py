@@ -36,19 +36,21 @@ async def follow(address):
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{address}live", headers={"Origin": address.rstrip("/")}) as page,
     ):
-        asked = False
+        asked = []
         while True:
             message = await page.receive(60)
             if message.type is aiohttp.WSMsgType.TEXT:
                 assert json.loads(message.data)["code"] == "OK", message.data
+                if not asked[1:]:  # before, the next image might come and be recorded first
+                    asked.append("play")
+                    await page.send_str('{"type": "play"}')
                 continue
             length = int.from_bytes(message.data[:4], "big")
             view = json.loads(message.data[4 : 4 + length])
             if view["width"] and not asked:
-                asked = True
+                asked.append("start")
                 start = {"type": "start", "stamp": view["stamp"], "box": list(red(0))}
                 await page.send_str(json.dumps(start))
-                await page.send_str('{"type": "play"}')
             elif view["playback"]["ended"]:
                 return view
             await page.send_str('{"type": "shown"}')
