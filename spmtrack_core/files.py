@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +27,21 @@ def user_path(text: str | Path) -> Path:
 def cache_folder() -> Path:
     """Folder for what can be made again: ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+
+
+def sha256_of(*paths: Path, start: str = "") -> str:
+    """SHA-256, in hexadecimal, of a text and the content of files, one after the other."""
+    digest = hashlib.sha256(start.encode())
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks; the name of its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_text(path: str | Path) -> str:

@@ -20,6 +20,7 @@ from spmtrack_core.data.messages import (
     fill_detection,
     fill_stamp,
     fill_track_state,
+    stamp_text,
     stamp_to_ns,
 )
 from spmtrack_core.geometry.image import Image
@@ -34,6 +35,7 @@ __all__ = [
     "fill_image",
     "fill_stamp",
     "fill_track_state",
+    "stamp_text",
     "stamp_to_ns",
 ]
 

@@ -35,6 +35,7 @@ from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_ima
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.files import write_beside
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
+from spmtrack_ros.conversions import stamp_text
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 from spmtrack_ros.program import Parser
 from spmtrack_ros.recorder import STATE_COLORS, Recorder, Row
@@ -206,8 +207,7 @@ def report(
     writer.writerow(["stamp", "frame", "x", "y", "w", "h", "score", "state"])
     for index, row in enumerate(rows):
         numbers = [f"{value:.3f}" for value in (*row.box_xywh, row.score)]
-        stamp = f"{row.stamp_ns // 10**9}.{row.stamp_ns % 10**9:09d}"
-        writer.writerow([stamp, index, *numbers, row.state])
+        writer.writerow([stamp_text(row.stamp_ns), index, *numbers, row.state])
     write_beside(output / "boxes.csv", lambda beside: beside.write_text(text.getvalue()))
 
     table = Table(show_header=False)

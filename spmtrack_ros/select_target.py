@@ -36,6 +36,7 @@ from spmtrack_ros.conversions import (
     best_class,
     fill_bbox,
     fill_stamp,
+    stamp_text,
     stamp_to_ns,
 )
 from spmtrack_ros.image_topic import ImageTopic
@@ -119,7 +120,7 @@ class Client(Node):
 
         ``TimeoutError`` where none comes, with the most likely cause.
         """
-        which = f" of the stamp {_text_of(stamp_ns)}" if stamp_ns else ""
+        which = f" of the stamp {stamp_text(stamp_ns)}" if stamp_ns else ""
         problem = f"no image{which} on {self._images.subscription.topic_name}"
         try:
             self._spin(lambda: bool(self._buffer.since(stamp_ns)), self._timeout, problem)
@@ -178,7 +179,7 @@ def run(options: argparse.Namespace, client: Client) -> int:
     else:  # only a look
         image = _decoded(message)
         write_image(options.preview, with_grid(image))
-        stamp = _text_of(stamp_to_ns(header.stamp))
+        stamp = stamp_text(stamp_to_ns(header.stamp))
         print(f"wrote {options.preview}, {image.shape[1]} x {image.shape[0]} px, stamp {stamp}")
         return 0
     request.header = header
@@ -203,11 +204,6 @@ def run(options: argparse.Namespace, client: Client) -> int:
 def _decoded(message: Any) -> Image:
     is_raw = isinstance(message, ImageMessage)
     return image_to_array(message) if is_raw else compressed_to_array(message)
-
-
-def _text_of(stamp_ns: int) -> str:
-    """As ``--stamp`` reads it."""
-    return f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}"
 
 
 def _stamp_of(text: str) -> int:

@@ -21,6 +21,7 @@ import typer.core
 import typer.main
 
 import spmtrack_core
+from spmtrack_core.files import one_line
 
 COMMANDS = {
     "live": "live",
@@ -140,7 +141,7 @@ def run_command(command: Callable[[], object]) -> None:
         extra = EXTRAS[package]
         _fail(f"{package} is not installed: pip install 'spmtrack_ros[{extra}]'")
     except (OSError, ValueError, RuntimeError) as error:
-        _fail(" ".join(str(error).split()) or type(error).__name__)
+        _fail(one_line(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

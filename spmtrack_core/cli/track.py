@@ -28,7 +28,7 @@ from spmtrack_core.cli.options import (
 )
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_boxes
-from spmtrack_core.data.sequence import FrameSequence, next_time
+from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.evaluation.track_report import TrackReport
 from spmtrack_core.files import check_output, user_path
@@ -184,8 +184,7 @@ def _follow(
     A recording that cannot be written any further is given up, and the tracking goes on.
     """
     run, video = _Run(recorders=[page.add] if page else []), None
-    rate = sequence.fps or 30.0
-    time, last_seen = -1 / rate, None
+    last_seen = None
 
     def record_video(tracked: TrackedFrame, drawn: Image) -> None:
         if video:
@@ -203,12 +202,10 @@ def _follow(
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
         try:
             if output:
-                video = VideoRecorder(output, rate)
+                video = VideoRecorder(output, sequence.fps or 30.0)
                 stack.callback(video.discard)  # leaves a file that is complete
                 run.recorders.append(record_video)
             for each in tracked:
-                time = next_time(each.time, time, 1 / rate)
-                each = each._replace(time=time)
                 run.boxes_xywh.append(each.result.box_xywh)
                 run.seconds.append(each.seconds)
                 run.lost += each.result.state is TrackState.LOST
@@ -222,8 +219,8 @@ def _follow(
                         bar.console.print(str(error))
                         run.faults.append(str(error))
                         run.recorders.remove(record)
-                speed = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
-                bar.update(task, advance=1, rate=f"{speed:.0f} fps")
+                rate = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
+                bar.update(task, advance=1, rate=f"{rate:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
         except (OSError, ValueError, RuntimeError) as error:

@@ -18,6 +18,8 @@ from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.rosbag1.reader import Header, RecordType, decompressors, read_bytes, read_uint32
 
+from spmtrack_core.files import one_line
+
 _LONGEST_RECORD = 2**32  # bytes; a damaged length is longer
 _BEHIND_ROWS = 2**62  # no recording has so many
 
@@ -41,7 +43,7 @@ def journal_of(path: Path) -> Path:
 
 def sentence(error: Exception) -> str:
     """What an error says, to be put into a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return one_line(error).rstrip(".")
 
 
 def scan_mcap(path: Path, fault: Callable[[str], object]) -> Iterator[Record]:

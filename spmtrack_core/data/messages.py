@@ -20,6 +20,11 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * _NANOSECONDS + int(stamp.nanosec)
 
 
+def stamp_text(stamp_ns: int) -> str:
+    """Nanoseconds as seconds with nine decimals."""
+    return f"{stamp_ns // _NANOSECONDS}.{stamp_ns % _NANOSECONDS:09d}"
+
+
 def fill_stamp(message: Any, nanoseconds: int) -> Any:
     """Put nanoseconds into a ``builtin_interfaces/Time`` ; return that."""
     message.sec, message.nanosec = divmod(nanoseconds, _NANOSECONDS)

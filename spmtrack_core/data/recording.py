@@ -51,6 +51,8 @@ class VideoRecorder:
     def write(self, frame: Image, time: float | None = None) -> None:
         """Append one frame, shown at ``time`` s after the first or one period after the last.
 
+        So it is shown too where ``time`` is not after that of the last frame.
+
         Sides that are odd lose their last row or column. A frame of another size than the first is
         scaled to fit into it, with black borders.
         """
@@ -62,8 +64,8 @@ class VideoRecorder:
         size = self._stream.height, self._stream.width
         if even.shape[:2] != size:
             even = _fitted(even, size)
-        ticks = self._last + self._step if time is None else round(time / TICK)
-        self._last = max(ticks, self._last + 1)
+        ticks = self._last if time is None else round(time / TICK)
+        self._last = ticks if ticks > self._last else self._last + self._step
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         picture.pts, picture.time_base = self._last, TICK
         self._encode(picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 import spmtrack_core
 from spmtrack_core.evaluation.protocol import Protocol
 from spmtrack_core.evaluation.speed import machine
+from spmtrack_core.files import sha256_of
 from spmtrack_core.settings import to_dict
 from spmtrack_core.tracking.tracker import Tracker
 
@@ -35,8 +35,8 @@ def run_facts(
     engine = {} if runtime == "torch" else {runtime: import_module(runtime).__version__}
     return {
         "weights": weights.name,
-        "weights_sha256": file_sha256(weights),
-        "trunk_sha256": file_sha256(trunk) if trunk else None,
+        "weights_sha256": sha256_of(weights),
+        "trunk_sha256": sha256_of(trunk) if trunk else None,
         "recipe": protocol.recipe,
         "settings": settings | {f"tracker.{key}": value for key, value in around.items()},
         "differences": list(protocol.differences),
@@ -52,15 +52,6 @@ def run_facts(
         **machine(tracker.device),
         "command": shlex.join(["spmtrack", *command[1:]]),
     }
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _revision() -> str | None:

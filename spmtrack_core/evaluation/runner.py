@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
 from spmtrack_core.evaluation.sheets import write_sheets
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import sha256_of, write_beside
 from spmtrack_core.tracking.result import VideoTracker
 
 
@@ -169,9 +168,5 @@ def run_all(
 
 def label_of(path: Path, trunk: Path | None = None, precision: str = "float32") -> str:
     """Name and eight hexadecimal digits that tell one set of weights, as used, from another."""
-    digest = hashlib.sha256(precision.encode())
-    for each in filter(None, (path, trunk)):
-        with each.open("rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-    return f"{path.stem} {digest.hexdigest()[:8]}"
+    digest = sha256_of(*filter(None, (path, trunk)), start=precision)
+    return f"{path.stem} {digest[:8]}"

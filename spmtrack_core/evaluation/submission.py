@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import sha256_of, write_beside
 from spmtrack_core.geometry.boxes import Boxes
 
 SERVERS = ("got10k", "trackingnet")
@@ -100,4 +99,4 @@ def write_zip(
                 archive.writestr(zipfile.ZipInfo(member, EPOCH), text, zipfile.ZIP_DEFLATED)
 
     write_beside(path, write)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)

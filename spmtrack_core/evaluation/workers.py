@@ -21,6 +21,7 @@ from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Notify, Passes, key_of, track_all, truth_of
 from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
+from spmtrack_core.files import one_line
 from spmtrack_core.tracking.host_engine import cores
 from spmtrack_core.tracking.loading import cuda_devices, is_cpu, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
@@ -152,7 +153,7 @@ def _child(job: Job, index: int, threads: int, told: Queue) -> None:
         order, folder = longest_first(sequences), ResultFolder(job.output)
         track_all(tracker, order, folder, job.passes, notify, job.since)
     except (OSError, ValueError, RuntimeError) as error:
-        told.put(("", 0, None, " ".join(str(error).split()) or type(error).__name__))
+        told.put(("", 0, None, one_line(error)))
 
 
 def wait_for_others(

@@ -7,7 +7,6 @@ that is trained, fused and exported has convolutions alone.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spmtrack_core.files import sha256_of
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 """Expansion, channels, blocks and stride of the first block: up to a stride of 16 px."""
@@ -126,7 +127,7 @@ def read_mobilenet(source: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights of a MobileNetV2 at {path}")
     if str(source) == PACKAGE:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
         if digest != PACKAGED_SHA256:
             raise ValueError(f"{path} has the SHA-256 {digest}, expected {PACKAGED_SHA256}")
     try:

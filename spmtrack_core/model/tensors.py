@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from spmtrack_core.files import one_line
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -51,7 +53,7 @@ def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
                 f"{path} is damaged or contains more than tensors, which would run code of the "
                 "file: it is not read; save its state_dict alone"
             ) from None
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error)[:120]
         raise ValueError(f"{path} is not a complete torch file: {reason}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} contains a {type(content).__name__}, expected tensors by name")

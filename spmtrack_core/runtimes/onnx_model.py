@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import mmap
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spmtrack_core.files import cache_folder
+from spmtrack_core.files import cache_folder, one_line, sha256_of
 from spmtrack_core.runtimes.description import description_of
 from spmtrack_core.runtimes.inference import Array
 
@@ -138,7 +137,7 @@ class OnnxSPMTrack:
                 return session
             reason = "it is part of ONNX Runtime, but its libraries cannot be loaded"
         except Exception as error:  # ONNX Runtime has one exception class for each cause
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200]
         if self.device == "cpu":
             raise ValueError(f"ONNX Runtime cannot read {self.path}: {reason}")
         title = next(title for title, name in PROVIDERS.items() if name == first)
@@ -244,9 +243,4 @@ def content_digest(path: Path) -> str:
         # their names are in the graph, and stay as they are where the .onnx file is renamed
         beside = sorted(path.parent.glob("*.data"))
         tensors = [each for each in beside if graph.find(each.name.encode()) >= 0]
-    digest = hashlib.sha256()
-    for each in (path, *tensors):
-        with each.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path, *tensors)

@@ -6,7 +6,6 @@ A network is converted once, by PyTorch, and kept; from then on PyTorch is not e
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import spmtrack_core
-from spmtrack_core.files import cache_folder
+from spmtrack_core.files import cache_folder, sha256_of
 from spmtrack_core.runtimes.description import ENTRY, description_of
 from spmtrack_core.runtimes.inference import Array
 
@@ -131,13 +130,9 @@ def openvino_networks(
             "runtime openvino needs OpenVINO, the extra openvino of this package: "
             f"pip install 'spmtrack_ros[openvino]', or only pip install openvino ({error})"
         ) from None
-    digest = hashlib.sha256(f"{OPENVINO_FORMAT} {openvino.__version__}".encode())
-    digest.update(spmtrack_core.__version__.encode())
-    for path in filter(None, (weights, trunk)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    folder, stem = cache_folder(), f"openvino-{digest.hexdigest()[:16]}"
+    versions = f"{OPENVINO_FORMAT} {openvino.__version__}{spmtrack_core.__version__}"
+    digest = sha256_of(*filter(None, (weights, trunk)), start=versions)
+    folder, stem = cache_folder(), f"openvino-{digest[:16]}"
     paths = {part: folder / f"{stem}-{part}.xml" for part in PARTS}
     if all(path.is_file() for path in paths.values()):
         try:
