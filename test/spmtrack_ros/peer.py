@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import rclpy
@@ -67,6 +68,18 @@ def stop_node(process, how=signal.SIGINT):
     except subprocess.TimeoutExpired:
         process.kill()
         return None, output_of(process)
+
+
+@contextmanager
+def connected(peer, process, how=signal.SIGINT, absent=("Traceback",), **waiting):
+    """Once they are, the peer; the node must end well then, with none of ``absent`` printed."""
+    try:
+        peer.wait_for_node(process, **waiting)
+        yield peer
+    finally:
+        peer.close()
+        code, output = stop_node(process, how)
+    assert code == 0 and not any(text in output for text in absent), output
 
 
 class Peer:

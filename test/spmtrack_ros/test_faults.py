@@ -46,10 +46,10 @@ from test.spmtrack_ros.peer import (
     MS,
     RELIABLE,
     Peer,
+    connected,
     output_of,
     start_node,
     start_process,
-    stop_node,
 )
 
 pytestmark = pytest.mark.ros
@@ -70,13 +70,9 @@ def running():
     parameters = ("diagnostics_period:=0.2", "init_timeout:=1.0", "processing_timeout:=0.5")
     program = (str(Path(__file__).with_name("faulty_node.py")),)
     process = start_node(*parameters, RELIABLE, weights="none", name="faulty", program=program)
-    peer = Peer("faulty")
-    peer.wait_for_node(process)
-    peer.process = process
-    yield peer
-    peer.close()
-    code, output = stop_node(process, signal.SIGTERM)
-    assert code == 0 and "Traceback" not in output, output
+    with connected(Peer("faulty"), process, signal.SIGTERM) as peer:
+        peer.process = process
+        yield peer
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import spmtrack_core
 from spmtrack_ros.annotations import ImageAnnotations
 from spmtrack_ros.tracker_node import TrackerNode
 from test.spmtrack_ros.faulty_node import FaultyTracker
-from test.spmtrack_ros.peer import RELIABLE, Peer, picture, start_node, stop_node
+from test.spmtrack_ros.peer import RELIABLE, Peer, connected, picture, start_node
 
 pytestmark = pytest.mark.ros
 DOCS = (Path(__file__).parents[2] / "docs" / "ros.md").read_text(encoding="utf-8")
@@ -120,14 +120,8 @@ def test_compressed_and_reliable_images_and_an_override(seen):
 def in_a_namespace():
     program = (FAULTY, "--ros-args", "-r", "__ns:=/robot1", "--")
     process = start_node(RELIABLE, weights="none", name="eye", program=program)
-    peer = Peer("robot1/eye", topic="/robot1/image")
-    try:
-        peer.wait_for_node(process)
+    with connected(Peer("robot1/eye", topic="/robot1/image"), process) as peer:
         yield peer
-    finally:
-        peer.close()
-        code, output = stop_node(process)
-    assert code == 0 and "Traceback" not in output, output
 
 
 def test_the_node_in_a_namespace(in_a_namespace):

@@ -32,6 +32,7 @@ from test.spmtrack_ros.peer import (
     RELIABLE,
     STARTUP,
     Peer,
+    connected,
     output_of,
     picture,
     start_node,
@@ -211,9 +212,7 @@ def future_request():
 
 def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
     process = start_node("init_timeout:=60.0", RELIABLE, weights=tiny_checkpoint, name="ending")
-    peer = Peer("ending")
-    try:
-        peer.wait_for_node(process)
+    with connected(Peer("ending"), process) as peer:
         client = peer.node.create_client(InitTarget, "/ending/init_target")
         assert client.wait_for_service(10)
         answer = client.call_async(future_request())
@@ -221,10 +220,6 @@ def test_a_waiting_caller_is_answered_at_the_end(tiny_checkpoint):
         process.send_signal(signal.SIGTERM)
         assert peer.until(answer.done)
         assert answer.result().code == Code.CANCELLED
-    finally:
-        peer.close()
-        code, output = stop_node(process)
-    assert code == 0 and "Traceback" not in output, output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

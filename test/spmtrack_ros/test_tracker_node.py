@@ -43,6 +43,7 @@ from test.spmtrack_ros.peer import (
     MS,
     RELIABLE,
     Peer,
+    connected,
     picture,
     start_node,
     stop_node,
@@ -60,13 +61,8 @@ def running(tiny_checkpoint):
     process = start_node(*parameters, weights=tiny_checkpoint)
     peer = Peer()
     peer.collect(DiagnosticArray, "/diagnostics")
-    try:
-        peer.wait_for_node(process)
+    with connected(peer, process, absent=("Traceback", "publishing failed")):
         yield peer
-    finally:
-        peer.close()
-        code, output = stop_node(process)
-    assert code == 0 and "Traceback" not in output and "publishing failed" not in output, output
 
 
 @pytest.fixture
@@ -301,22 +297,34 @@ def test_the_published_policy_is_one_switch():
     assert node._tracker.config.in_force() == replace(weights, reference_min_confidence=0.5)
 
 
+def target_of(peer, publisher, message, patience=0.5):
+    """The only target, once a message that is published best effort has started it."""
+    for _ in range(50):
+        publisher.publish(message)
+        if peer.until(lambda: peer.status and peer.status[-1].targets, patience):
+            break
+    (target,) = peer.status[-1].targets
+    return target
+
+
+def ids_after_repeating(peer, publisher, message):
+    """The targets in a new image, after a detector has repeated itself."""
+    for _ in range(10):
+        publisher.publish(message)
+        peer.until(lambda: False, 0.02)
+    return [each.id for each in peer.send(picture(0), 30).detections]
+
+
 def test_init_by_detection_message(peer):
     peer.send(picture(0), 10)
     message = Detection2D(id="from_detector")
     fill_bbox(message.bbox, BOX)
     publisher = peer.node.create_publisher(Detection2D, "/spmtrack/init_detection", 1)
     assert peer.until(publisher.get_subscription_count)
-    for _ in range(50):  # best effort
-        publisher.publish(message)
-        if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
-            break
+    target_of(peer, publisher, message)
     assert peer.send(picture(0), 20).detections[0].id == "from_detector"
     message.id, message.bbox = "", peer.detections[-1].detections[0].bbox
-    for _ in range(10):  # a detector that repeats itself: nothing changes
-        publisher.publish(message)
-        peer.until(lambda: False, 0.02)
-    assert [each.id for each in peer.send(picture(0), 30).detections] == ["from_detector"]
+    assert ids_after_repeating(peer, publisher, message) == ["from_detector"]
     peer.node.destroy_publisher(publisher)
 
 
@@ -340,17 +348,11 @@ def test_wrong_detections_of_an_array_decide_nothing(peer):
     array = Detection2DArray(detections=[rotated, good, nowhere, flat, anonymous])
     publisher = peer.node.create_publisher(Detection2DArray, "/spmtrack/init_detections", 1)
     assert peer.until(publisher.get_subscription_count)
-    for _ in range(50):  # best effort
-        publisher.publish(array)
-        if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
-            break
-    (target,) = peer.status[-1].targets
+    target = target_of(peer, publisher, array)
     assert bbox_to_xywh(target.bbox) == OTHER_BOX
     good.bbox = peer.send(picture(0), 20).detections[0].bbox
-    for _ in range(10):  # a NaN overlaps nothing, but the good one is followed already
-        publisher.publish(array)
-        peer.until(lambda: False, 0.02)
-    assert [each.id for each in peer.send(picture(0), 30).detections] == [target.id]
+    # a NaN overlaps nothing, but the good one is followed already
+    assert ids_after_repeating(peer, publisher, array) == [target.id]
     peer.node.destroy_publisher(publisher)
 
 
@@ -367,19 +369,12 @@ def test_init_by_an_array_of_detections(peer):
     ]
     publisher = peer.node.create_publisher(Detection2DArray, "/spmtrack/init_detections", 1)
     assert peer.until(publisher.get_subscription_count)
-    for _ in range(50):  # best effort
-        publisher.publish(array)
-        if peer.until(lambda: peer.status and peer.status[-1].targets, 0.5):
-            break
-    (target,) = peer.status[-1].targets
+    target = target_of(peer, publisher, array)
     assert (target.label, bbox_to_xywh(target.bbox)) == ("dog", OTHER_BOX)
     box = peer.send(picture(0), 20).detections[0].bbox
     array.detections[1].results[0].hypothesis.score = 0.9  # the other one is better now
     array.detections[2].bbox = box
-    for _ in range(10):
-        publisher.publish(array)
-        peer.until(lambda: False, 0.02)
-    assert [each.id for each in peer.send(picture(0), 30).detections] == [target.id]
+    assert ids_after_repeating(peer, publisher, array) == [target.id]
     peer.node.destroy_publisher(publisher)
 
 
@@ -468,11 +463,8 @@ def test_clicks_start_a_target(patient, kind, topic):
     if kind is PointStamped:
         message.header.frame_id = "front_camera"
         fill_stamp(message.header.stamp, 10 * MS)
-    for _ in range(50):  # best effort
-        publisher.publish(message)
-        if peer.until(lambda: peer.status and peer.status[-1].targets, 1.0):
-            break
-    assert stamp_to_ns(peer.status[-1].targets[0].last_seen) == 20 * MS
+    target = target_of(peer, publisher, message, patience=1.0)
+    assert stamp_to_ns(target.last_seen) == 20 * MS
     peer.node.destroy_publisher(publisher)
 
 
@@ -604,10 +596,8 @@ def follow(source, frames):
         pytest.skip("the bundled weights nano are absent")
     sequence = open_frames(str(source), frames)
     process = start_node(RELIABLE, weights="nano", name="three")
-    peer = Peer("three")
     ious = []
-    try:
-        peer.wait_for_node(process)
+    with connected(Peer("three"), process) as peer:
         for index, (frame, box) in enumerate(zip(sequence, sequence.boxes_xywh, strict=True)):
             heartbeat = peer.send(frame, 10 * (index + 1))
             if index == 0:
@@ -616,10 +606,6 @@ def follow(source, frames):
             found = [bbox_to_xywh(each.bbox) for each in heartbeat.detections]
             iou = iou_xyxy(xywh_to_xyxy(found[0]), xywh_to_xyxy(box)) if found else 0.0
             ious.append(float(iou))
-    finally:
-        peer.close()
-        code, output = stop_node(process)
-    assert code == 0 and "Traceback" not in output, output
     return float(np.mean(ious))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 
@@ -11,21 +10,15 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
 pytest.importorskip("aiohttp", reason="aiohttp is absent: pip install '.[live]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is absent: pip install playwright"
-)
 
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.msg import TrackState
+from test.spmtrack_core.live.chromium import chromium, drag, playwright
 from test.spmtrack_core.live.squares import HIDDEN, frame, red
 from test.spmtrack_ros.peer import MS, RELIABLE, Peer, start_node, stop_node
 from test.spmtrack_ros.test_web import address_of, start_web
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-if CHROMIUM is None:
-    pytest.skip("Chromium is absent: apt install chromium", allow_module_level=True)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 PERIOD = 0.1  # s between two images
 pytestmark = pytest.mark.ros
 
@@ -74,26 +67,13 @@ def test_a_target_named_in_the_browser_is_followed_by_the_node():
         address = address_of(process, peer)
         peer.wait_for_node(tracker)
         camera = Camera(peer)
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with chromium() as browser:
             page = browser.new_page(viewport={"width": 1000, "height": 600})
             faults = []
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.goto(address)
             page.wait_for_function("() => bitmap !== null", timeout=60_000)
-            corners = page.evaluate(
-                """([x, y, w, h]) => {
-                    const at = frame(), box = stage.getBoundingClientRect();
-                    const place = (x, y) => [box.left + at.x + x * at.scale,
-                                             box.top + at.y + y * at.scale];
-                    return [...place(x, y), ...place(x + w, y + h)];
-                }""",
-                list(red(0)),
-            )
-            page.mouse.move(*corners[:2])
-            page.mouse.down()
-            page.mouse.move(*corners[2:], steps=4)
-            page.mouse.up()
+            drag(page, red(0))
             row = page.locator("#targets li")
             playwright.expect(row).to_contain_text("tracking", timeout=60_000)
             camera.start = True
@@ -103,7 +83,6 @@ def test_a_target_named_in_the_browser_is_followed_by_the_node():
                 page.wait_for_timeout(100)
             playwright.expect(row).to_contain_text("tracking", timeout=60_000)
             assert faults == []
-            browser.close()
     finally:
         if camera is not None:
             camera.close()

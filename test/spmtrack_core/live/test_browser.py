@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is absent: pip install '.[live]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is absent: pip install playwright"
-)
 
 from spmtrack_core.live.access import Access
 from spmtrack_core.live.messages import ShownTarget
 from spmtrack_core.live.tracking import LiveTracking
+from test.spmtrack_core.live.chromium import chromium, drag, place, playwright
 from test.spmtrack_core.live.squares import HIDDEN, ColorTracker, blue, red, squares
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-if CHROMIUM is None:
-    pytest.skip("Chromium is absent: apt install chromium", allow_module_level=True)
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 SECOND = 1_000_000_000
 PATIENCE = 20_000  # ms
 COLORS = [(86, 180, 233), (230, 159, 0)]  # of the first two targets
@@ -34,10 +24,8 @@ expect.set_options(timeout=PATIENCE)
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 class Live:
@@ -64,21 +52,10 @@ class Live:
         self.page.wait_for_function(f"() => {condition}")
 
     def place(self, x, y):
-        """A pixel of the image in pixels of the page."""
-        left, top, scale = self.page.evaluate(
-            "() => { const at = frame(), box = stage.getBoundingClientRect();"
-            " return [box.left + at.x, box.top + at.y, at.scale]; }"
-        )
-        return left + x * scale, top + y * scale
+        return place(self.page, x, y)
 
     def drag(self, box, release=True):
-        x, y, w, h = box
-        mouse = self.page.mouse
-        mouse.move(*self.place(x, y))
-        mouse.down()
-        mouse.move(*self.place(x + w, y + h), steps=4)
-        if release:
-            mouse.up()
+        drag(self.page, box, release)
 
     def follow(self, box, name):
         self.drag(box)
