@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spmtrack_core.geometry.crop import align, crop_transform, rasterize
-from spmtrack_core.geometry.image import crop_image, mean_color, normalize, resize
+from spmtrack_core.geometry.image import FEW_ROWS, crop_image, mean_color, normalize, resize
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = json.loads((GOLDEN / "crop_cases.json").read_text())["cases"]
@@ -175,9 +175,20 @@ def test_a_box_that_ends_just_past_a_pixel_does_not_touch_the_next():
     assert rasterize([14.0, 28.0, 28.01, 42.0]).tolist() == [14, 28, 29, 42]
 
 
-@pytest.mark.parametrize("image_hw", [(30, 50), (29, 11), (150, 40), (1000, 900), (3, 700)])
-def test_large_crops_are_those_of_opencv_in_less_time(image_hw):
-    """Many rows for each row of the crop, a few, and fewer than it has."""
+@pytest.mark.parametrize(
+    ("image_hw", "output_hw"),
+    [
+        ((30, 50), (10, 13)),  # three rows for each row of the crop: from here on rows are chosen
+        ((29, 11), (10, 13)),  # fewer
+        ((150, 40), (10, 13)),
+        ((1000, 900), (10, 13)),
+        ((3, 700), (10, 13)),  # fewer rows than the crop has
+        ((5, 1), (1, 1)),
+        ((400, 300), (FEW_ROWS, 20)),  # the rows of one go
+        ((400, 300), (2 * FEW_ROWS + 1, 20)),  # a last go of one row
+    ],
+)
+def test_large_crops_are_those_of_opencv_in_less_time(image_hw, output_hw):
     image = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), np.uint8)
-    expected = cv2.resize(image.astype(np.float32), (13, 10), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(resize(image, (10, 13)), expected, atol=1e-4)
+    expected = cv2.resize(image.astype(np.float32), output_hw[::-1])
+    np.testing.assert_allclose(resize(image, output_hw), expected, atol=1e-4)
