@@ -21,7 +21,7 @@ from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack
 from spmtrack_core.model.tmoe import TMoELinear
 from spmtrack_core.model.trunk import build_trunk
 from spmtrack_core.model.weights import Checkpoint, load_checkpoint
-from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack
+from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack, converted_description
 from spmtrack_core.tracking.cuda_engine import CapturedGraph
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.tracking.references import REFERENCES
@@ -79,7 +79,8 @@ def layouts(
         del captured
     elif dtype is torch.float32 and importlib.util.find_spec("openvino"):
         converted = to_openvino(Checkpoint(model, config, TrackerConfig()), REFERENCES)
-        by_openvino = OpenVinoSPMTrack(converted, threads=torch.get_num_threads())
+        about = converted_description(converted)
+        by_openvino = OpenVinoSPMTrack(converted, about, threads=torch.get_num_threads())
         yield "openvino", partial(_openvino_pass, by_openvino, tokens)
         del converted, by_openvino
     del fused, tokens

@@ -1,11 +1,18 @@
-"""The network step for other runtimes: ONNX, torch.export and TensorRT.
+"""The network for other runtimes: ONNX, torch.export and TensorRT.
 
-The exported network is a pure function of any number B of targets. The caller keeps the state of
-each target between frames and makes the crops, as ``Tracker`` does.
+Two networks of the inference layout (``model/fused.py``), for any number B of targets. The caller
+keeps the state of each target between frames and makes the crops, as ``Tracker`` does. ``encode``
+takes a reference frame, once, when it is chosen:
+
+    reference (B, 3, h, w)        normalized reference frame
+    mask (B, Hz, Wz)              1 on the cells of it that its target covers
+    ->
+    encoded (B, ...)              its tokens, or its keys and values of every block
+
+``locate`` takes every frame:
 
     search (B, 3, H, W)           normalized search regions
-    references (B, R, 3, h, w)    normalized reference frames, R = 3
-    masks (B, R, Hz, Wz)          1 on the cells of a reference frame that its target covers
+    references (B, R, ...)        encoded reference frames, R = 3
     state_token (B, 1, C)         of the previous frame; zeros on the first
     ->
     score_map (B, Hx, Wx)         logit of every search cell
@@ -17,21 +24,24 @@ Inputs and outputs are float32, whatever the compute dtype. ``FORMATS`` lists wh
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from spmtrack_core.files import write_beside
+from spmtrack_core.model.networks import networks
 from spmtrack_core.model.weights import Checkpoint
 from spmtrack_core.runtimes.description import ENTRY, describe
-from spmtrack_core.runtimes.onnx_model import INPUTS, LARGEST_BATCH, ONNX_FORMAT, OUTPUTS
+from spmtrack_core.runtimes.exported import ONNX_FORMAT, second_file
+from spmtrack_core.runtimes.inference import INPUTS, OUTPUTS
+from spmtrack_core.runtimes.tensorrt_model import ENGINE_FORMAT, LARGEST_BATCH, write_engines
 from spmtrack_core.tracking.references import REFERENCES
 
 try:
@@ -49,134 +59,135 @@ OPSET = 18
 """The lowest that torch's exporter writes without conversion."""
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of tensors in one .onnx file; protobuf limits a file to 2 GiB."""
-NARROW = 64
-"""Linear layers with a smaller side stay float32 in an int8 file: experts and routers. They are
-small, and their rounding errors reach every token."""
 TORCH_SETTINGS = "settings.json"
 """Name of the settings inside a .pt2 file."""
 
 
-class NetworkStep(nn.Module):
-    """``SPMTrack`` with plain tensors in and out, and ``dtype`` as compute dtype."""
+def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
+    """Write both networks for ``torch.export.load``; the files hold settings and provenance.
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = checkpoint.model.eval().requires_grad_(False)
-        self.dtype = dtype
-
-    def forward(
-        self, search: Tensor, references: Tensor, masks: Tensor, state_token: Tensor
-    ) -> tuple[Tensor, ...]:
-        half = self.dtype is not torch.float32
-        with torch.autocast("cpu", self.dtype) if half else nullcontext():
-            prediction = self.model(search, references, masks, state_token)
-        return tuple(tensor.float() for tensor in prediction)
-
-
-def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the network step for ``torch.export.load``; the file holds settings and provenance.
-
-    ``dtype``, float32 or float16, is the compute dtype and that of the linear layers. Raises
-    ``OSError`` where ``path`` cannot be written.
+    ``dtype``, float32 or float16, is the compute dtype. Returns the files: ``path``, and the one
+    of reference frames beside it. Raises ``OSError`` where they cannot be written.
     """
-    program = _trace(checkpoint, dtype)
-    settings = {TORCH_SETTINGS: describe(ONNX_FORMAT, checkpoint)[ENTRY]}
+    path, about = Path(path), _descriptions(checkpoint)
+    files = {"encode": path.with_suffix(f".references{path.suffix}"), "locate": path}
+    for part, program in _programs(checkpoint, dtype):
 
-    def write(beside: Path) -> None:
-        with beside.open("wb") as file:
-            torch.export.save(program, file, extra_files=settings)
+        def write(beside: Path, part: str = part, program: ExportedProgram = program) -> None:
+            settings = {TORCH_SETTINGS: about[part][ENTRY]}
+            with beside.open("wb") as file:
+                torch.export.save(program, file, extra_files=settings)
 
-    write_beside(path, write)
+        write_beside(files[part], write)
+    return [files["locate"], files["encode"]]
 
 
-def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the network step for ONNX Runtime and others; settings and provenance are metadata.
+def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
+    """Write both networks for ONNX Runtime and others; settings and provenance are metadata.
 
-    ``dtype``, float32 or float16, is the compute dtype and that of the linear layers; int8 rounds
-    the wide linear layers of a float32 checkpoint, and their inputs at run time. Tensors of more
-    than 2 GB go into a second file, ``<path>.data``, that must stay beside the first. Raises
-    ``OSError`` where ``path`` cannot be written and ``RuntimeError`` without the extra ``onnx``.
+    ``dtype``, float32 or float16, is the compute dtype; int8 rounds the weights of linear layers,
+    row by row, and their inputs at run time. Tensors of more than 2 GB go into a file of their
+    own, ``<name>.data``. Returns the files: ``path``, and those that must stay beside it. Raises
+    ``OSError`` where they cannot be written and ``RuntimeError`` without the extra ``onnx``.
     """
     check_installed("onnx")
-    path = Path(path)
-    int8 = dtype is torch.int8
-    made = torch.onnx.export(
-        _trace(checkpoint, torch.float32 if int8 else dtype),
-        input_names=INPUTS,
-        output_names=OUTPUTS,
-        dynamic_shapes={name: {0: "batch"} if name == "search" else None for name in INPUTS},
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    program = cast(torch.onnx.ONNXProgram, made)  # None is what the old exporter gives
-    program.model.metadata_props.update(describe(ONNX_FORMAT, checkpoint))
-    size = sum(tensor.nbytes for tensor in checkpoint.model.state_dict().values())
+    path, about = Path(path), _descriptions(checkpoint)
+    files, int8 = {"encode": second_file(path), "locate": path}, dtype is torch.int8
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the first of two files names the second: both are made under their final names, elsewhere
+    # some files name others: all are made under their final names, elsewhere
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        made_in = Path(folder) / path.name
-        program.save(made_in, external_data=size > LARGEST_FILE)
-        if int8:
-            graph = onnx.load(made_in, load_external_data=False).graph
-            weights = graph.initializer
-            narrow = {each.name for each in weights if min(each.dims, default=0) < NARROW}
-            kept = [node.name for node in graph.node if narrow.intersection(node.input)]
-            quantize_dynamic(
-                made_in,
-                made_in,
-                op_types_to_quantize=["MatMul", "Gemm"],
-                nodes_to_exclude=kept,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=size > LARGEST_FILE,
+        for part, program in _programs(checkpoint, torch.float32 if int8 else dtype):
+            made_in = Path(folder, files[part].name)
+            made = torch.onnx.export(
+                program,
+                input_names=INPUTS[part],
+                output_names=OUTPUTS[part],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
             )
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # the file of tensors first
+            network = cast(torch.onnx.ONNXProgram, made)  # None is what the old exporter gives
+            network.model.metadata_props.update(about[part])
+            size = sum(tensor.nbytes for tensor in program.state_dict.values())
+            network.save(made_in, external_data=size > LARGEST_FILE)
+            if int8:
+                graph = onnx.load(made_in, load_external_data=False).graph
+                flat = {each.name for each in graph.initializer if len(each.dims) == 2}
+                quantize_dynamic(
+                    made_in,
+                    made_in,
+                    # of several matrices at once, ONNX Runtime takes no scale for each row
+                    nodes_to_exclude=[
+                        node.name for node in graph.node if not flat.intersection(node.input)
+                    ],
+                    op_types_to_quantize=["MatMul", "Gemm"],
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                    use_external_data_format=size > LARGEST_FILE,
+                )
+        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
+        for file in written:  # the one that is opened comes last
             os.replace(file, path.with_name(file.name))
+    return [path.with_name(file.name) for file in reversed(written)]
 
 
-def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> None:
-    """Build a TensorRT engine for the GPU of this machine, with the types of the ONNX network.
+def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
+    """Build TensorRT engines for the GPU of this machine, with the types of the ONNX networks.
 
-    ``dtype`` as in ``export_onnx``. Raises ``OSError`` where ``path`` cannot be written and
-    ``RuntimeError`` without TensorRT 10, without the extra ``onnx``, or when the build fails.
+    ``dtype`` as in ``export_onnx``. Returns ``path``, one file for both networks. Raises
+    ``OSError`` where it cannot be written and ``RuntimeError`` without TensorRT 10, without the
+    extra ``onnx``, or when the build fails.
     """
     check_installed("tensorrt")
+    with TemporaryDirectory(prefix="spmtrack-") as folder:
+        step = Path(folder) / "step.onnx"
+        export_onnx(checkpoint, step, dtype)
+        engines = {
+            part: _engine(file) for part, file in (("encode", second_file(step)), ("locate", step))
+        }
+    settings = describe(ENGINE_FORMAT, checkpoint)[ENTRY]
+    write_beside(Path(path), lambda beside: write_engines(beside, settings, engines))
+    return [Path(path)]
+
+
+def _engine(file: Path) -> bytes:
+    """The network of an .onnx file as a TensorRT engine for 1 to ``LARGEST_BATCH`` targets."""
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     builder = tensorrt.Builder(logger)
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser = tensorrt.OnnxParser(network, logger)
-    with TemporaryDirectory(prefix="spmtrack-") as folder:
-        step = Path(folder) / "step.onnx"
-        export_onnx(checkpoint, step, dtype)
-        if not parser.parse_from_file(str(step)):
-            reason = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-            raise RuntimeError(f"TensorRT cannot read the network: {reason}")
-        profile = builder.create_optimization_profile()
-        for index in range(network.num_inputs):
-            tensor = network.get_input(index)
-            one, most = ((batch, *tensor.shape[1:]) for batch in (1, LARGEST_BATCH))
-            profile.set_shape(tensor.name, one, one, most)  # smallest, tuned for, largest
-        config = builder.create_builder_config()
-        config.add_optimization_profile(profile)
-        engine = builder.build_serialized_network(network, config)
+    if not parser.parse_from_file(str(file)):
+        reason = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise RuntimeError(f"TensorRT cannot read the network: {reason}")
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        one, most = ((batch, *tensor.shape[1:]) for batch in (1, LARGEST_BATCH))
+        profile.set_shape(tensor.name, one, one, most)  # smallest, tuned for, largest
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise RuntimeError("TensorRT could not build the engine; the reason is in its log")
-    write_beside(path, lambda beside: beside.write_bytes(engine))
+    return bytes(engine)
 
 
 class Format(NamedTuple):
     """How one export format is written."""
 
-    write: Callable[[Checkpoint, Path, torch.dtype], None]
+    write: Callable[[Checkpoint, Path, torch.dtype], list[Path]]
+    """Returns the files."""
     precisions: tuple[str, ...]
     """Names of the dtypes that ``write`` takes."""
+    suffix: str
+    """Of the file: what reads it recognizes it by that."""
 
 
 FORMATS = {
-    "onnx": Format(export_onnx, ("float32", "float16", "int8")),
-    "torch": Format(export_torch, ("float32", "float16")),
-    "tensorrt": Format(export_tensorrt, ("float32", "float16")),
+    "onnx": Format(export_onnx, ("float32", "float16", "int8"), ".onnx"),
+    "torch": Format(export_torch, ("float32", "float16"), ".pt2"),
+    "tensorrt": Format(export_tensorrt, ("float32", "float16"), ".engine"),
 }
 """Export formats by name."""
 
@@ -186,8 +197,7 @@ def check_installed(format: str) -> None:
     if format == "tensorrt" and tensorrt is None:
         raise RuntimeError(
             "an engine needs NVIDIA's tensorrt, 10 or later, on the machine it is for: pip "
-            "install tensorrt, on Jetson the package of JetPack; or export to onnx and build it "
-            "there: trtexec --onnx=FILE --stronglyTyped --saveEngine=ENGINE"
+            "install tensorrt, on Jetson the package of JetPack"
         )
     if format in ("onnx", "tensorrt") and onnxscript is None:
         raise RuntimeError(
@@ -196,26 +206,27 @@ def check_installed(format: str) -> None:
         )
 
 
-def _trace(checkpoint: Checkpoint, dtype: torch.dtype) -> ExportedProgram:
-    """The network step of ``checkpoint`` as a graph for any number of targets."""
-    config, batch = checkpoint.model_config, Dim("batch")
-    step = NetworkStep(checkpoint, dtype)
-    hooks = [  # autocast leaves it to the device whether layer norms sum in float32
-        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-        for module in step.modules()
-        if isinstance(module, nn.LayerNorm)
-    ]
-    examples = (  # of two targets: torch takes a size of one for a constant
-        torch.zeros(2, 3, *config.search_hw),
-        torch.zeros(2, REFERENCES, 3, *config.template_hw),
-        torch.zeros(2, REFERENCES, *config.template_grid_hw),
-        torch.zeros(2, 1, checkpoint.model.target_token.shape[-1]),
-    )
-    try:
-        program = torch.export.export(
-            step, examples, dynamic_shapes={name: {0: batch} for name in INPUTS}
-        )
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return program
+def _descriptions(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
+    """Metadata of both networks, by which they know each other."""
+    digest = hashlib.sha256()
+    for tensor in checkpoint.model.state_dict().values():
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    weights = digest.hexdigest()
+    return {part: describe(ONNX_FORMAT, checkpoint, part=part, weights=weights) for part in INPUTS}
+
+
+def _programs(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, ExportedProgram]]:
+    """Both networks of ``checkpoint`` as graphs for any number of targets."""
+    targets = Dim("batch")
+    for part, (module, example) in networks(checkpoint, dtype, REFERENCES).items():
+        hooks = [  # autocast leaves it to the device whether layer norms sum in float32
+            each.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+            for each in module.modules()
+            if isinstance(each, nn.LayerNorm)
+        ]
+        try:
+            shapes = tuple({0: targets} for _ in example)
+            yield part, torch.export.export(module, example, dynamic_shapes=shapes)
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -84,7 +84,8 @@ class TrackerParameters(NodeParameters):
     runtime: str = parameter(
         "auto",
         "What computes the network: torch; openvino, faster on CPUs; auto: OpenVINO where it is "
-        "installed and the device is the CPU, else torch; onnxruntime or tensorrt: an .onnx file.",
+        "installed and the device is the CPU, else torch; onnxruntime: an .onnx file; tensorrt: "
+        "an .engine file.",
         choices=("auto", "torch", "openvino", "onnxruntime", "tensorrt"),
     )
     threads: int = parameter(

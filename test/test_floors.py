@@ -34,7 +34,7 @@ FLOORS = (
 """Parts of the core, from the ground up."""
 NODE_SEES = {"tracking", "session", "live", "data", "geometry", "files"}
 """What the ROS 2 package sees of the core, besides its public names."""
-OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "skimage"}
+OPTIONAL = {"cuda", "onnxruntime", "openvino", "tensorrt", "skimage"}
 """Packages of extras: imported where they are used, so that nothing else needs them."""
 WITH_TORCH = {"spmtrack_core.tracking.torch_engines"}
 """Imported where PyTorch computes the network; with other runtimes torch stays out of memory."""

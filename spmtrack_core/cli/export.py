@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Console
 
 from spmtrack_core.cli.options import OutputFile, Trunk, Weights
 from spmtrack_core.export import FORMATS, check_installed
@@ -28,25 +29,26 @@ def export(
 ) -> None:
     """Write the network for another runtime.
 
-    The file has one pass of the network; the tracker makes crops and keeps reference frames.
+    As two networks, one of them for reference frames: docs/export.md has their inputs and outputs.
+    The tracker makes crops and keeps reference frames.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")
-    write, precisions = FORMATS[format]
+    write, precisions, suffix = FORMATS[format]
     if precision not in precisions:
         raise ValueError(
             f"precision of an export to {format} must be {' or '.join(precisions)}; "
             f"got {precision!r}"
         )
-    if format == "onnx" and output.suffix != ".onnx":
-        raise ValueError(f"{output} must end in .onnx: the tracker recognizes it by that")
+    if output.suffix != suffix:
+        raise ValueError(f"{output} must end in {suffix}, by which it is recognized")
     check_installed(format)
     path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
     check_output(output, filter(None, (path, frozen)))
     int8 = precision == "int8"  # rounded while writing
     dtype = torch.float32 if int8 else choose_precision(precision)
     checkpoint = load_checkpoint(path, frozen, dtype)
-    write(checkpoint, output, torch.int8 if int8 else dtype)
-    for file in (output, output.with_name(f"{output.name}.data")):
-        if file.is_file():
-            typer.echo(f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB)")
+    with Console(stderr=True).status("tracing and writing both networks: minutes"):
+        files = write(checkpoint, output, torch.int8 if int8 else dtype)
+    for file in files:
+        typer.echo(f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB)")

@@ -15,7 +15,7 @@ Source = Annotated[
     ),
 ]
 Weights = Annotated[
-    str, typer.Option(help="Weights: a bundled name (nano), a checkpoint or an .onnx file.")
+    str, typer.Option(help="Weights: a bundled name (nano), a checkpoint or an exported file.")
 ]
 SeveralWeights = Annotated[
     list[str] | None,
@@ -29,7 +29,7 @@ Runtime = Annotated[
     str,
     typer.Option(
         help="What computes the network: torch, openvino (CPU, an extra), auto: OpenVINO where "
-        "it is installed; onnxruntime or tensorrt: an .onnx file."
+        "it is installed; onnxruntime: an .onnx file; tensorrt: an .engine file."
     ),
 ]
 Policy = Annotated[

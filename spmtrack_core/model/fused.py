@@ -80,7 +80,7 @@ class FusedLinear(nn.Module):
         out = F.linear(x, self.weight, self.bias)  # (M, out + T * hidden + T * E + padding)
         if not self.columns:
             return out
-        if torch.jit.is_tracing():  # other runtimes cannot write to a view
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # others cannot write to views
             return self.traced(out)
         mixed = self.mix(out[:, self.out_features :])  # (M, T, inner)
         for index, (columns, experts) in enumerate(zip(self.columns, self.experts, strict=True)):

@@ -9,6 +9,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+INPUTS = {
+    "encode": ("reference", "mask"),
+    "locate": ("search", "references", "state_token"),
+}
+"""The two functions of ``InferenceModel``, a network each, and their arguments."""
+OUTPUTS = {
+    "encode": ("encoded",),
+    "locate": ("score_map", "boxes", "next_state_token"),
+}
+"""In ONNX no output may have the name of an input."""
+
 
 class InferenceModel(Protocol):
     """A network for inference, with arrays in and out. Keeps nothing of a target."""

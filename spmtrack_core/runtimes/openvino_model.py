@@ -1,6 +1,7 @@
 """The inference layout, run by OpenVINO: on CPUs about twice as fast as PyTorch.
 
-A network is converted once, by PyTorch, and kept; from then on PyTorch is not even imported.
+A checkpoint is converted once, by PyTorch, and kept; from then on PyTorch is not even imported.
+The files of an exported network are read as they are.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from typing import Any
 import numpy as np
 
 import spmtrack_core
-from spmtrack_core.files import cache_folder, sha256_of
-from spmtrack_core.runtimes.description import ENTRY, description_of
-from spmtrack_core.runtimes.inference import Array
+from spmtrack_core.files import cache_folder, one_line, sha256_of
+from spmtrack_core.runtimes.description import ENTRY, Description, description_of
+from spmtrack_core.runtimes.exported import description_of_both, files_of
+from spmtrack_core.runtimes.inference import INPUTS, Array
 
 LOG = logging.getLogger(__name__)
 OPENVINO_FORMAT = "spmtrack-openvino-2"
 """Of the converted networks; a change of the inference layout raises its number."""
-PARTS = ("encode", "locate")
-"""The two functions of ``InferenceModel``, a network each."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """OpenVINO's names of the precisions. Without one it chooses bfloat16 where the CPU has it."""
 CACHE_BYTES = 4_000_000_000
@@ -35,14 +35,15 @@ Networks = Mapping[str, Any]
 
 
 class OpenVinoSPMTrack:
-    """Converted networks, with settings and provenance.
+    """Converted or exported networks, with settings and provenance.
 
     Networks are compiled for one target, when they are first used, in a second: with fixed shapes
     they are faster, and one target after the other takes no longer than all at once with one
     thread. ``cache_folder()`` keeps what was compiled.
 
     Args:
-        networks: OpenVINO's networks by the names in ``PARTS``, with a description.
+        networks: OpenVINO's networks by the names in ``INPUTS``.
+        about: their description.
         precision: of the matrix multiplications: ``float32``, ``bfloat16`` or ``float16``.
         threads: of the CPU; 0: as many as OpenVINO takes by itself.
 
@@ -51,11 +52,14 @@ class OpenVinoSPMTrack:
     runtime = "openvino"
     device = "cpu"
 
-    def __init__(self, networks: Networks, precision: str = "float32", threads: int = 0) -> None:
-        import openvino  # an extra
-
-        metadata = {ENTRY: networks["locate"].get_rt_info(ENTRY).astype(str)}
-        about = description_of(metadata, OPENVINO_FORMAT)
+    def __init__(
+        self,
+        networks: Networks,
+        about: Description,
+        precision: str = "float32",
+        threads: int = 0,
+    ) -> None:
+        openvino = imported()
         self.model_config, self.tracker_config, self.provenance = about
         self._threads = threads
         self._precision = precision
@@ -116,6 +120,45 @@ class OpenVinoSPMTrack:
         return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
+def imported() -> Any:
+    """OpenVINO, an extra; ``RuntimeError`` where it is not installed."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise RuntimeError(
+            "runtime openvino needs OpenVINO, the extra openvino of this package: "
+            f"pip install 'spmtrack_ros[openvino]', or only pip install openvino ({error})"
+        ) from None
+    return openvino
+
+
+def converted_description(networks: Networks) -> Description:
+    """What ``to_openvino`` wrote into its networks; ``ValueError`` where that is damaged."""
+    metadata = {ENTRY: networks["locate"].get_rt_info(ENTRY).astype(str)}
+    return description_of(metadata, OPENVINO_FORMAT)
+
+
+def exported_networks(path: Path) -> tuple[Networks, Description]:
+    """The networks of an .onnx file of ``spmtrack export``, and of the one beside it.
+
+    Raises ``FileNotFoundError`` where a file is absent, ``ValueError`` where it is broken or not
+    from ``spmtrack export``, and ``RuntimeError`` where OpenVINO is not installed.
+    """
+    core, networks, metadata = imported().Core(), {}, {}
+    for part, file in files_of(path).items():
+        try:
+            networks[part] = core.read_model(file)
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO cannot read {file}: {one_line(error)[:200]}") from None
+        keys = ["framework", ENTRY]
+        known = networks[part].has_rt_info(keys)
+        metadata[part] = {ENTRY: networks[part].get_rt_info(keys).astype(str)} if known else {}
+    try:
+        return networks, description_of_both(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from None
+
+
 def openvino_networks(
     weights: Path, trunk: Path | None, convert: Callable[[], Networks]
 ) -> Networks:
@@ -123,17 +166,11 @@ def openvino_networks(
 
     Raises ``RuntimeError`` where OpenVINO is not installed, and whatever ``convert`` raises.
     """
-    try:
-        import openvino  # an extra
-    except ImportError as error:
-        raise RuntimeError(
-            "runtime openvino needs OpenVINO, the extra openvino of this package: "
-            f"pip install 'spmtrack_ros[openvino]', or only pip install openvino ({error})"
-        ) from None
+    openvino = imported()
     versions = f"{OPENVINO_FORMAT} {openvino.__version__}{spmtrack_core.__version__}"
     digest = sha256_of(*filter(None, (weights, trunk)), start=versions)
     folder, stem = cache_folder(), f"openvino-{digest[:16]}"
-    paths = {part: folder / f"{stem}-{part}.xml" for part in PARTS}
+    paths = {part: folder / f"{stem}-{part}.xml" for part in INPUTS}
     if all(path.is_file() for path in paths.values()):
         try:
             core = openvino.Core()

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.runtimes.onnx_model import OnnxSPMTrack
-from spmtrack_core.runtimes.openvino_model import HINTS, OpenVinoSPMTrack, openvino_networks
+from spmtrack_core.runtimes.openvino_model import (
+    HINTS,
+    OpenVinoSPMTrack,
+    converted_description,
+    exported_networks,
+    openvino_networks,
+)
+from spmtrack_core.runtimes.tensorrt_model import TensorRtSPMTrack
 from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.tracker import Tracker
 
@@ -24,7 +31,14 @@ if TYPE_CHECKING:
     from spmtrack_core.runtimes.openvino_model import Networks
 
 LOG = logging.getLogger(__name__)
-RUNTIMES = ("torch", "openvino", "onnxruntime", "tensorrt", "auto")
+CHECKPOINT = "checkpoints"
+RUNTIMES = {
+    "torch": (CHECKPOINT,),
+    "onnxruntime": (".onnx",),
+    "openvino": (CHECKPOINT, ".onnx"),
+    "tensorrt": (".engine",),
+}
+"""What each runtime computes: checkpoints, or files of ``spmtrack export`` by their suffix."""
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -40,16 +54,18 @@ def load_tracker(
     """A tracker with ``weights``.
 
     Args:
-        weights: the name of bundled weights, or the path of a checkpoint or of an .onnx file.
+        weights: the name of bundled weights, or the path of a checkpoint or of an .onnx or .engine
+            file of ``spmtrack export``.
         device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
         lost_threshold: 0..1; replaces the value stored with the weights.
         precision: of the matrix multiplications: ``float32``, or ``bfloat16`` or ``float16`` with
-            half the memory. An .onnx file has its own.
+            half the memory. An exported file has its own.
         trunk: file of the DINOv2 trunk for weights without one (published or adapters-only); None:
-            timm's pretrained weights from the hub. An .onnx file has its own.
+            timm's pretrained weights from the hub. An exported file has its own.
         runtime: what computes the network. ``torch``; ``openvino``, on CPUs about twice as fast;
-            ``onnxruntime`` or ``tensorrt`` for an .onnx file; ``auto``: OpenVINO where it is
-            installed and the device is the CPU, else PyTorch, and for an .onnx file ONNX Runtime.
+            ``onnxruntime`` or ``openvino`` for an .onnx file; ``tensorrt`` for an .engine file;
+            ``auto``: OpenVINO where it is installed and the device is the CPU, else PyTorch, and
+            for an .onnx file ONNX Runtime where it is installed, else OpenVINO.
         threads: of the CPU for the network; 0: ``warm_up`` measures how many are worth it, and
             until then the runtime chooses.
 
@@ -65,21 +81,17 @@ def load_tracker(
     asked, runtime = runtime, choose_runtime(path, device, runtime)
     if threads < 0:
         raise ValueError(f"threads must be 0, which chooses, or more; got {threads}")
-    if path.suffix == ".onnx":
+    if kind_of(path) != CHECKPOINT:
         if frozen is not None or precision != "float32":
             raise ValueError(f"{path} stores its own trunk and precision; give neither")
-        # ONNX Runtime may have CUDA without PyTorch's
-        exported = OnnxSPMTrack(path, device, threads, runtime == "tensorrt")
-        engine = HostEngine(exported, exported.model_config)
-        return Tracker(engine, with_threshold(exported.tracker_config, lost_threshold))
+        return _tracker(_exported(path, device, runtime, threads), lost_threshold)
     if runtime == "openvino":
         if precision not in HINTS:
             raise ValueError(f"precision must be one of {', '.join(HINTS)}; got {precision!r}")
         try:
             networks = openvino_networks(path, frozen, lambda: _convert(path, frozen))
-            converted = OpenVinoSPMTrack(networks, precision, threads)
-            engine = HostEngine(converted, converted.model_config)
-            return Tracker(engine, with_threshold(converted.tracker_config, lost_threshold))
+            about = converted_description(networks)
+            return _tracker(OpenVinoSPMTrack(networks, about, precision, threads), lost_threshold)
         except RuntimeError as error:
             if asked != "auto":
                 raise
@@ -87,6 +99,24 @@ def load_tracker(
     load = _torch_engines().load_torch_engine
     by_torch, config = load(path, frozen, device, precision, threads)
     return Tracker(by_torch, with_threshold(config, lost_threshold))
+
+
+def _exported(
+    path: Path, device: str, runtime: str, threads: int
+) -> OnnxSPMTrack | OpenVinoSPMTrack | TensorRtSPMTrack:
+    if runtime == "tensorrt":
+        return TensorRtSPMTrack(path, device)
+    if runtime == "openvino":
+        return OpenVinoSPMTrack(*exported_networks(path), threads=threads)
+    return OnnxSPMTrack(path, device, threads)  # may have CUDA without PyTorch's
+
+
+def _tracker(
+    model: OnnxSPMTrack | OpenVinoSPMTrack | TensorRtSPMTrack, lost_threshold: float | None
+) -> Tracker:
+    """A tracker with a network that has its settings."""
+    engine = HostEngine(model, model.model_config)
+    return Tracker(engine, with_threshold(model.tracker_config, lost_threshold))
 
 
 def _convert(weights: Path, trunk: Path | None) -> Networks:
@@ -149,21 +179,28 @@ def find_weights(weights: str | Path) -> Path:
     )
 
 
+def kind_of(weights: Path) -> str:
+    """One of the values in ``RUNTIMES``."""
+    exported = weights.suffix in (".onnx", ".engine")
+    return weights.suffix if exported else CHECKPOINT
+
+
 def choose_runtime(weights: Path, device: str, name: str) -> str:
     """What computes the network of ``weights``: ``name``, or for ``auto`` the fastest one.
 
     Raises ``ValueError`` for a name that is not among ``RUNTIMES`` or does not fit the weights,
     for OpenVINO on another device than the CPU, and as ``choose_device``.
     """
-    exported = weights.suffix == ".onnx"
-    if name not in RUNTIMES:
-        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {name!r}")
-    if exported and name == "openvino":
-        raise ValueError(f"runtime openvino takes a checkpoint; got {weights}: give onnxruntime")
-    if exported:
-        return "tensorrt" if name == "tensorrt" else "onnxruntime"
-    if name in ("onnxruntime", "tensorrt"):
-        raise ValueError(f"runtime {name} runs an .onnx file of spmtrack export; got {weights}")
+    if name not in (*RUNTIMES, "auto"):
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, auto; got {name!r}")
+    kind = kind_of(weights)
+    runs = [each for each, kinds in RUNTIMES.items() if kind in kinds]
+    if kind != CHECKPOINT and name in ("torch", "auto"):  # torch is but the default
+        found = [each for each in runs if importlib.util.find_spec(each)]
+        name = (*found, *runs)[0]
+    elif name not in (*runs, "auto"):
+        kinds = " and ".join(RUNTIMES[name])
+        raise ValueError(f"runtime {name} runs {kinds} files of spmtrack export; got {weights}")
     if name == "openvino" and not is_cpu(device):
         raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
     if name == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,17 +11,22 @@ from published_files import published_part, trunk_part
 from safetensors.torch import save_file
 
 pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from spmtrack_core import export as module
+from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.runtimes.description import ENTRY, description_of
+from spmtrack_core.runtimes.inference import INPUTS
+from spmtrack_core.runtimes.tensorrt_model import ENGINE_FORMAT, read_engines
 
 
 def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrack):
     output = tmp_path / "out" / "tiny.onnx"
     code, out, err = spmtrack("export", "--weights", tiny_checkpoint, "-o", output)
     assert code == 0, err
-    assert f"wrote {output}" in out
-    assert [file.name for file in output.parent.iterdir()] == ["tiny.onnx"]
+    files = [output, output.with_name("tiny.references.onnx")]
+    assert [line.split(" (")[0] for line in out.splitlines()] == [f"wrote {f}" for f in files]
+    assert sorted(output.parent.iterdir()) == files
     code, out, err = spmtrack(
         "track", "synthetic", "--weights", output, "--device", "cpu", "--max-frames", 4
     )
@@ -38,6 +44,7 @@ def test_each_format_is_written_by_its_function(
     def write(checkpoint, path, dtype):
         given.append((checkpoint.model_config.embed_dim, dtype))
         path.write_bytes(b"network")
+        return [path]
 
     monkeypatch.setitem(module.FORMATS, "torch", module.FORMATS["torch"]._replace(write=write))
     options = ("--format", "torch", "--precision", precision)
@@ -77,21 +84,24 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_onnx_file_must_end_in_onnx(tmp_path, spmtrack):
-    code, _, err = spmtrack("export", "-o", tmp_path / "nano.bin")
-    assert (code, "must end in .onnx" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("format", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2"), ("tensorrt", ".engine")]
+)
+def test_what_reads_a_file_recognizes_it_by_its_name(tmp_path, spmtrack, format, suffix):
+    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "nano.bin")
+    assert (code, f"must end in {suffix}" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("format", "missing", "match"),
+    ("format", "file", "missing", "match"),
     [
-        ("tensorrt", "tensorrt", "trtexec"),
-        ("onnx", "onnxscript", "spmtrack_ros[onnx]"),
+        ("tensorrt", "x.engine", "tensorrt", "on the machine it is for: pip install tensorrt"),
+        ("onnx", "x.onnx", "onnxscript", "spmtrack_ros[onnx]"),
     ],
 )
-def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, missing, match):
+def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, file, missing, match):
     monkeypatch.setattr(module, missing, None)
-    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "x.onnx")
+    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / file)
     assert code == 2
     assert match in err
     assert err.count("\n") == 1
@@ -103,47 +113,57 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch
 ):
     """TensorRT itself needs a GPU: this only checks the calls and their arguments."""
-    shapes = {}
+    profiles = []
 
     class Network:
-        num_inputs = 4
+        def read(self, path):
+            inputs = onnxruntime.InferenceSession(path).get_inputs()
+            self.inputs = [SimpleNamespace(name=i.name, shape=(-1, *i.shape[1:])) for i in inputs]
+            self.num_inputs, self.content = len(inputs), Path(path).read_bytes()
 
         def get_input(self, index):
-            return SimpleNamespace(name=module.INPUTS[index], shape=(-1, 3, index))
+            return self.inputs[index]
 
     class Parser:
         num_errors = 0
 
         def __init__(self, network, logger):
-            pass
+            self.network = network
 
         def parse_from_file(self, path):
-            return path.endswith(".onnx")
+            self.network.read(path)
+            return True
 
-    profile = SimpleNamespace(set_shape=lambda name, *sizes: shapes.__setitem__(name, sizes))
+    class Profile(dict):
+        def set_shape(self, name, *sizes):
+            self[name] = sizes
+
     builder = SimpleNamespace(
         create_network=lambda flags: Network(),
-        create_optimization_profile=lambda: profile,
-        create_builder_config=lambda: SimpleNamespace(add_optimization_profile=lambda _: 0),
-        build_serialized_network=lambda network, config: b"engine",
+        create_optimization_profile=Profile,
+        create_builder_config=lambda: SimpleNamespace(add_optimization_profile=profiles.append),
+        build_serialized_network=lambda network, config: memoryview(network.content),
     )
     logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
-    monkeypatch.setattr(
-        module,
-        "tensorrt",
-        SimpleNamespace(
-            Logger=logger,
-            Builder=lambda _: builder,
-            OnnxParser=Parser,
-            NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
-        ),
+    tensorrt = SimpleNamespace(
+        Logger=logger,
+        Builder=lambda _: builder,
+        OnnxParser=Parser,
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
     )
-    # what it writes is tested with it, and takes long
-    monkeypatch.setattr(module, "export_onnx", lambda _, path, dtype: path.write_bytes(b"onnx"))
+    monkeypatch.setattr(module, "tensorrt", tensorrt)
     output = tmp_path / "tiny.engine"
-    code, _, err = spmtrack(
+    code, out, err = spmtrack(
         "export", "--weights", tiny_checkpoint, "--format", "tensorrt", "-o", output
     )
     assert code == 0, err
-    assert output.read_bytes() == b"engine"
-    assert shapes["references"] == ((1, 3, 1), (1, 3, 1), (8, 3, 1))
+    assert f"wrote {output}" in out
+    settings, engines = read_engines(output)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    about = description_of({ENTRY: settings}, ENGINE_FORMAT)
+    assert about.model_config == checkpoint.model_config
+    for part, profile in zip(INPUTS, profiles, strict=True):
+        session = onnxruntime.InferenceSession(engines[part])
+        assert [each.name for each in session.get_inputs()] == list(INPUTS[part]) == list(profile)
+    one, eight = ((targets, 3, *about.model_config.search_hw) for targets in (1, 8))
+    assert profiles[1]["search"] == (one, one, eight)

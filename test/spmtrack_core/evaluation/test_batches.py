@@ -178,7 +178,7 @@ def test_the_runtime_is_part_of_a_run(tmp_path, spmtrack, tiny_checkpoint):
     ("arguments", "match"),
     [
         (["--runtime", "tensorrt"], "runtime must be one of"),
-        (["--runtime", "onnxruntime"], "runtime onnxruntime runs an .onnx file"),
+        (["--runtime", "onnxruntime"], "runtime onnxruntime runs .onnx files"),
         (["--runtime", "openvino", "--device", "cuda"], "cuda"),
         (["batch=x"], "batch must be"),
     ],

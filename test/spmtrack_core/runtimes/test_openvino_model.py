@@ -21,7 +21,11 @@ from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.openvino_export import to_openvino
 from spmtrack_core.model.torch_model import TorchSPMTrack
 from spmtrack_core.model.weights import Checkpoint
-from spmtrack_core.runtimes.openvino_model import OpenVinoSPMTrack, remove_oldest
+from spmtrack_core.runtimes.openvino_model import (
+    OpenVinoSPMTrack,
+    converted_description,
+    remove_oldest,
+)
 from spmtrack_core.tracking import loading
 from spmtrack_core.tracking.loading import choose_runtime, load_tracker
 from spmtrack_core.tracking.references import REFERENCES
@@ -58,7 +62,8 @@ def test_every_variant_gives_the_numbers_of_pytorch(variant):
     config = golden_config(name)
     checkpoint = Checkpoint(golden_model(name), config, TrackerConfig(), {"made": "so"})
     by_torch = TorchSPMTrack(fuse(checkpoint.model))
-    network = OpenVinoSPMTrack(to_openvino(checkpoint, REFERENCES))
+    converted = to_openvino(checkpoint, REFERENCES)
+    network = OpenVinoSPMTrack(converted, converted_description(converted))
     assert network.reference_shapes == by_torch.reference_shapes
     assert network.no_state.tolist() == by_torch.no_state.tolist()
     described = network.model_config, network.tracker_config, network.provenance
@@ -225,11 +230,11 @@ def test_the_cache_keeps_what_is_new(tmp_path):
         (
             "tpu",
             "cpu",
-            "runtime must be one of torch, openvino, onnxruntime, tensorrt, auto; got 'tpu'",
+            "runtime must be one of torch, onnxruntime, openvino, tensorrt, auto; got 'tpu'",
         ),
         ("openvino", "cuda:99", "cuda:99 not found"),
         ("openvino", "tpu", "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
-        ("onnxruntime", "cpu", "runtime onnxruntime runs an .onnx file of spmtrack export"),
+        ("onnxruntime", "cpu", "runtime onnxruntime runs .onnx files of spmtrack export; got"),
     ],
 )
 def test_runtimes_that_cannot_be_used_are_named(tiny_checkpoint, runtime, device, match):
@@ -237,10 +242,59 @@ def test_runtimes_that_cannot_be_used_are_named(tiny_checkpoint, runtime, device
         load_tracker(tiny_checkpoint, device, runtime=runtime)
 
 
-def test_an_exported_file_is_none_for_openvino():
-    with pytest.raises(ValueError, match=r"takes a checkpoint; got nano\.onnx: give onnxruntime"):
-        choose_runtime(Path("nano.onnx"), "cpu", "openvino")
-    assert choose_runtime(Path("nano.onnx"), "cpu", "auto") == "onnxruntime"
+@pytest.mark.parametrize(
+    ("weights", "asked", "installed", "chosen"),
+    [
+        ("nano.onnx", "auto", {"onnxruntime", "openvino"}, "onnxruntime"),
+        ("nano.onnx", "torch", {"onnxruntime", "openvino"}, "onnxruntime"),  # the default
+        ("nano.onnx", "auto", {"openvino"}, "openvino"),
+        ("nano.onnx", "auto", set(), "onnxruntime"),  # the one that its error names
+        ("nano.onnx", "openvino", {"onnxruntime"}, "openvino"),
+        ("nano.engine", "auto", {"onnxruntime", "openvino"}, "tensorrt"),
+        ("nano.safetensors", "auto", {"onnxruntime", "openvino"}, "openvino"),
+        ("nano.safetensors", "auto", {"onnxruntime"}, "torch"),
+        ("nano.safetensors", "torch", {"openvino"}, "torch"),
+    ],
+)
+def test_each_kind_of_file_has_its_runtimes(monkeypatch, weights, asked, installed, chosen):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name if name in installed else None
+    )
+    assert choose_runtime(Path(weights), "cpu", asked) == chosen
+
+
+@pytest.mark.parametrize(
+    ("weights", "runtime", "match"),
+    [
+        ("nano.onnx", "tensorrt", r"tensorrt runs \.engine files of spmtrack export; got nano"),
+        ("nano.engine", "onnxruntime", r"onnxruntime runs \.onnx files of spmtrack export; got"),
+        ("nano.engine", "openvino", r"runs checkpoints and \.onnx files of spmtrack export; got"),
+    ],
+)
+def test_other_files_are_refused(weights, runtime, match):
+    with pytest.raises(ValueError, match=match):
+        choose_runtime(Path(weights), "cpu", runtime)
+
+
+@needs_openvino
+def test_an_exported_file_needs_neither_torch_nor_onnx_runtime(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx writes the network")
+    from exported_network import arrays, write_network
+
+    assert onnx
+    file = write_network(tmp_path / "tiny.onnx")
+    command = [sys.executable, "-c", WITHOUT_TORCH.format(weights=str(file))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+    reference, located = arrays(3)
+    model, expected = (load_tracker(file, runtime=r).engine.model for r in ("openvino", "auto"))
+    assert (model.runtime, expected.runtime) == ("openvino", "onnxruntime")
+    for ours, theirs in zip(
+        (*model.encode_reference(*reference), *model(*located)),
+        (*expected.encode_reference(*reference), *expected(*located)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_without_openvino_the_cure_is_named(tiny_checkpoint, monkeypatch):

@@ -1,0 +1,49 @@
+"""The two .onnx files of ``spmtrack export``, whichever runtime reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from spmtrack_core.runtimes.description import Description, description_of, read_description
+
+ONNX_FORMAT = "spmtrack-onnx-2"
+SECOND_SUFFIX = ".references.onnx"
+
+
+def files_of(path: Path) -> dict[str, Path]:
+    """The files of the networks in ``INPUTS``: ``path``, and the one beside it for ``encode``.
+
+    Raises ``FileNotFoundError`` where one of them is absent, and ``ValueError`` where ``path`` is
+    the second.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if path.name.endswith(SECOND_SUFFIX):
+        first = path.name.removesuffix(SECOND_SUFFIX)
+        raise ValueError(f"{path} encodes reference frames: give {first}.onnx, which needs it")
+    second = second_file(path)
+    if not second.is_file():
+        raise FileNotFoundError(
+            f"no {second.name} beside {path}, which needs it; spmtrack export writes both"
+        )
+    return {"encode": second, "locate": path}
+
+
+def second_file(path: Path) -> Path:
+    """Name of the network that encodes reference frames, beside ``path``."""
+    return path.with_suffix(SECOND_SUFFIX)
+
+
+def description_of_both(metadata: Mapping[str, Mapping[str, str]]) -> Description:
+    """Settings and provenance from the metadata of both networks.
+
+    Raises ``ValueError`` where they are damaged, or not from one export.
+    """
+    about = {part: read_description(each, ONNX_FORMAT) for part, each in metadata.items()}
+    for part, each in about.items():
+        if each and each.get("part") != part:
+            raise ValueError(f"the network to {part} is that to {each.get('part')}: export again")
+    if len({each.get("weights") for each in about.values()}) > 1:
+        raise ValueError("its two files are of different weights: export again")
+    return description_of(metadata["locate"], ONNX_FORMAT)
