@@ -23,6 +23,7 @@ from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Thread
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.bag import Bag, BagImage
 from spmtrack_core.data.bag_writer import STORAGES, BagWriter, check_bag_path
+from spmtrack_core.data.messages import stamp_text
 from spmtrack_core.data.recording import (
     SampledFrames,
     check_image_path,
@@ -222,7 +223,7 @@ def _image(text: str) -> tuple[int, int]:
 
 
 def _shown(start: Start) -> str:
-    return f"with the stamp {start.stamp_ns / 1e9:.9f}" if start.stamp_ns else f"{start.number}"
+    return f"with the stamp {stamp_text(start.stamp_ns)}" if start.stamp_ns else f"{start.number}"
 
 
 @dataclass
@@ -294,7 +295,7 @@ class _Run:
             if not self._targets:
                 text = f"no target was started: {self.topic} has {self.read} images"
                 if self._stamps:
-                    text += f", the last with the stamp {self._stamps[-1] / 1e9:.9f}"
+                    text += f", the last with the stamp {stamp_text(self._stamps[-1])}"
                 raise ValueError(text)
             if not bag.failed:
                 self.write(output, bag.close)

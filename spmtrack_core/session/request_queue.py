@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
+from spmtrack_core.data.messages import stamp_text
 from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
 from spmtrack_core.session.init_request import Code, InitRequest, Reply
 from spmtrack_core.tracking.followed import Target
@@ -130,9 +131,9 @@ class RequestQueue:
         return self._not_buffered(stamp_ns)
 
     def _not_buffered(self, stamp_ns: int) -> Reply:
-        text = f"no image with the stamp {stamp_ns / 1e9:.9f} is in the buffer"
+        text = f"no image with the stamp {stamp_text(stamp_ns)} is in the buffer"
         oldest, newest = self._buffer.oldest, self._buffer.newest
         if oldest is not None and newest is not None:
-            span = f"{oldest.stamp_ns / 1e9:.9f} to {newest.stamp_ns / 1e9:.9f}"
+            span = f"{stamp_text(oldest.stamp_ns)} to {stamp_text(newest.stamp_ns)}"
             text = f"{text}, which holds {len(self._buffer)} from {span}"
         return Reply(Code.STAMP_NOT_BUFFERED, text)

@@ -291,13 +291,23 @@ def test_init_waits_for_its_image(bench):
     assert named.result(5).stamp_ns == 2 * SECOND
 
 
+FINE_STAMP = {"stamp_ns": 1795731423_123456789, "timeout": 0.05}
+
+
 @pytest.mark.parametrize(
     ("stamps", "request_", "code", "words"),
     [
         ([], {"timeout": 0.05}, Code.NO_IMAGE, "no image"),
         ([], {"stamp_ns": 5, "timeout": 0.05}, Code.NO_IMAGE, "no image"),
-        ([4, 5], {"stamp_ns": 9 * SECOND, "timeout": 0.05}, Code.STAMP_NOT_BUFFERED, "9.0"),
+        (
+            [4, 5],
+            {"stamp_ns": 9 * SECOND, "timeout": 0.05},
+            Code.STAMP_NOT_BUFFERED,
+            "9.000000000",
+        ),
         ([4, 6], {"stamp_ns": 5 * SECOND}, Code.STAMP_NOT_BUFFERED, "4.0"),
+        # to the nanosecond, of which a float of a present time has a hundred
+        ([4, 6], FINE_STAMP, Code.STAMP_NOT_BUFFERED, "3.123456789 is"),
         ([4, 5], {"stamp_ns": 1 * SECOND}, Code.STAMP_NOT_BUFFERED, "holds 2"),
         ([1], {"box": (float("nan"), 0, 5, 5)}, Code.INVALID_BOX, "finite"),
         ([1], {"box": (0, 0, float("inf"), 5)}, Code.INVALID_BOX, "finite"),
