@@ -27,9 +27,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -39,9 +40,14 @@ from spmtrack_core.files import write_beside
 from spmtrack_core.model.networks import networks
 from spmtrack_core.model.weights import Checkpoint
 from spmtrack_core.runtimes.description import ENTRY, describe
-from spmtrack_core.runtimes.exported import ONNX_FORMAT, second_file
+from spmtrack_core.runtimes.exported import ONNX_FORMAT, SECOND_SUFFIX, second_file
 from spmtrack_core.runtimes.inference import INPUTS, OUTPUTS
-from spmtrack_core.runtimes.tensorrt_model import ENGINE_FORMAT, LARGEST_BATCH, write_engines
+from spmtrack_core.runtimes.tensorrt_model import (
+    ENGINE_FORMAT,
+    LARGEST_BATCH,
+    of_tensorrt,
+    write_engines,
+)
 from spmtrack_core.tracking.references import REFERENCES
 
 try:
@@ -70,16 +76,13 @@ def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -
     of reference frames beside it. Raises ``OSError`` where they cannot be written.
     """
     path, about = Path(path), _descriptions(checkpoint)
-    files = {"encode": path.with_suffix(f".references{path.suffix}"), "locate": path}
-    for part, program in _programs(checkpoint, dtype):
-
-        def write(beside: Path, part: str = part, program: ExportedProgram = program) -> None:
+    names = {"encode": path.with_suffix(f".references{path.suffix}").name, "locate": path.name}
+    with _complete(path) as folder:
+        for part, program in _programs(checkpoint, dtype):
             settings = {TORCH_SETTINGS: about[part][ENTRY]}
-            with beside.open("wb") as file:
+            with (folder / names[part]).open("wb") as file:
                 torch.export.save(program, file, extra_files=settings)
-
-        write_beside(files[part], write)
-    return [files["locate"], files["encode"]]
+    return [path.with_name(names[part]) for part in ("locate", "encode")]
 
 
 def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
@@ -92,12 +95,9 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     """
     check_installed("onnx")
     path, about = Path(path), _descriptions(checkpoint)
-    files, int8 = {"encode": second_file(path), "locate": path}, dtype is torch.int8
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # some files name others: all are made under their final names, elsewhere
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    names, int8 = {"encode": second_file(path).name, "locate": path.name}, dtype is torch.int8
+    with _complete(path) as folder, TemporaryDirectory(dir=folder) as unrounded:
         for part, program in _programs(checkpoint, torch.float32 if int8 else dtype):
-            made_in = Path(folder, files[part].name)
             made = torch.onnx.export(
                 program,
                 input_names=INPUTS[part],
@@ -108,55 +108,55 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
             )
             network = cast(torch.onnx.ONNXProgram, made)  # None is what the old exporter gives
             network.model.metadata_props.update(about[part])
-            size = sum(tensor.nbytes for tensor in program.state_dict.values())
-            network.save(made_in, external_data=size > LARGEST_FILE)
+            large = sum(each.nbytes for each in program.state_dict.values()) > LARGEST_FILE
+            file = Path(unrounded if int8 else folder, names[part])
+            network.save(file, external_data=large)
             if int8:
-                graph = onnx.load(made_in, load_external_data=False).graph
-                flat = {each.name for each in graph.initializer if len(each.dims) == 2}
-                quantize_dynamic(
-                    made_in,
-                    made_in,
-                    # of several matrices at once, ONNX Runtime takes no scale for each row
-                    nodes_to_exclude=[
-                        node.name for node in graph.node if not flat.intersection(node.input)
-                    ],
-                    op_types_to_quantize=["MatMul", "Gemm"],
-                    per_channel=True,
-                    weight_type=QuantType.QInt8,
-                    use_external_data_format=size > LARGEST_FILE,
-                )
-        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-        for file in written:  # the one that is opened comes last
-            os.replace(file, path.with_name(file.name))
-    return [path.with_name(file.name) for file in reversed(written)]
+                round_to_int8(file, folder / file.name, large)
+        written = sorted((file.name for file in folder.iterdir() if file.is_file()), key=len)
+    return [path.with_name(name) for name in written]  # the shortest is that of path
+
+
+def round_to_int8(source: Path, target: Path, large: bool = False) -> None:
+    """Round the linear layers of an .onnx file; ``large``: the tensors go into ``<name>.data``."""
+    graph = onnx.load(source, load_external_data=False).graph
+    flat = {each.name for each in graph.initializer if len(each.dims) == 2}
+    quantize_dynamic(
+        source,
+        target,
+        # of several matrices at once, ONNX Runtime takes no scale for each row
+        nodes_to_exclude=[node.name for node in graph.node if not flat.intersection(node.input)],
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=large,
+    )
 
 
 def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
     """Build TensorRT engines for the GPU of this machine, with the types of the ONNX networks.
 
     ``dtype`` as in ``export_onnx``. Returns ``path``, one file for both networks. Raises
-    ``OSError`` where it cannot be written and ``RuntimeError`` without TensorRT 10, without the
-    extra ``onnx``, or when the build fails.
+    ``OSError`` where it cannot be written and ``RuntimeError`` without TensorRT 10 or a GPU,
+    without the extra ``onnx``, or when the build fails.
     """
     check_installed("tensorrt")
+    builder = of_tensorrt(tensorrt.Builder, tensorrt.Logger(tensorrt.Logger.WARNING))
     with TemporaryDirectory(prefix="spmtrack-") as folder:
         step = Path(folder) / "step.onnx"
         export_onnx(checkpoint, step, dtype)
-        engines = {
-            part: _engine(file) for part, file in (("encode", second_file(step)), ("locate", step))
-        }
+        files = {"encode": second_file(step), "locate": step}
+        engines = {part: _engine(builder, file) for part, file in files.items()}
     settings = describe(ENGINE_FORMAT, checkpoint)[ENTRY]
     write_beside(Path(path), lambda beside: write_engines(beside, settings, engines))
     return [Path(path)]
 
 
-def _engine(file: Path) -> bytes:
+def _engine(builder: Any, file: Path) -> bytes:
     """The network of an .onnx file as a TensorRT engine for 1 to ``LARGEST_BATCH`` targets."""
-    logger = tensorrt.Logger(tensorrt.Logger.WARNING)
-    builder = tensorrt.Builder(logger)
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
-    parser = tensorrt.OnnxParser(network, logger)
+    parser = tensorrt.OnnxParser(network, tensorrt.Logger(tensorrt.Logger.WARNING))
     if not parser.parse_from_file(str(file)):
         reason = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise RuntimeError(f"TensorRT cannot read the network: {reason}")
@@ -166,6 +166,7 @@ def _engine(file: Path) -> bytes:
         one, most = ((batch, *tensor.shape[1:]) for batch in (1, LARGEST_BATCH))
         profile.set_shape(tensor.name, one, one, most)  # smallest, tuned for, largest
     config = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # float32 is float32
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -180,21 +181,22 @@ class Format(NamedTuple):
     """Returns the files."""
     precisions: tuple[str, ...]
     """Names of the dtypes that ``write`` takes."""
-    suffix: str
-    """Of the file: what reads it recognizes it by that."""
+    suffixes: tuple[str, ...]
+    """Of the files; what reads them recognizes the first by its suffix."""
 
 
 FORMATS = {
-    "onnx": Format(export_onnx, ("float32", "float16", "int8"), ".onnx"),
-    "torch": Format(export_torch, ("float32", "float16"), ".pt2"),
-    "tensorrt": Format(export_tensorrt, ("float32", "float16"), ".engine"),
+    "onnx": Format(export_onnx, ("float32", "float16", "int8"), (".onnx", SECOND_SUFFIX)),
+    "torch": Format(export_torch, ("float32", "float16"), (".pt2", ".references.pt2")),
+    "tensorrt": Format(export_tensorrt, ("float32", "float16"), (".engine",)),
 }
 """Export formats by name."""
 
 
 def check_installed(format: str) -> None:
     """Raise ``RuntimeError``, with what to install, where ``format`` cannot be written."""
-    if format == "tensorrt" and tensorrt is None:
+    version = 0 if tensorrt is None else int(tensorrt.__version__.partition(".")[0])
+    if format == "tensorrt" and version < 10:
         raise RuntimeError(
             "an engine needs NVIDIA's tensorrt, 10 or later, on the machine it is for: pip "
             "install tensorrt, on Jetson the package of JetPack"
@@ -204,6 +206,20 @@ def check_installed(format: str) -> None:
             "ONNX needs the packages onnx and onnxscript, the extra onnx of this package: "
             "pip install 'spmtrack_ros[onnx]'"
         )
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """A folder for files that belong together; they come beside ``path`` once all are complete.
+
+    Some name others, so they have their final names from the start. The file of ``path`` comes
+    last.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Path(folder)
+        for file in sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name):
+            os.replace(file, path.with_name(file.name))
 
 
 def _descriptions(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:

@@ -34,17 +34,21 @@ def export(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}")
-    write, precisions, suffix = FORMATS[format]
+    write, precisions, (suffix, *others) = FORMATS[format]
     if precision not in precisions:
         raise ValueError(
             f"precision of an export to {format} must be {' or '.join(precisions)}; "
             f"got {precision!r}"
         )
-    if output.suffix != suffix:
-        raise ValueError(f"{output} must end in {suffix}, by which it is recognized")
+    if output.suffix != suffix or output.name.endswith(tuple(others)):
+        raise ValueError(
+            f"{output} must end in {' but not in '.join((suffix, *others))}; what reads it "
+            "recognizes it by that"
+        )
     check_installed(format)
     path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
-    check_output(output, filter(None, (path, frozen)))
+    for each in (output, *(output.with_suffix(other) for other in others)):
+        check_output(each, [file for file in (path, frozen) if file])
     int8 = precision == "int8"  # rounded while writing
     dtype = torch.float32 if int8 else choose_precision(precision)
     checkpoint = load_checkpoint(path, frozen, dtype)

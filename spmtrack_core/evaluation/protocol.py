@@ -24,9 +24,11 @@ class EvalConfig(Settings):
 
     precision: str = setting("float32", choices=("float32", "bfloat16", "float16"))
     """Of the network's matrix multiplications."""
-    runtime: str = setting("torch", choices=("torch", "openvino", "auto", "onnxruntime"))
-    """What computes the network; ``auto``: OpenVINO where it is installed, on the CPU; an .onnx
-    file takes ``onnxruntime`` unless it is told ``openvino``."""
+    runtime: str = setting(
+        "torch", choices=("torch", "openvino", "auto", "onnxruntime", "tensorrt")
+    )
+    """What computes the network; ``auto``: OpenVINO where it is installed, on the CPU. An exported
+    file takes ``onnxruntime`` or ``tensorrt`` unless it is told ``openvino``."""
     batch: int = setting(0, minimum=0, maximum=1024)
     """Sequences that are tracked at once, with one pass of the network for all of them; 0: one on
     the CPU, several on a CUDA device (``workers.batch_for``)."""

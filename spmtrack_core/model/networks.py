@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -36,11 +37,21 @@ def networks(checkpoint: Checkpoint, dtype: torch.dtype, references: int) -> dic
         "references": (references, *kept),
         "state_token": fused.no_state.shape[1:],
     }
-    modules = {"encode": Encoder(fused), "locate": Locator(fused)}
+    modules = {"encode": Encoder(encoding_part(fused)), "locate": Locator(fused)}
     return {
         part: Network(modules[part], tuple(torch.zeros(TARGETS, *shapes[name]) for name in names))
         for part, names in INPUTS.items()
     }
+
+
+def encoding_part(model: FusedSPMTrack) -> FusedSPMTrack:
+    """What ``encode_reference`` needs of a network; its tensors are shared."""
+    part = copy.copy(model)
+    part._modules, part._parameters = dict(model._modules), dict(model._parameters)
+    del part.head, part.norm, part.search_table, part.query
+    if not part.separate_references:
+        del part.blocks
+    return part
 
 
 class Encoder(nn.Module):

@@ -25,7 +25,7 @@ def files_of(path: Path) -> dict[str, Path]:
     second = second_file(path)
     if not second.is_file():
         raise FileNotFoundError(
-            f"no {second.name} beside {path}, which needs it; spmtrack export writes both"
+            f"{path} has no {second.name} beside it, as .onnx files of spmtrack export have"
         )
     return {"encode": second, "locate": path}
 
@@ -40,10 +40,11 @@ def description_of_both(metadata: Mapping[str, Mapping[str, str]]) -> Descriptio
 
     Raises ``ValueError`` where they are damaged, or not from one export.
     """
+    found = description_of(metadata["locate"], ONNX_FORMAT)
     about = {part: read_description(each, ONNX_FORMAT) for part, each in metadata.items()}
     for part, each in about.items():
-        if each and each.get("part") != part:
-            raise ValueError(f"the network to {part} is that to {each.get('part')}: export again")
+        if each.get("part") != part:
+            raise ValueError(f"the file of the network to {part} has another: export again")
     if len({each.get("weights") for each in about.values()}) > 1:
         raise ValueError("its two files are of different weights: export again")
-    return description_of(metadata["locate"], ONNX_FORMAT)
+    return found

@@ -153,6 +153,8 @@ def exported_networks(path: Path) -> tuple[Networks, Description]:
         keys = ["framework", ENTRY]
         known = networks[part].has_rt_info(keys)
         metadata[part] = {ENTRY: networks[part].get_rt_info(keys).astype(str)} if known else {}
+    with contextlib.suppress(OSError):
+        remove_oldest(cache_folder(), keep=None)
     try:
         return networks, description_of_both(metadata)
     except ValueError as error:
@@ -191,7 +193,7 @@ def openvino_networks(
     return networks
 
 
-def remove_oldest(folder: Path, keep: str, limit: int = CACHE_BYTES) -> None:
+def remove_oldest(folder: Path, keep: str | None, limit: int = CACHE_BYTES) -> None:
     """Remove what OpenVINO needed longest ago beyond ``limit`` bytes, but no ``keep``*.
 
     Whoever misses a file makes it again.
@@ -201,7 +203,7 @@ def remove_oldest(folder: Path, keep: str, limit: int = CACHE_BYTES) -> None:
     total = 0
     for path in newest:
         total += path.stat().st_size
-        if total > limit and not path.name.startswith(keep):
+        if total > limit and not (keep and path.name.startswith(keep)):
             path.unlink(missing_ok=True)
     for path in folder.glob("tmp*"):  # of a conversion that was killed
         if path.is_dir() and path.stat().st_mtime < time.time() - 86_400:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import weakref
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spmtrack_core.files import one_line
 from spmtrack_core.runtimes.description import ENTRY, description_of
 from spmtrack_core.runtimes.inference import INPUTS, OUTPUTS, Array
 
@@ -59,7 +60,8 @@ class TensorRtSPMTrack:
         self._index = cuda_index(device, checked(cuda, cuda.cudaGetDeviceCount()))
         self.device = f"cuda:{self._index}"
         checked(cuda, cuda.cudaSetDevice(self._index))
-        self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))  # of the engines
+        # kept: the engines need it
+        self._runtime = of_tensorrt(tensorrt.Runtime, tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engines = {}
         for part, one in serialized.items():
             engine = self._runtime.deserialize_cuda_engine(one)
@@ -69,7 +71,10 @@ class TensorRtSPMTrack:
                     "engine is for one kind of GPU and one version of TensorRT; build it here: "
                     "spmtrack export --format tensorrt"
                 )
-            self._engines[part] = Engine(engine, part, cuda)
+            try:
+                self._engines[part] = Engine(engine, part, cuda)
+            except ValueError as error:
+                raise ValueError(f"{path} cannot be used: {error}") from None
         _, references, state = (self._engines["locate"].shapes[each] for each in INPUTS["locate"])
         self.no_state: Array = np.zeros((1, *state), np.float32)
         self.reference_shapes = (references[1:],)
@@ -93,25 +98,37 @@ class TensorRtSPMTrack:
 
 
 class Engine:
-    """An engine with memory on the GPU for the inputs and outputs of ``LARGEST_BATCH`` targets."""
+    """An engine with memory on the GPU for the inputs and outputs of ``LARGEST_BATCH`` targets.
+
+    Raises ``ValueError`` for an engine with other inputs or outputs than ``part`` has, and
+    ``RuntimeError`` where memory does not suffice.
+    """
 
     def __init__(self, engine: Any, part: str, cuda: Any) -> None:
         self._inputs, self._outputs, self._cuda = INPUTS[part], OUTPUTS[part], cuda
-        self._context = engine.create_execution_context()
-        self._stream = checked(cuda, cuda.cudaStreamCreate())
-        self._memory: dict[str, int] = {}
-        weakref.finalize(self, release, cuda, self._stream, self._memory)
         self.shapes = {  # of one target
             name: tuple(engine.get_tensor_shape(name))[1:]
             for name in (*self._inputs, *self._outputs)
         }
         for name, shape in self.shapes.items():
+            if not shape or min(shape) < 1:
+                raise ValueError(f"{name} has the shape {shape}, expected fixed sizes")
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise RuntimeError("TensorRT has not enough memory on the GPU")
+        self._stream = checked(cuda, cuda.cudaStreamCreate())
+        self._memory: dict[str, int] = {}
+        weakref.finalize(self, release, cuda, self._stream, self._memory)
+        for name, shape in self.shapes.items():
             size = LARGEST_BATCH * math.prod(shape) * np.dtype(np.float32).itemsize
             self._memory[name] = int(checked(cuda, cuda.cudaMalloc(size)))
-            self._context.set_tensor_address(name, self._memory[name])
+            accepted(name, self._context.set_tensor_address(name, self._memory[name]))
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
-        """One pass for at most ``LARGEST_BATCH`` targets."""
+        """One pass for at most ``LARGEST_BATCH`` targets.
+
+        Raises ``ValueError`` for inputs of another shape.
+        """
         cuda, kinds, batch = self._cuda, self._cuda.cudaMemcpyKind, len(inputs[0])
         taken = [np.ascontiguousarray(each, np.float32) for each in inputs]  # until the end
         given = [np.empty((batch, *self.shapes[name]), np.float32) for name in self._outputs]
@@ -120,7 +137,11 @@ class Engine:
             checked(cuda, cuda.cudaMemcpyAsync(to, source, size, kind, self._stream))
 
         for name, array in zip(self._inputs, taken, strict=True):
-            self._context.set_input_shape(name, array.shape)
+            if array.shape != (batch, *self.shapes[name]):
+                raise ValueError(
+                    f"{name} has the shape {array.shape}, expected {(batch, *self.shapes[name])}"
+                )
+            accepted(name, self._context.set_input_shape(name, array.shape))
             copy(
                 self._memory[name],
                 array.ctypes.data,
@@ -138,6 +159,20 @@ class Engine:
             )
         checked(cuda, cuda.cudaStreamSynchronize(self._stream))
         return given
+
+
+def of_tensorrt(kind: Callable[..., Any], *arguments: Any) -> Any:
+    """An object of TensorRT; ``RuntimeError`` where it cannot be made, as without a driver."""
+    try:
+        return kind(*arguments)
+    except TypeError as error:  # its constructor has returned nothing
+        raise RuntimeError(f"TensorRT cannot use a GPU here: {one_line(error)}") from None
+
+
+def accepted(name: str, answer: bool) -> None:
+    """Raise ``RuntimeError`` where TensorRT has refused what it was told of a tensor."""
+    if not answer:
+        raise RuntimeError(f"TensorRT refuses the address or the shape of {name}")
 
 
 def release(cuda: Any, stream: Any, memory: Mapping[str, int]) -> None:

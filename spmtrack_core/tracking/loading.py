@@ -201,8 +201,10 @@ def choose_runtime(weights: Path, device: str, name: str) -> str:
     elif name not in (*runs, "auto"):
         kinds = " and ".join(RUNTIMES[name])
         raise ValueError(f"runtime {name} runs {kinds} files of spmtrack export; got {weights}")
-    if name == "openvino" and not is_cpu(device):
-        raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
+    if name == "openvino":
+        exported = kind != CHECKPOINT  # where it runs, there may be no torch to ask
+        if not (device in ("auto", "cpu") if exported else is_cpu(device)):
+            raise ValueError(f"runtime openvino runs on the CPU; got device {device!r}")
     if name == "auto":
         installed = importlib.util.find_spec("openvino") is not None
         name = "openvino" if installed and is_cpu(device) else "torch"

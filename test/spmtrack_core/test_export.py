@@ -26,6 +26,7 @@ from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.metrics import mean_iou
 from spmtrack_core.export import export_onnx, export_torch
 from spmtrack_core.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
+from spmtrack_core.model.networks import networks
 from spmtrack_core.model.spmtrack import Prediction
 from spmtrack_core.model.weights import Checkpoint, load_checkpoint
 from spmtrack_core.runtimes.description import ENTRY
@@ -74,24 +75,31 @@ def run_arrays(network, *tensors):
     return run(on_arrays(network.encode_reference), on_arrays(network), *tensors)
 
 
-@pytest.fixture(scope="module")
-def nano_onnx(tmp_path_factory):
-    """Made once for all processes of a test run: it takes a minute."""
-    folder = tmp_path_factory.getbasetemp()
-    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "nano.onnx"
+def made_once(factory, name, make):
+    """A file that all processes of a test run share: an export takes a minute."""
+    folder = factory.getbasetemp()
+    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / name
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            export_onnx(load_checkpoint(NANO), path, FLOAT32)
+            make(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def nano_onnx(tmp_path_factory):
+    checkpoint = load_checkpoint(NANO)
+    return made_once(
+        tmp_path_factory, "nano.onnx", lambda path: export_onnx(checkpoint, path, FLOAT32)
+    )
 
 
 @pytest.fixture(scope="module")
 def tiny_onnx(tiny_checkpoint, tmp_path_factory):
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     checkpoint = load_checkpoint(tiny_checkpoint)
     checkpoint = replace(checkpoint, tracker_config=TINY_SETTINGS, provenance={"made": "so"})
-    export_onnx(checkpoint, path, FLOAT32)
-    return path
+    return made_once(
+        tmp_path_factory, "tiny.onnx", lambda path: export_onnx(checkpoint, path, FLOAT32)
+    )
 
 
 @pytest.mark.golden
@@ -158,7 +166,8 @@ def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
 @pytest.mark.slow
 def test_nano_tracks_as_well_in_int8(nano_onnx, tmp_path):
     int8 = tmp_path / "int8.onnx"
-    export_onnx(load_checkpoint(NANO), int8, torch.int8)
+    for source, target in ((nano_onnx, int8), (second_file(nano_onnx), second_file(int8))):
+        module.round_to_int8(source, target)
     assert int8.stat().st_size < 0.7 * nano_onnx.stat().st_size  # convolutions stay float32
     less, full = (mean_iou(*follow(load_tracker(w, "cpu"), 20)) for w in (int8, "nano"))
     assert abs(less - full) < 0.02
@@ -230,28 +239,69 @@ def test_settings_and_provenance_go_with_the_file(tiny_checkpoint, tiny_onnx):
     assert load_tracker(tiny_onnx, "cpu", lost_threshold=0.1).config.lost_threshold == 0.1
 
 
+LARGE = ["large.onnx", "large.onnx.data", "large.references.onnx", "large.references.onnx.data"]
+
+
 @pytest.mark.slow
-def test_tensors_too_large_for_one_file_go_into_a_second(
-    tiny_checkpoint, tiny_onnx, tmp_path, monkeypatch
+@pytest.mark.parametrize("dtype", [FLOAT32, torch.int8], ids=["float32", "int8"])
+def test_tensors_too_large_for_one_file_go_into_another(
+    tiny_checkpoint, tiny_onnx, tmp_path, monkeypatch, dtype
 ):
     monkeypatch.setattr(module, "LARGEST_FILE", 1000)
     path = tmp_path / "new" / "large.onnx"
-    for _ in range(2):  # the second over the first
-        files = export_onnx(load_checkpoint(tiny_checkpoint), path, FLOAT32)
+    path.parent.mkdir()
+    for name in LARGE:
+        path.with_name(name).write_text("an older export")
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    files = export_onnx(checkpoint, path, dtype)
     assert files[0] == path
+    assert sorted(file.name for file in files) == LARGE
     assert sorted(files) == sorted(path.parent.iterdir())
-    assert {file.name.removeprefix("large.") for file in files} == {
-        "onnx",
-        "onnx.data",
-        "references.onnx",
-        "references.onnx.data",
-    }
-    tensors = inputs_of(load_checkpoint(tiny_checkpoint).model_config, 1)
-    both = (run_arrays(OnnxSPMTrack(each), *tensors) for each in (path, tiny_onnx))
-    assert_close(*both)
+    stored = sum(file.stat().st_size for file in files if file.suffix == ".data")
+    whole = sum(tensor.nbytes for tensor in checkpoint.model.state_dict().values())
+    assert stored < 2.2 * whole  # of two networks; an int8 file has no float32 tensors beside it
+    inputs = inputs_of(checkpoint.model_config, 1)
+    both = (run_arrays(OnnxSPMTrack(each), *inputs) for each in (path, tiny_onnx))
+    assert_close(*both, atol=0.1 if dtype is torch.int8 else 1e-5, rtol=0)
     path.with_name("large.onnx.data").unlink()
     with pytest.raises(ValueError, match=r"large\.onnx"):
         OnnxSPMTrack(path)
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(export_onnx, ".onnx"), (export_torch, ".pt2")])
+def test_an_export_that_fails_leaves_older_files_as_they_are(
+    tiny_checkpoint, tmp_path, monkeypatch, write, suffix
+):
+    """A new file of reference frames beside an old network would give wrong boxes."""
+
+    def fail_at_the_second(*_):
+        yield "encode", torch.export.export(torch.nn.ReLU(), (torch.zeros(3),))
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(module, "_programs", fail_at_the_second)
+    monkeypatch.setitem(module.INPUTS, "encode", ("reference",))
+    path = tmp_path / f"x{suffix}"
+    for file in (path, path.with_suffix(f".references{suffix}")):
+        file.write_text("older")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="no memory"):
+        write(load_checkpoint(tiny_checkpoint), path, FLOAT32)
+    assert sorted(tmp_path.iterdir()) == before
+    assert {file.read_text() for file in before} == {"older"}
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_network_of_reference_frames_has_no_more_than_it_needs(tiny_checkpoint, separate):
+    """That of SPMTrack-G would have 4 GB."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.model.separate_references = separate
+    names = {
+        part: {name.split(".")[1] for name in network.module.state_dict()}
+        for part, network in networks(checkpoint, FLOAT32, 3).items()
+    }
+    needed = {"patch_embed", "reference_tables"}
+    assert names["encode"] == needed | ({"blocks"} if separate else set())
+    assert names["locate"] >= needed | {"blocks", "head", "norm", "search_table", "query"}
 
 
 def foreign(path):
@@ -270,8 +320,22 @@ def edited(path, source, **changes):
     onnx.save(model, path)
 
 
-@pytest.mark.parametrize("fault", ["empty", "text", "cut", "foreign", "version", "settings"])
-def test_other_onnx_files_are_named_in_one_line(tiny_onnx, tmp_path, fault):
+NOT_OURS = f"bad.onnx cannot be used: it is no {ONNX_FORMAT} network; spmtrack export writes them"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("empty", "cannot read .*bad.onnx"),
+        ("text", "cannot read .*bad.onnx"),
+        ("cut", "cannot read .*bad.onnx"),
+        ("foreign", NOT_OURS),
+        ("version", NOT_OURS),
+        ("settings", "bad.onnx cannot be used: unknown key .color. under model"),
+        ("alone", "bad.onnx has no bad.references.onnx beside it"),
+    ],
+)
+def test_other_onnx_files_are_named_in_one_line(tiny_onnx, tmp_path, fault, reason):
     path = tmp_path / "bad.onnx"
     match fault:
         case "empty":
@@ -286,8 +350,11 @@ def test_other_onnx_files_are_named_in_one_line(tiny_onnx, tmp_path, fault):
             edited(path, tiny_onnx, format="spmtrack-onnx-99")
         case "settings":
             edited(path, tiny_onnx, model={"color": "blue"})
-    shutil.copy(second_file(tiny_onnx), second_file(path))
-    with pytest.raises(ValueError, match=r"bad\.onnx") as caught:
+        case "alone":
+            foreign(path)
+    if fault != "alone":
+        shutil.copy(second_file(tiny_onnx), second_file(path))
+    with pytest.raises((ValueError, FileNotFoundError), match=reason) as caught:
         load_tracker(path, "cpu")
     assert "\n" not in str(caught.value)
 

@@ -22,7 +22,8 @@ from spmtrack_core.runtimes.tensorrt_model import ENGINE_FORMAT, read_engines
 
 def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrack):
     output = tmp_path / "out" / "tiny.onnx"
-    code, out, err = spmtrack("export", "--weights", tiny_checkpoint, "-o", output)
+    options = ("--precision", "int8")
+    code, out, err = spmtrack("export", "--weights", tiny_checkpoint, *options, "-o", output)
     assert code == 0, err
     files = [output, output.with_name("tiny.references.onnx")]
     assert [line.split(" (")[0] for line in out.splitlines()] == [f"wrote {f}" for f in files]
@@ -85,11 +86,30 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
 
 
 @pytest.mark.parametrize(
-    ("format", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2"), ("tensorrt", ".engine")]
+    ("format", "name", "match"),
+    [
+        ("onnx", "nano.bin", ".bin must end in .onnx but not in .references.onnx"),
+        ("torch", "nano.onnx", "must end in .pt2 but not in .references.pt2"),
+        ("tensorrt", "nano.onnx", "must end in .engine; what reads it"),
+        ("onnx", "nano.references.onnx", "but not in .references.onnx"),
+        ("torch", "nano.references.pt2", "but not in .references.pt2"),
+    ],
 )
-def test_what_reads_a_file_recognizes_it_by_its_name(tmp_path, spmtrack, format, suffix):
-    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / "nano.bin")
-    assert (code, f"must end in {suffix}" in err) == (2, True)
+def test_what_reads_a_file_recognizes_it_by_its_name(tmp_path, spmtrack, format, name, match):
+    code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / name)
+    assert (code, match in err) == (2, True), err
+
+
+def test_the_second_file_is_checked_before_the_work(tiny_checkpoint, tmp_path, spmtrack):
+    weights = tmp_path / "a.references.pt2"  # weights are recognized by their content
+    weights.write_bytes(tiny_checkpoint.read_bytes())
+    (tmp_path / "b.references.onnx").mkdir()
+    for options, match in (
+        (("--format", "torch", "-o", tmp_path / "a.pt2"), "is an input of this run"),
+        (("-o", tmp_path / "b.onnx"), "b.references.onnx is a folder"),
+    ):
+        code, _, err = spmtrack("export", "--weights", weights, *options)
+        assert (code, match in err, err.count("\n")) == (2, True, 1), err
 
 
 @pytest.mark.parametrize(
@@ -113,7 +133,7 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     tiny_checkpoint, tmp_path, spmtrack, monkeypatch
 ):
     """TensorRT itself needs a GPU: this only checks the calls and their arguments."""
-    profiles = []
+    profiles, cleared = [], []
 
     class Network:
         def read(self, path):
@@ -139,17 +159,21 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
             self[name] = sizes
 
     builder = SimpleNamespace(
-        create_network=lambda flags: Network(),
+        create_network=lambda flags: Network() if flags == 1 << 3 else None,
         create_optimization_profile=Profile,
-        create_builder_config=lambda: SimpleNamespace(add_optimization_profile=profiles.append),
+        create_builder_config=lambda: SimpleNamespace(
+            add_optimization_profile=profiles.append, clear_flag=cleared.append
+        ),
         build_serialized_network=lambda network, config: memoryview(network.content),
     )
     logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
     tensorrt = SimpleNamespace(
+        __version__="10.3.0",
+        BuilderFlag=SimpleNamespace(TF32="TF32"),
         Logger=logger,
         Builder=lambda _: builder,
         OnnxParser=Parser,
-        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=3),
     )
     monkeypatch.setattr(module, "tensorrt", tensorrt)
     output = tmp_path / "tiny.engine"
@@ -165,5 +189,29 @@ def test_an_engine_is_built_by_the_calls_tensorrt_documents(
     for part, profile in zip(INPUTS, profiles, strict=True):
         session = onnxruntime.InferenceSession(engines[part])
         assert [each.name for each in session.get_inputs()] == list(INPUTS[part]) == list(profile)
+    assert cleared == ["TF32"] * 2
     one, eight = ((targets, 3, *about.model_config.search_hw) for targets in (1, 8))
     assert profiles[1]["search"] == (one, one, eight)
+
+
+@pytest.mark.parametrize(
+    ("version", "match"),
+    [
+        ("8.6.2", "an engine needs NVIDIA's tensorrt, 10 or later"),
+        ("10.3.0", "TensorRT cannot use a GPU here: factory function returned nullptr"),
+    ],
+)
+def test_what_tensorrt_cannot_do_is_known_before_the_network_is_traced(
+    tiny_checkpoint, tmp_path, spmtrack, monkeypatch, version, match
+):
+    def builder(_):
+        raise TypeError("factory function returned nullptr")
+
+    logger = type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None})
+    tensorrt = SimpleNamespace(__version__=version, Logger=logger, Builder=builder)
+    monkeypatch.setattr(module, "tensorrt", tensorrt)
+    monkeypatch.setattr(module, "export_onnx", lambda *_: pytest.fail("this takes minutes"))
+    options = ("--format", "tensorrt", "-o", tmp_path / "x.engine")
+    code, _, err = spmtrack("export", "--weights", tiny_checkpoint, *options)
+    assert (code, match in err, err.count("\n")) == (2, True, 1), err
+    assert not list(tmp_path.iterdir())

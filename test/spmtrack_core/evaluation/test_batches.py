@@ -177,7 +177,7 @@ def test_the_runtime_is_part_of_a_run(tmp_path, spmtrack, tiny_checkpoint):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--runtime", "tensorrt"], "runtime must be one of"),
+        (["--runtime", "tensorrt"], "runtime tensorrt runs .engine files"),
         (["--runtime", "onnxruntime"], "runtime onnxruntime runs .onnx files"),
         (["--runtime", "openvino", "--device", "cuda"], "cuda"),
         (["batch=x"], "batch must be"),

@@ -196,9 +196,9 @@ def test_the_targets_of_one_pass_are_independent(network, targets):
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ("one file", r"no tiny\.references\.onnx beside .*tiny\.onnx, which needs it"),
+        ("one file", r"tiny\.onnx has no tiny\.references\.onnx beside it"),
         ("other weights", "its two files are of different weights: export again"),
-        ("exchanged", "the network to encode is that to locate: export again"),
+        ("exchanged", "the file of the network to encode has another: export again"),
         ("the second", r"encodes reference frames: give tiny\.onnx"),
         ("neither", r"no weights at .*absent\.onnx|neither a file nor bundled"),
     ],

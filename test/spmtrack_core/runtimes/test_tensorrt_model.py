@@ -31,6 +31,7 @@ from spmtrack_core.runtimes.tensorrt_model import (
     ENGINE_FORMAT,
     LARGEST_BATCH,
     TensorRtSPMTrack,
+    read_engines,
     write_engines,
 )
 from spmtrack_core.tracking.loading import load_tracker
@@ -41,22 +42,36 @@ CALLS = (
 ).split()
 
 
+class Stream:
+    """A stream of CUDA becomes an integer, and is none."""
+
+    def __int__(self):
+        return id(self)
+
+
 class Cuda(ModuleType):
-    """``cuda.bindings.runtime`` of a computer with ``count`` GPUs; ``fails`` is a call to fail."""
+    """``cuda.bindings.runtime`` of a computer with ``count`` GPUs.
+
+    The call ``fails`` fails, once it has succeeded ``succeeds`` times.
+    """
 
     cudaError_t = SimpleNamespace(cudaSuccess=0, cudaErrorMemoryAllocation=2)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
 
     def __init__(self, count=2):
         super().__init__("cuda.bindings.runtime")
-        self.count, self.fails = count, None
+        self.count, self.fails, self.succeeds = count, None, 0
         self.memory, self.streams, self.devices = {}, set(), []
         for name in CALLS:
             setattr(self, name, self._guarded(name, getattr(self, f"_{name[4:].lower()}")))
 
     def _guarded(self, name, call):
         def guarded(*arguments):
-            return (2, None) if name == self.fails else call(*arguments)
+            if name == self.fails:
+                self.succeeds -= 1
+                if self.succeeds < 0:
+                    return 2, None
+            return call(*arguments)
 
         return guarded
 
@@ -80,8 +95,9 @@ class Cuda(ModuleType):
         return (0,)
 
     def _streamcreate(self):
-        self.streams.add(len(self.streams) + 1)
-        return 0, len(self.streams)
+        stream = Stream()
+        self.streams.add(stream)
+        return 0, stream
 
     def _streamdestroy(self, stream):
         self.streams.remove(stream)
@@ -108,13 +124,17 @@ class Context:
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
+        return isinstance(address, int)
 
     def set_input_shape(self, name, shape):
-        assert 1 <= shape[0] <= LARGEST_BATCH
-        self.shapes[name] = shape
+        fits = shape[1:] == self.engine.shapes[name][1:] and 1 <= shape[0] <= LARGEST_BATCH
+        if fits:
+            self.shapes[name] = shape
+        return fits
 
     def execute_async_v3(self, stream):
-        if self.fails:
+        assert type(stream) is int
+        if self.fails == "pass":
             return False
         feed = {
             name: np.ctypeslib.as_array(
@@ -135,25 +155,29 @@ class Engine:
         self.shapes = {each.name: (-1, *each.shape[1:]) for each in both}
 
     def get_tensor_shape(self, name):
-        return self.shapes[name]
+        return self.shapes.get(name, ())  # none of a name that it does not have
 
     def create_execution_context(self):
-        return Context(self, self.fails)
+        return None if self.fails == "memory" else Context(self, self.fails)
 
 
 class TensorRt(ModuleType):
-    """``tensorrt``; the engines of another version cannot be read, or passes fail."""
+    """``tensorrt``; what ``fails`` is the driver, the version of an engine, memory or a pass."""
 
     __version__ = "11.4.0"
 
     def __init__(self):
         super().__init__("tensorrt")
-        self.other_version = self.pass_fails = False
+        self.fails = ""
         self.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
-        self.Runtime = lambda _: SimpleNamespace(deserialize_cuda_engine=self._read)
+
+    def Runtime(self, _):
+        if self.fails == "driver":
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return SimpleNamespace(deserialize_cuda_engine=self._read)
 
     def _read(self, serialized):
-        return None if self.other_version else Engine(serialized, self.pass_fails)
+        return None if self.fails == "version" else Engine(serialized, self.fails)
 
 
 @pytest.fixture
@@ -215,7 +239,7 @@ def test_memory_of_the_gpu_is_given_back(network, gpu):
 
 
 def test_memory_is_given_back_where_it_does_not_suffice(network, gpu):
-    gpu.cuda.fails = "cudaMalloc"
+    gpu.cuda.fails, gpu.cuda.succeeds = "cudaMalloc", 4
     with pytest.raises(RuntimeError, match="CUDA failed: out of memory"):
         TensorRtSPMTrack(network.with_suffix(".engine"))
     gc.collect()
@@ -232,7 +256,10 @@ def test_memory_is_given_back_where_it_does_not_suffice(network, gpu):
         ("foreign", ValueError, f"cannot be used: it is no {ENGINE_FORMAT} network"),
         ("third GPU", ValueError, "cuda:2 not found; CUDA devices available: 2"),
         ("cpu", ValueError, "tensorrt runs on cuda or cuda:N; got device 'cpu'"),
-        ("no driver", RuntimeError, "CUDA failed"),
+        ("no CUDA", RuntimeError, "CUDA failed"),
+        ("no driver", RuntimeError, "TensorRT cannot use a GPU here: .*returned nullptr"),
+        ("no memory", RuntimeError, "TensorRT has not enough memory on the GPU"),
+        ("exchanged", ValueError, "cannot be used: search has the shape"),
         ("not installed", RuntimeError, "needs NVIDIA's tensorrt, 10 or later, and cuda-python"),
         ("onnxruntime", ValueError, r"runtime onnxruntime runs \.onnx files"),
         ("precision", ValueError, "stores its own trunk and precision"),
@@ -242,7 +269,14 @@ def test_what_cannot_be_used_is_named_in_one_line(network, gpu, monkeypatch, fau
     path, options = network.with_suffix(".engine"), {"device": "cuda"}
     match fault:
         case "other version":
-            gpu.tensorrt.other_version = True
+            gpu.tensorrt.fails = "version"
+        case "no driver":
+            gpu.tensorrt.fails = "driver"
+        case "no memory":
+            gpu.tensorrt.fails = "memory"
+        case "exchanged":
+            settings, engines = read_engines(path)
+            write_engines(path, settings, dict.fromkeys(engines, engines["encode"]))
         case "no engine":
             path.write_text("no engine")
         case "cut":
@@ -255,7 +289,7 @@ def test_what_cannot_be_used_is_named_in_one_line(network, gpu, monkeypatch, fau
             options["device"] = "cuda:2"
         case "cpu":
             options["device"] = "cpu"
-        case "no driver":
+        case "no CUDA":
             gpu.cuda.fails = "cudaGetDeviceCount"
         case "not installed":
             monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -269,10 +303,20 @@ def test_what_cannot_be_used_is_named_in_one_line(network, gpu, monkeypatch, fau
 
 
 def test_a_pass_that_fails_is_an_error(network, gpu):
-    gpu.tensorrt.pass_fails = True
+    gpu.tensorrt.fails = "pass"
     model = TensorRtSPMTrack(network.with_suffix(".engine"))
     with pytest.raises(RuntimeError, match="TensorRT could not compute the network"):
         model(*arrays(1)[1])
+
+
+def test_an_input_of_another_shape_is_refused(network, gpu):
+    """Its bytes would overflow the memory of the GPU."""
+    model, (search, *others) = TensorRtSPMTrack(network.with_suffix(".engine")), arrays(1)[1]
+    wide = np.zeros((1, 3, 99, 99), np.float32)
+    with pytest.raises(ValueError, match=r"search has the shape \(1, 3, 99, 99\), expected"):
+        model(wide, *others)
+    with pytest.raises(ValueError, match="references has the shape"):
+        model(np.concatenate((search, search)), *others)
 
 
 def test_the_calls_are_those_of_nvidia():
