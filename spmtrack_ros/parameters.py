@@ -72,7 +72,9 @@ Values = TypeVar("Values", bound=NodeParameters)
 class TrackerParameters(NodeParameters):
     """The parameters of the node `spmtrack`."""
 
-    weights: str = parameter("nano", "Name of bundled weights or path of a checkpoint.")
+    weights: str = parameter(
+        "nano", "Name of bundled weights, or path of a checkpoint or an exported file."
+    )
     device: str = parameter(
         "auto", "Where inference runs: auto (the GPU if there is one), cpu, cuda or cuda:N."
     )
@@ -84,8 +86,8 @@ class TrackerParameters(NodeParameters):
     runtime: str = parameter(
         "auto",
         "What computes the network: torch; openvino, faster on CPUs; auto: OpenVINO where it is "
-        "installed and the device is the CPU, else torch; onnxruntime: an .onnx file; tensorrt: "
-        "an .engine file.",
+        "installed and the device is the CPU, else torch. Of an .onnx file: onnxruntime or "
+        "openvino; of an .engine file: tensorrt.",
         choices=("auto", "torch", "openvino", "onnxruntime", "tensorrt"),
     )
     threads: int = parameter(

@@ -42,6 +42,9 @@ from spmtrack_ros.program import run_program
 from spmtrack_ros.services import Services
 from spmtrack_ros.throttle import at_most_every
 
+# After each image the executor looks through all entities, for a millisecond. With Python's 5 ms
+# the worker, which has the image by then, would wait for the end of it.
+_SWITCH_INTERVAL = 1e-4  # s
 _LAST_ANSWERS = 0.4  # s for the executor to answer calls that wait at the end
 _OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
@@ -347,6 +350,7 @@ def work(node: TrackerNode) -> int:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until SIGINT or SIGTERM: exit code 0, or 2 for a wrong parameter."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     code = run_program("spmtrack", TrackerNode, work, args, TrackerNode.close)
     # The node is closed. Unloading PyTorch takes seconds on a busy machine, and `ros2 launch`
     # escalates to SIGTERM after five.

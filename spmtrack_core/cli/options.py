@@ -29,7 +29,7 @@ Runtime = Annotated[
     str,
     typer.Option(
         help="What computes the network: torch, openvino (CPU, an extra), auto: OpenVINO where "
-        "it is installed; onnxruntime: an .onnx file; tensorrt: an .engine file."
+        "it is installed; of an .onnx file onnxruntime or openvino, of an .engine file tensorrt."
     ),
 ]
 Policy = Annotated[
