@@ -99,7 +99,8 @@ class Outputs:
         }
         primary = report.primary
         if primary is not None and primary.visible:
-            self._detection.publish(detections[primary.id])
+            if self._detection.get_subscription_count():  # 0.3 ms, before the others
+                self._detection.publish(detections[primary.id])
             self._publish_bearing(report, primary)
         self._publish_markers(report)
         if self._annotations is not None and self._annotations.get_subscription_count():

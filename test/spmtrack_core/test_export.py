@@ -158,7 +158,7 @@ def follow(tracker, count):
 
 
 @pytest.mark.slow
-def test_nano_tracks_the_same_boxes_as_in_torch(nano_onnx):
+def test_nano_tracks_as_well_as_in_torch(nano_onnx):
     found, expected = (follow(load_tracker(w, "cpu"), 30)[0] for w in (nano_onnx, "nano"))
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
@@ -183,21 +183,19 @@ def test_a_float16_file_has_nearly_the_numbers(tiny_checkpoint, tiny_onnx, tmp_p
     assert_close(*both, atol=0.02, rtol=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("targets", [1, 3])
 @torch.no_grad()
-def test_any_number_of_targets_in_one_call(nano_onnx, targets):
-    checkpoint = load_checkpoint(NANO)
+def test_any_number_of_targets_in_one_call(tiny_checkpoint, tiny_onnx, targets):
+    checkpoint = load_checkpoint(tiny_checkpoint)
     tensors = inputs_of(checkpoint.model_config, targets)
-    actual = run_arrays(OnnxSPMTrack(nano_onnx), *tensors)
+    actual = run_arrays(OnnxSPMTrack(tiny_onnx), *tensors)
     assert_close(actual, checkpoint.model.eval()(*tensors), atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
-def test_openvino_reads_the_file_too(nano_onnx):
+def test_openvino_reads_the_file_too(tiny_onnx):
     pytest.importorskip("openvino")
     found = [
-        follow(load_tracker(nano_onnx, "cpu", runtime=runtime), 10)[0]
+        follow(load_tracker(tiny_onnx, "cpu", runtime=runtime), 10)[0]
         for runtime in ("openvino", "onnxruntime")
     ]
     np.testing.assert_allclose(*found, atol=1e-2)
