@@ -392,3 +392,35 @@ def test_bundled_weights_adapt_to_own_clips(clips, tmp_path, spmtrack):
     }
     assert "trunk.blocks.0.attn.proj.weight" in same
     assert "trunk.blocks.0.attn.proj.experts" not in same
+
+
+@pytest.mark.slow
+def test_the_script_of_nano_makes_both_runs_and_goes_on_where_it_was(settings, tmp_path):
+    recipes, runs = tmp_path / "recipes", tmp_path / "runs"
+    recipes.mkdir()
+    shutil.copy(RECIPES / "nano.sh", recipes)
+    shutil.copy(settings, recipes / "nano.yaml")
+    path = f"{SPMTRACK.parent}:{os.environ['PATH']}"
+    small = "batch_size=4", "decay_steps=4", "stem_frozen_steps=0"
+
+    def call(*arguments):
+        return subprocess.run(
+            [recipes / "nano.sh", *small, *arguments],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    broken = call("steps=4", "synthetic.part_share=7")  # as a run that is interrupted
+    assert broken.returncode and not runs.exists(), broken.stderr
+    made = call("steps=4")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.endswith("wrote runs/nano_second/weights.safetensors\n")
+    first, second = (
+        load_checkpoint(runs / name / "weights.safetensors").provenance
+        for name in ("nano", "nano_second")
+    )
+    assert (first["steps"], second["steps"]) == ("4", "4")
+    assert first["command"] in second["before"] and "before" not in first
+    again = call("steps=4")
+    assert (again.returncode, again.stderr.count("this run has ended already")) == (0, 1)
