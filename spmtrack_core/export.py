@@ -40,7 +40,7 @@ from spmtrack_core.files import write_beside
 from spmtrack_core.model.networks import networks
 from spmtrack_core.model.weights import Checkpoint
 from spmtrack_core.runtimes.description import ENTRY, describe
-from spmtrack_core.runtimes.exported import ONNX_FORMAT, SECOND_SUFFIX, second_file
+from spmtrack_core.runtimes.exported import ONNX_FORMAT, SECOND_SUFFIX, pair
 from spmtrack_core.runtimes.inference import INPUTS, OUTPUTS
 from spmtrack_core.runtimes.tensorrt_model import (
     ENGINE_FORMAT,
@@ -76,13 +76,13 @@ def export_torch(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -
     of reference frames beside it. Raises ``OSError`` where they cannot be written.
     """
     path, about = Path(path), _descriptions(checkpoint)
-    names = {"encode": path.with_suffix(f".references{path.suffix}").name, "locate": path.name}
+    files = pair(path)
     with _complete(path) as folder:
         for part, program in _programs(checkpoint, dtype):
             settings = {TORCH_SETTINGS: about[part][ENTRY]}
-            with (folder / names[part]).open("wb") as file:
+            with (folder / files[part].name).open("wb") as file:
                 torch.export.save(program, file, extra_files=settings)
-    return [path.with_name(names[part]) for part in ("locate", "encode")]
+    return [files["locate"], files["encode"]]
 
 
 def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) -> list[Path]:
@@ -95,7 +95,7 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     """
     check_installed("onnx")
     path, about = Path(path), _descriptions(checkpoint)
-    names, int8 = {"encode": second_file(path).name, "locate": path.name}, dtype is torch.int8
+    files, int8 = pair(path), dtype is torch.int8
     with _complete(path) as folder, TemporaryDirectory(dir=folder) as unrounded:
         for part, program in _programs(checkpoint, torch.float32 if int8 else dtype):
             made = torch.onnx.export(
@@ -109,7 +109,7 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
             network = cast(torch.onnx.ONNXProgram, made)  # None is what the old exporter gives
             network.model.metadata_props.update(about[part])
             large = sum(each.nbytes for each in program.state_dict.values()) > LARGEST_FILE
-            file = Path(unrounded if int8 else folder, names[part])
+            file = Path(unrounded if int8 else folder, files[part].name)
             network.save(file, external_data=large)
             if int8:
                 round_to_int8(file, folder / file.name, large)
@@ -145,8 +145,7 @@ def export_tensorrt(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype
     with TemporaryDirectory(prefix="spmtrack-") as folder:
         step = Path(folder) / "step.onnx"
         export_onnx(checkpoint, step, dtype)
-        files = {"encode": second_file(step), "locate": step}
-        engines = {part: _engine(builder, file) for part, file in files.items()}
+        engines = {part: _engine(builder, file) for part, file in pair(step).items()}
     settings = describe(ENGINE_FORMAT, checkpoint)[ENTRY]
     write_beside(Path(path), lambda beside: write_engines(beside, settings, engines))
     return [Path(path)]

@@ -9,6 +9,7 @@ from spmtrack_core.runtimes.description import Description, description_of, read
 
 ONNX_FORMAT = "spmtrack-onnx-2"
 SECOND_SUFFIX = ".references.onnx"
+"""Of an .onnx file that ``second_file`` names."""
 
 
 def files_of(path: Path) -> dict[str, Path]:
@@ -22,17 +23,23 @@ def files_of(path: Path) -> dict[str, Path]:
     if path.name.endswith(SECOND_SUFFIX):
         first = path.name.removesuffix(SECOND_SUFFIX)
         raise ValueError(f"{path} encodes reference frames: give {first}.onnx, which needs it")
-    second = second_file(path)
-    if not second.is_file():
+    files = pair(path)
+    if not files["encode"].is_file():
+        name = files["encode"].name
         raise FileNotFoundError(
-            f"{path} has no {second.name} beside it, as .onnx files of spmtrack export have"
+            f"{path} has no {name} beside it, as .onnx files of spmtrack export have"
         )
-    return {"encode": second, "locate": path}
+    return files
+
+
+def pair(path: Path) -> dict[str, Path]:
+    """Where the networks in ``INPUTS`` are written: ``path``, and ``encode`` beside it."""
+    return {"encode": second_file(path), "locate": path}
 
 
 def second_file(path: Path) -> Path:
     """Name of the network that encodes reference frames, beside ``path``."""
-    return path.with_suffix(SECOND_SUFFIX)
+    return path.with_suffix(f".references{path.suffix}")
 
 
 def description_of_both(metadata: Mapping[str, Mapping[str, str]]) -> Description:

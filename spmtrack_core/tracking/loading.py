@@ -181,7 +181,7 @@ def find_weights(weights: str | Path) -> Path:
 
 def kind_of(weights: Path) -> str:
     """One of the values in ``RUNTIMES``."""
-    exported = weights.suffix in (".onnx", ".engine")
+    exported = any(weights.suffix in kinds for kinds in RUNTIMES.values())
     return weights.suffix if exported else CHECKPOINT
 
 
