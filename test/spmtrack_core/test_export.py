@@ -36,8 +36,7 @@ from spmtrack_core.tracking.host_engine import HostEngine
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
-VARIANTS = ["default", "swiglu_nonsquare"]
-"""In the inference layout the others have the operations of the first."""
+VARIANTS = ["default", "shared_expert", "route_compression", "swiglu_nonsquare"]
 NANO = BUNDLED_WEIGHTS / "nano.safetensors"
 TINY_SETTINGS = TrackerConfig(reference_rule="thirds", lost_threshold=0.0, window_weight=0.3)
 FLOAT32, FLOAT16 = torch.float32, torch.float16
