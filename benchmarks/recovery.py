@@ -3,12 +3,14 @@
     python benchmarks/recovery.py CLIPS --weights nano [--only NAMES.txt] [--lost 0.25 0.3]
 
 Each clip is cut on purpose: after a third of it, frames of another video follow for a while, and
-then the rest of the clip, mirrored, so that the target returns elsewhere. Printed for ``recovery``
-none and scan:
+then the rest of the clip, mirrored, so that the target returns elsewhere. With ``--quarters`` a
+clip takes a quarter of a frame of twice its size and returns in another one; three other videos
+take the rest. Printed for ``recovery`` none and scan:
 
 - the share of clips whose target is found again within ten frames of its return (a box with an IoU
-  above 0.5 that is not LOST), the same for targets that return outside of the search region around
-  their last place, and the share of frames after the cut with a wrong box that is not LOST;
+  above 0.5 that is not LOST), or at all; the same for targets that return outside of the search
+  region around their last place, and the share of frames after the cut with a wrong box that is
+  not LOST;
 - the share of frames without the target that are LOST, the share of right boxes before the cut
   that are LOST, and the ROC AUC of the confidence for right boxes;
 - the time per frame while the target is lost and while it is not.
@@ -65,6 +67,7 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     gone, back = absent[0] - 1, absent[-1]
     after = np.flatnonzero((good & claimed)[back:])
     found = float(after.size > 0 and after[0] < WITHIN)
+    later = float(after.size > 0)
     config, search_hw = tracker.config, tracker.model_config.search_hw
     last_xyxy, returned_xyxy = xywh_to_xyxy(np.stack([clip[gone][1], clip[back + 1][1]]))
     region = crop_transform(last_xyxy, config.search_area_factor, search_hw, config.min_side)
@@ -73,6 +76,7 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     elsewhere = ((center < 0) | (center > search_hw)).any()
     return {
         "found again": [found],
+        "found again at all": [later],
         "found again elsewhere": [found] if elsewhere else [],
         "frames until found again": [int(after[0]) + 1] if after.size else [],
         "wrong box, not LOST": (claimed & ~good)[gone:].tolist(),
@@ -85,14 +89,41 @@ def judge(tracker: Tracker, clip: list[tuple[Image, np.ndarray]]) -> dict[str, l
     }
 
 
-def other_video(clips: list[tuple[list[Image], np.ndarray, str]], index: int) -> list[Image]:
-    """Frames of the nearest clip before ``index`` of another video: NAME_a and NAME_b are one."""
-    video = clips[index][2].rsplit("_", 1)[0]
+def in_quarters(
+    clip: list[tuple[Image, np.ndarray]], others: list[list[Image]], places: tuple[int, int]
+) -> Iterator[tuple[Image, np.ndarray]]:
+    """A cut clip in one quarter of a larger frame, 0..3, until it is cut; then in another.
+
+    The videos ``others`` take the quarters that are left; frames without the target have four.
+    """
+    h, w = clip[0][0].shape[:2]
+    place = places[0]
+    for index, (frame, box) in enumerate(clip):
+        if not np.isfinite(box).all():
+            place = places[1]
+        quarters = [cv2.resize(video[index % len(video)], (w, h)) for video in others]
+        quarters.insert(place, frame)
+        row, column = divmod(place, 2)
+        whole = np.vstack([np.hstack(quarters[:2]), np.hstack(quarters[2:])])
+        yield whole, box + np.array([column * w, row * h, 0, 0])
+
+
+def other_videos(
+    clips: list[tuple[list[Image], np.ndarray, str]], index: int, count: int
+) -> list[list[Image]]:
+    """Frames of the nearest clips before ``index``, of other videos: NAME_a and NAME_b are one.
+
+    Raises ``ValueError`` for too few videos.
+    """
+    found = {clips[index][2].rsplit("_", 1)[0]: clips[index][0]}
     for offset in range(1, len(clips)):
         frames, _, name = clips[index - offset]
-        if name.rsplit("_", 1)[0] != video:
-            return frames
-    raise ValueError(f"all {len(clips)} clips are of the video {video}; expected two videos")
+        found.setdefault(name.rsplit("_", 1)[0], frames)
+    if len(found) <= count:
+        raise ValueError(
+            f"the {len(clips)} clips are of {len(found)} videos; expected {count + 1}"
+        )
+    return list(found.values())[1 : count + 1]
 
 
 def main() -> None:
@@ -100,8 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", help="folder of clips with groundtruth.txt")
     parser.add_argument("--weights", default="nano")
+    parser.add_argument("--runtime", default="torch", help="see load_tracker")
     parser.add_argument("--only", help="text file of the clips to use")
     parser.add_argument("--absent", type=int, default=8, help="frames without the target")
+    parser.add_argument("--quarters", action="store_true", help="in frames of twice the size")
     parser.add_argument("--threshold", type=float, nargs="*", help="recovery_threshold")
     parser.add_argument("--lost", type=float, nargs="*", help="lost_threshold")
     options = parser.parse_args()
@@ -111,7 +144,7 @@ def main() -> None:
         boxes = tracks.boxes_xywh(index)
         frames = [tracks.read(index, k) for k in range(len(boxes))]
         clips.append((frames, boxes, tracks.sequence(index).name))
-    tracker = load_tracker(options.weights, device="cpu")
+    tracker = load_tracker(options.weights, device="cpu", runtime=options.runtime)
     given = tracker.config
     settings = [
         replace(given, lost_threshold=lost, recovery=recovery, recovery_threshold=threshold)
@@ -129,8 +162,14 @@ def main() -> None:
             if not np.isfinite(boxes).all():
                 continue
             h, w = frames[0].shape[:2]
-            others = [cv2.resize(f, (w, h)) for f in other_video(clips, index)[: options.absent]]
-            for name, values in judge(tracker, list(cut(frames, boxes, others))).items():
+            other, *rest = other_videos(clips, index, 4 if options.quarters else 1)
+            clip = list(
+                cut(frames, boxes, [cv2.resize(f, (w, h)) for f in other[: options.absent]])
+            )
+            if options.quarters:
+                first = index % 4
+                clip = list(in_quarters(clip, rest, (first, (first + 1 + index // 4 % 3) % 4)))
+            for name, values in judge(tracker, clip).items():
                 sums.setdefault(name, []).extend(values)
         confidence, good = np.array(sums.pop("confidence")), np.array(sums.pop("good"), bool)
         text = f"{len(sums['found again elsewhere'])} clips return elsewhere, median "

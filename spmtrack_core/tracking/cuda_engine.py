@@ -110,14 +110,14 @@ class CudaEngine:
         backgrounds: Sequence[ArrayLike],
         references: Sequence[Sequence[Encoded]],
         states: Sequence[Tensor],
-        window_weight: float,
+        window_weights: Sequence[float],
     ) -> Located:
         """See ``HostEngine``."""
-        # the weight is an input like the crops: a graph would keep the number it was captured with
+        # the weights are inputs like the crops: a graph would keep those it was captured with
         numbers = np.stack(
             [
-                np.append(self._numbers(*each), window_weight)
-                for each in zip(places, crops, backgrounds, strict=True)
+                np.append(self._numbers(*each), weight)
+                for *each, weight in zip(places, crops, backgrounds, window_weights, strict=True)
             ]
         )  # (B, 14)
         encoded = [  # (B, R, ...) of each part

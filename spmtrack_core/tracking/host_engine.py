@@ -117,13 +117,14 @@ class HostEngine:
         backgrounds: Sequence[ArrayLike],
         references: Sequence[Sequence[Encoded]],
         states: Sequence[Any],
-        window_weight: float,
+        window_weights: Sequence[float],
     ) -> Located:
         """Find B targets, each in its search region.
 
         ``places`` are the indices of their frames among those that are set, ``backgrounds``
         (3,) fill what lies beyond a frame, ``references`` are R frames of ``encode_references``
-        for each target, ``states`` (1, 1, C) target state tokens.
+        for each target, ``states`` (1, 1, C) target state tokens, ``window_weights`` the shares of
+        the Hann window.
         """
         search_hw = self.model_config.search_hw
         searches = np.empty((len(crops), 3, *search_hw), np.float32)
@@ -136,7 +137,8 @@ class HostEngine:
             for parts in zip(*(frame for frames in references for frame in frames), strict=True)
         ]
         score_map, box_map, state = self.model(searches, *encoded, np.concatenate(states))
-        boxes, scores, _ = select_box(score_map, box_map, self.window, window_weight, search_hw)
+        weights = np.array(window_weights, np.float32)[:, None, None]  # (B, 1, 1)
+        boxes, scores, _ = select_box(score_map, box_map, self.window, weights, search_hw)
         return np.column_stack((boxes, scores)).tolist(), state
 
     def encode_references(

@@ -20,13 +20,14 @@ def select_box(
     score_map: Array,
     boxes: Array,
     window: Array,
-    window_weight: float,
+    window_weight: float | Array,
     search_hw: tuple[int, int],
 ) -> tuple[Array, Array, NDArray[np.intp]]:
     """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
 
     ``score_map`` (B, H, W) and ``boxes`` (B, H, W, 4) are those of ``Prediction``. The Hann window
-    affects the choice of the cell, not the confidence.
+    affects the choice of the cell, not the confidence; ``window_weight`` is its share for all or,
+    (B, 1, 1), for each target.
     """
     scores = 0.5 + 0.5 * np.tanh(0.5 * score_map)  # the sigmoid, (B, H, W); no number overflows
     ranked = (1 - window_weight) * scores + window_weight * window

@@ -1,7 +1,12 @@
-"""Where to search for a lost target: a growing region, then the whole frame, a region a frame."""
+"""Where to search for a lost target: wide regions all over the frame, then closely what they show.
+
+A region that is twice as wide covers four times the area, but shows the target at half its size:
+what the network finds there is a candidate, and a region of the usual size around it decides.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,31 +14,62 @@ import numpy as np
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.crop import crop_transform
 
-GROWTH = (1.0, 1.5, 2.0)
-"""Sizes of the first regions, relative to that of a search region."""
+WIDE = 2.0
+"""Size of a wide region, relative to a search region."""
 OVERLAP = 0.4
 """Of neighboring regions of the grid, so that a target on the seam is whole in one of them."""
+CANDIDATE = 0.2
+"""Confidence from which on what a wide region shows is looked at closely."""
 
 
-def recovery_boxes(
-    box_xyxy: Boxes, area_factor: float, frame_hw: tuple[int, int], min_side: float = 0.0
-) -> Iterator[Boxes]:
-    """Boxes (4,) to center search regions on, in frame pixels, without an end.
+class Recovery:
+    """The search for one lost target, a region in each frame.
 
-    First the last certain box of the target, larger from frame to frame; then boxes of its size on
-    a grid, whose search regions cover the frame, the nearest first. Then all of it again.
+    ``box_xyxy`` (4,) is the last certain box in frame pixels, ``area_factor`` and ``min_side`` are
+    those of a search region.
     """
-    center, sides = (box_xyxy[:2] + box_xyxy[2:]) / 2, box_xyxy[2:] - box_xyxy[:2]
-    region = 1 / crop_transform(box_xyxy, area_factor, (1, 1), min_side).scale  # frame pixels
+
+    def __init__(
+        self,
+        box_xyxy: Boxes,
+        area_factor: float,
+        frame_hw: tuple[int, int],
+        min_side: float = 0.0,
+    ) -> None:
+        self.sides = box_xyxy[2:] - box_xyxy[:2]
+        region = 1 / crop_transform(box_xyxy, area_factor, (1, 1), min_side).scale  # frame pixels
+        self._regions = regions((box_xyxy[:2] + box_xyxy[2:]) / 2, region, frame_hw)
+        self._candidate: Boxes | None = None
+        self._wide = False
+
+    def next_box(self) -> Boxes:
+        """(4,) frame pixels: the box to center the region of the next frame on."""
+        if self._candidate is not None:
+            center, size, self._candidate = self._candidate, 1.0, None
+        else:
+            center, size = next(self._regions)
+        self._wide = size > 1
+        return np.concatenate((center - size / 2 * self.sides, center + size / 2 * self.sides))
+
+    def doubted(self, box_xyxy: Boxes, confidence: float) -> None:
+        """Report what the last region showed, if it was not taken for the target."""
+        if self._wide and confidence >= CANDIDATE:
+            self._candidate = (box_xyxy[:2] + box_xyxy[2:]) / 2
+
+
+def regions(
+    center: Boxes, region: Boxes, frame_hw: tuple[int, int]
+) -> Iterator[tuple[Boxes, float]]:
+    """Centers (2,) and sizes of regions, without an end; ``region`` (2,) has the size 1.
+
+    First one at ``center``; then wide ones that cover the frame, the nearest to it first. Then all
+    of it again.
+    """
     axes = []
-    for length, reach in zip(frame_hw[::-1], region, strict=True):
+    for length, reach in zip(frame_hw[::-1], WIDE * region, strict=True):
         count = 1 + max(0, int(np.ceil((length - reach) / (reach * (1 - OVERLAP)))))
         half = min(reach, length) / 2
         axes.append(np.linspace(half, length - half, count))
     grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)  # (cells, 2) x, y
     grid = grid[np.argsort(np.square(grid - center).sum(1), kind="stable")]
-    while True:
-        for growth in GROWTH:
-            yield np.concatenate((center - growth * sides / 2, center + growth * sides / 2))
-        for place in grid:
-            yield np.concatenate((place - sides / 2, place + sides / 2))
+    return itertools.cycle([(center, 1.0), (center, WIDE), *((place, WIDE) for place in grid)])

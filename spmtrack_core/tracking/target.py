@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.geometry.boxes import Boxes
+from spmtrack_core.tracking.recovery import Recovery
 from spmtrack_core.tracking.references import ExactReferences, ReferenceBuffer
 from spmtrack_core.tracking.result import TrackState
 
@@ -39,7 +39,7 @@ class Target:
     """False while the target is LOST."""
     certain_xyxy: Boxes | None = None
     """(4,) the last box with a confidence above the threshold, frame pixels; None: the given."""
-    recovery: Iterator[Boxes] | None = None
+    recovery: Recovery | None = None
     """Where to search for the target besides its last box; None while it is not LOST."""
 
     def rescale(self, frame_hw: tuple[int, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from spmtrack_core.geometry.image import Image, check_frame, mean_color
 from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.tracking.postprocess import box_in_frame, is_good_box
 from spmtrack_core.tracking.preprocess import foreground_mask
-from spmtrack_core.tracking.recovery import recovery_boxes
+from spmtrack_core.tracking.recovery import Recovery
 from spmtrack_core.tracking.references import ExactReferences, ReferenceBuffer
 from spmtrack_core.tracking.result import TrackResult, TrackState
 from spmtrack_core.tracking.target import Target
@@ -161,7 +160,9 @@ class Tracker:
         second = {i: t.recovery for i, t in enumerate(targets) if scans and t.recovery is not None}
         lost = [targets[index] for index in second]
         places = [*range(len(targets)), *second]
-        boxes = [target.box_xyxy for target in targets] + [next(each) for each in second.values()]
+        boxes = [target.box_xyxy for target in targets] + [
+            each.next_box() for each in second.values()
+        ]
         crops = [
             context_crop(
                 box,
@@ -185,7 +186,8 @@ class Tracker:
                 [target.background for target in (*targets, *lost)],
                 kept,
                 tokens,
-                config.window_weight,
+                # a lost target can be anywhere in its second region
+                [config.window_weight] * len(targets) + [0.0] * len(lost),
             )
             results, adding = [], {}
             for index, (target, crop) in enumerate(zip(targets, crops, strict=False)):
@@ -210,8 +212,12 @@ class Tracker:
                 target, (*box_in_crop, confidence) = targets[first], found[index]
                 box_xyxy = box_in_frame(box_in_crop, crops[index].transform, sizes[first])
                 needed = max(config.recovery_threshold, results[first].confidence)
-                if not target.seen and confidence >= needed and is_good_box(box_xyxy):
+                if target.recovery is None or not is_good_box(box_xyxy):
+                    continue
+                if confidence >= needed:
                     target.box_xyxy, target.state_token = box_xyxy, states[index : index + 1]
+                else:
+                    target.recovery.doubted(box_xyxy, confidence)
         return results
 
     def forget_motion(self, targets: Sequence[Target]) -> None:
@@ -228,9 +234,7 @@ class Tracker:
                 target.certain_xyxy = target.box_xyxy
         elif target.recovery is None:
             box = target.box_xyxy if target.certain_xyxy is None else target.certain_xyxy
-            target.recovery = recovery_boxes(
-                box, config.search_area_factor, frame_hw, config.min_side
-            )
+            target.recovery = Recovery(box, config.search_area_factor, frame_hw, config.min_side)
 
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.
@@ -244,7 +248,7 @@ class Tracker:
         self.follow(blank, followed)
         if self.config.recovery == "scan":
             for target in followed:
-                target.recovery = itertools.repeat(target.box_xyxy)
+                target.recovery = Recovery(target.box_xyxy, 1.0, target.frame_hw)
             self.follow(blank, followed)
 
     def _add_references(self, frames: Sequence[Image], targets: Mapping[int, Target]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.recovery import GROWTH, recovery_boxes
+from spmtrack_core.tracking.recovery import CANDIDATE, WIDE, Recovery
 from spmtrack_core.tracking.result import TrackState
 
 FRAME_HW = (240, 320)
@@ -25,18 +24,18 @@ FRAME_HW = (240, 320)
     factor=st.floats(3.5, 6),
 )
 def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides, factor):
-    """Within one round, and the regions beyond the growing ones lie in the frame."""
+    """Within one round."""
     size, frame_wh = np.array(sides), np.array(FRAME_HW[::-1])
     box = np.concatenate((place * frame_wh - size / 2, place * frame_wh + size / 2))
     wanted = np.clip(again * frame_wh, size / 2, np.maximum(frame_wh - size / 2, size / 2))
-    region = 1 / crop_transform(box, factor, (1, 1)).scale
+    region = WIDE / crop_transform(box, factor, (1, 1)).scale
     if (region > frame_wh).any():
         return  # one region is larger than the frame
-    search = recovery_boxes(box, factor, FRAME_HW)
+    search = Recovery(box, factor, FRAME_HW)
     cells = np.ceil(frame_wh / (0.6 * region)).prod()
-    first = list(itertools.islice(search, len(GROWTH) + int(cells) + 1))
     shown = []
-    for each in first:
+    for _ in range(2 + int(cells) + 1):
+        each = search.next_box()
         middle, half = (each[:2] + each[2:]) / 2, region / 2
         inside = (wanted - size / 2 >= middle - half - 1e-6) & (
             wanted + size / 2 <= middle + half + 1e-6
@@ -46,14 +45,38 @@ def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides,
         assert any(shown)
 
 
-def test_the_regions_grow_and_then_go_outwards_without_an_end():
+def test_the_regions_get_wide_and_then_go_outwards_without_an_end():
+    search = Recovery(np.array([100.0, 80, 130, 110]), 4.0, (720, 1280))
+    boxes = [search.next_box() for _ in range(200)]
+    sides = [each[2] - each[0] for each in boxes[:6]]
+    assert sides == pytest.approx([30, *[30 * WIDE] * 5])
+    distances = [np.hypot(*((b[:2] + b[2:]) / 2 - (115, 95))) for b in boxes[1:6]]
+    assert distances == sorted(distances) and distances[0] == 0
+
+
+FOUND = np.array([200.0, 20, 220, 60])
+"""A box with its middle at 210, 40."""
+
+
+@pytest.mark.parametrize(
+    ("regions_before", "confidence", "looked_at"),
+    [
+        (2, CANDIDATE, True),  # the second region is the first wide one
+        (2, CANDIDATE - 0.01, False),  # too little to be a candidate
+        (2, np.nan, False),  # no number
+        (1, 0.9, False),  # the first region is as close as a look can be
+    ],
+)
+def test_what_a_wide_region_shows_is_looked_at_closely(regions_before, confidence, looked_at):
     box = np.array([100.0, 80, 130, 110])
-    boxes = list(itertools.islice(recovery_boxes(box, 4.0, FRAME_HW), 200))
-    sides = [each[2] - each[0] for each in boxes]
-    assert sides[: len(GROWTH)] == pytest.approx([30 * growth for growth in GROWTH])
-    rest = boxes[len(GROWTH) :]
-    distances = [np.hypot(*((b[:2] + b[2:]) / 2 - (115, 95))) for b in rest[:8]]
-    assert distances == sorted(distances) and len(boxes) == 200
+    search, other = Recovery(box, 4.0, FRAME_HW), Recovery(box, 4.0, FRAME_HW)
+    for _ in range(regions_before):
+        search.next_box(), other.next_box()
+    search.doubted(FOUND, confidence)
+    if looked_at:  # with the sides that the target had, for one frame
+        np.testing.assert_allclose(search.next_box(), [195, 25, 225, 55])
+        search.doubted(FOUND, 0.9)
+    np.testing.assert_array_equal(search.next_box(), other.next_box())
 
 
 @pytest.fixture
@@ -70,20 +93,29 @@ def tracker(tiny_checkpoint):
     return tracker
 
 
-def answers(tracker, monkeypatch, confidence):
-    """Let ``confidence(center)`` judge every search, whose box is that of its region's middle."""
+def answers(tracker, monkeypatch, confidence, place=None):
+    """Let ``confidence(center)`` judge every search, whose box is that of its region's middle.
+
+    With ``place`` (2,) in frame pixels, it is a box about that place, if the region shows it.
+    """
     searched = []
 
-    def locate(places, crops, backgrounds, references, states, window_weight):
+    def locate(places, crops, backgrounds, references, states, window_weights):
         h, w = tracker.model_config.search_hw
         found = []
         for crop in crops:
             box = [0.4 * w, 0.4 * h, 0.6 * w, 0.6 * h]
+            if place is not None:
+                x, y = crop.transform.to_crop(np.append(place, place))[:2]
+                if 0 < x < w and 0 < y < h:
+                    box = [x - 0.1 * w, y - 0.1 * h, x + 0.1 * w, y + 0.1 * h]
             x1, y1, x2, y2 = crop.transform.to_frame(box)
             center = ((x1 + x2) / 2, (y1 + y2) / 2)
             searched.append(center)
             found.append([*box, confidence(center)])
         assert len(references) == len(states) == len(crops)
+        # a target that is lost can be anywhere in its second region
+        assert list(window_weights) == [0.45, 0][: len(crops)]
         return found, np.concatenate(states)
 
     monkeypatch.setattr(tracker.engine, "locate", locate)
@@ -91,13 +123,15 @@ def answers(tracker, monkeypatch, confidence):
 
 
 def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
+    """It is certain in a region within 25 px of it alone, and a candidate within 90 px."""
     frame = np.random.default_rng(0).integers(0, 255, (*FRAME_HW, 3), np.uint8)
     place = np.array([40.0, 40.0])
 
     def confidence(center):
-        return 0.9 if np.abs(np.array(center) - place).max() < 25 else 0.1
+        distance = np.abs(np.array(center) - place).max()
+        return 0.9 if distance < 25 else 0.3 if distance < 90 else 0.1
 
-    searched = answers(tracker, monkeypatch, confidence)
+    searched = answers(tracker, monkeypatch, confidence, place)
     tracker.init(frame, (30, 30, 20, 20))
     assert tracker.update(frame).state is TrackState.TRACKING
     references = tracker.target.references.frames
@@ -105,7 +139,7 @@ def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
     states = [tracker.update(frame).state for _ in range(60)]
     assert states[0] is TrackState.LOST and states[-1] is TrackState.TRACKING
     lost = states.count(TrackState.LOST)
-    assert 1 < lost < 50 and states[lost:] == [TrackState.TRACKING] * (60 - lost)
+    assert 1 < lost < 20 and states[lost:] == [TrackState.TRACKING] * (60 - lost)
     x, y, w, h = tracker.update(frame).box_xywh
     assert abs(x + w / 2 - 270) < 25 and abs(y + h / 2 - 190) < 25
     # one search in each of 62 frames, and a second one in those after a loss

@@ -110,6 +110,7 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
         *_, window, weight, _ = maps_and_settings
         maps = maps_and_settings[0]
         scores = torch.as_tensor(maps if place == "host" else maps.score_map).sigmoid()
+        weight = torch.as_tensor(weight)
         ranked = (1 - weight) * scores + weight * torch.as_tensor(window)
         best, second = ranked.flatten().topk(2).values
         boxes, scores, cells = select(*maps_and_settings)
