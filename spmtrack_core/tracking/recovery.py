@@ -36,7 +36,8 @@ class Recovery:
         frame_hw: tuple[int, int],
         min_side: float = 0.0,
     ) -> None:
-        self.sides = box_xyxy[2:] - box_xyxy[:2]
+        # a smaller target has the region of one with these sides, and a wide one is twice as large
+        self.sides = np.maximum(box_xyxy[2:] - box_xyxy[:2], min_side)
         region = 1 / crop_transform(box_xyxy, area_factor, (1, 1), min_side).scale  # frame pixels
         self._regions = regions((box_xyxy[:2] + box_xyxy[2:]) / 2, region, frame_hw)
         self._candidate: Boxes | None = None

@@ -20,23 +20,25 @@ FRAME_HW = (240, 320)
 @given(
     place=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)),
     again=st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)),
-    sides=st.tuples(st.floats(12, 90), st.floats(12, 90)),
+    sides=st.tuples(st.floats(3, 90), st.floats(3, 90)),
     factor=st.floats(3.5, 6),
+    min_side=st.sampled_from([0.0, 10.0]),
 )
-def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides, factor):
+def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides, factor, min_side):
     """Within one round."""
     size, frame_wh = np.array(sides), np.array(FRAME_HW[::-1])
     box = np.concatenate((place * frame_wh - size / 2, place * frame_wh + size / 2))
     wanted = np.clip(again * frame_wh, size / 2, np.maximum(frame_wh - size / 2, size / 2))
-    region = WIDE / crop_transform(box, factor, (1, 1)).scale
+    region = WIDE / crop_transform(box, factor, (1, 1), min_side).scale
     if (region > frame_wh).any():
         return  # one region is larger than the frame
-    search = Recovery(box, factor, FRAME_HW)
+    search = Recovery(box, factor, FRAME_HW, min_side)
     cells = np.ceil(frame_wh / (0.6 * region)).prod()
     shown = []
     for _ in range(2 + int(cells) + 1):
         each = search.next_box()
-        middle, half = (each[:2] + each[2:]) / 2, region / 2
+        middle = (each[:2] + each[2:]) / 2
+        half = 0.5 / crop_transform(each, factor, (1, 1), min_side).scale
         inside = (wanted - size / 2 >= middle - half - 1e-6) & (
             wanted + size / 2 <= middle + half + 1e-6
         )
