@@ -120,19 +120,18 @@ class VideoTracks(Dataset[Batch]):
             if (box[2:] <= box[:2]).any():
                 raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
             shown = bool(visible[time])
-            if i < REFERENCES:
-                if i and config.reference_jitter:
-                    error = config.reference_jitter * random.normal(size=4).clip(-2, 2)
-                    box = box + error * np.tile(box[2:] - box[:2], 2)
-            elif config.decoy_share and random.random() < config.decoy_share:
-                frame, box = self._decoy(frame, box, random)
-                shown = False
+            if i < REFERENCES and i and config.reference_jitter:
+                error = config.reference_jitter * random.normal(size=4).clip(-2, 2)
+                box = box + error * np.tile(box[2:] - box[:2], 2)
             if mirrored:
                 frame = np.ascontiguousarray(frame[:, ::-1])
                 width = frame.shape[1]
                 box = np.array([width - box[2], box[1], width - box[0], box[3]])
             if i < REFERENCES:
                 crop, transform = self._template(frame, box)
+            elif config.decoy_share and random.random() < config.decoy_share:
+                crop, transform = self._decoy(frame, box, (tracks, track), random)
+                shown = False
             else:
                 crop, transform = self._search(frame, box, random)
             crops.append(torch.from_numpy(crop).permute(2, 0, 1) / 255)
@@ -168,29 +167,38 @@ class VideoTracks(Dataset[Batch]):
         return crop_image(frame, crop, output_hw), crop.transform
 
     def _decoy(
-        self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
-    ) -> tuple[Image, Boxes]:
-        """An image and a box (4,) for a search that does not show the target.
+        self,
+        frame: Image,
+        box_xyxy: Boxes,
+        of: tuple[Tracks, int],
+        random: np.random.Generator,
+    ) -> tuple[Crop, CropTransform]:
+        """Crop of a search region that does not show the target in ``box_xyxy`` of a frame.
 
-        A place of the frame from which the target is not visible, or the target of another track.
+        It is a place of the frame beside the target, or the target of another track than ``of``.
         """
-        h, w = frame.shape[:2]
         sides = box_xyxy[2:] - box_xyxy[:2]
-        reach = self.tracker.search_area_factor * sides.mean() / 2 + sides / 2
+        hw, output_hw = frame.shape[:2], self.model.search_hw
         for _ in range(DECOY_ATTEMPTS if random.random() < 0.5 else 0):
-            centre = random.uniform((0, 0), (w, h))
-            if (abs(centre - (box_xyxy[:2] + box_xyxy[2:]) / 2) > reach * 1.1).any():
-                box = np.concatenate((centre - sides / 2, centre + sides / 2))
-                return frame, clip_xyxy(box, (h, w))
-        tracks = self.tracks[int(random.choice(len(self.tracks), p=self.shares))]
-        track = tracks.draw(random)
-        boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))
-        time = int(random.choice(np.flatnonzero(np.isfinite(boxes_xyxy).all(1))))
-        other = self._read(tracks, track, time)
-        box = clip_xyxy(boxes_xyxy[time], other.shape[:2])
-        if (box[2:] <= box[:2]).any():
-            raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
-        return other, box
+            center = random.uniform((0, 0), hw[::-1])
+            place = clip_xyxy(np.concatenate((center - sides / 2, center + sides / 2)), hw)
+            wanted, usable = self._jittered(place, random)
+            seen = clip_xyxy(wanted.to_crop(box_xyxy), output_hw)
+            if usable and (seen[2:] - seen[:2] <= 0).any():
+                return cropped(frame, wanted, output_hw)
+        for _ in range(DECOY_ATTEMPTS):
+            tracks = self.tracks[int(random.choice(len(self.tracks), p=self.shares))]
+            track = tracks.draw(random)
+            if tracks is of[0] and track == of[1]:
+                continue
+            boxes_xyxy = xywh_to_xyxy(tracks.boxes_xywh(track))
+            time = int(random.choice(np.flatnonzero(np.isfinite(boxes_xyxy).all(1))))
+            other = self._read(tracks, track, time)
+            box = clip_xyxy(boxes_xyxy[time], other.shape[:2])
+            if (box[2:] <= box[:2]).any():
+                raise UnusableSample(f"{_where(tracks, track, time)}: its box is outside")
+            return self._search(other, box, random)
+        raise UnusableSample(f"{tracks.name} has no other track that could be a decoy")
 
     def _search(
         self, frame: Image, box_xyxy: Boxes, random: np.random.Generator
@@ -200,23 +208,27 @@ class VideoTracks(Dataset[Batch]):
         The area beyond the frame has the mean color of this frame, as published; in tracking it
         has that of the first frame.
         """
-        config, output_hw = self.config, self.model.search_hw
-        wanted, usable = jittered_crop(
-            box_xyxy,
-            self.tracker.search_area_factor,
-            output_hw,
-            random,
-            config.scale_jitter,
-            config.translation_jitter,
-            config.min_side,
-            config.size_jitter,
-        )
+        wanted, usable = self._jittered(box_xyxy, random)
         if not usable:
             raise UnusableSample(
-                f"no search crop shows {config.min_side:g} px of {box_xyxy.tolist()}"
+                f"no search crop shows {self.config.min_side:g} px of {box_xyxy.tolist()}"
             )
-        crop = align(wanted, frame.shape[:2], output_hw)
-        return crop_image(frame, crop, output_hw), crop.transform
+        return cropped(frame, wanted, self.model.search_hw)
+
+    def _jittered(
+        self, box_xyxy: Boxes, random: np.random.Generator
+    ) -> tuple[CropTransform, bool]:
+        """``jittered_crop`` by the settings."""
+        return jittered_crop(
+            box_xyxy,
+            self.tracker.search_area_factor,
+            self.model.search_hw,
+            random,
+            self.config.scale_jitter,
+            self.config.translation_jitter,
+            self.config.min_side,
+            self.config.size_jitter,
+        )
 
     def _read(self, tracks: Tracks, track: int, frame: int) -> Image:
         """Read a frame. If that fails, raise ``UnusableSample`` and, the first time, warn."""
@@ -232,6 +244,14 @@ class VideoTracks(Dataset[Batch]):
                     stacklevel=2,
                 )
             raise UnusableSample(f"{where}: {error}") from None
+
+
+def cropped(
+    frame: Image, wanted: CropTransform, output_hw: tuple[int, int]
+) -> tuple[Crop, CropTransform]:
+    """A crop on whole pixels, before normalization, and its transform."""
+    crop = align(wanted, frame.shape[:2], output_hw)
+    return crop_image(frame, crop, output_hw), crop.transform
 
 
 def _part(boxes_xyxy: Boxes, random: np.random.Generator) -> Boxes:

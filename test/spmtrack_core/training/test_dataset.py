@@ -423,20 +423,34 @@ def test_a_decoy_shows_something_else_and_says_so():
     assert 0.35 < float(absent.float().mean()) < 0.65
 
 
+JITTER = {"scale_jitter": 0.2, "size_jitter": 0.3, "translation_jitter": 2.0}
+
+
+def share_of_target(crop):
+    """The share of pixels that belong to a target of ``Memory``; ``crop`` (H, W, 3) in 0..255."""
+    return float((np.abs(crop - np.array(TARGET)).max(2) < 60).mean())
+
+
 def test_a_place_beside_the_target_does_not_show_it():
-    frame = np.zeros((400, 500, 3), np.uint8)
-    box = np.array([240.0, 190, 260, 210])
-    samples = make(Memory(STILL), **PLAIN)
+    source = Memory([(230, 190, 30, 20)] * 4, [(70, 50, 20, 20)] * 4, hw=(400, 500))
+    samples = make(source, **{**PLAIN, **JITTER})
+    frame, box = source.read(0, 0), np.array([230.0, 190, 260, 210])
     random, beside = np.random.default_rng(0), 0
     for _ in range(40):
-        image, decoy = samples._decoy(frame, box, random)
-        if image is frame:
+        source.reads.clear()
+        crop, _ = samples._decoy(frame, box, (source, 0), random)
+        if not source.reads:  # of the same frame
             beside += 1
-            crop = context_crop(decoy, TRACKER.search_area_factor, (400, 500), MODEL.search_hw)
-            x1, y1, x2, y2 = crop.transform.to_crop(box)
-            h, w = MODEL.search_hw
-            assert x2 <= 1 or y2 <= 1 or x1 >= w - 1 or y1 >= h - 1
-    assert beside > 10
+            assert share_of_target(crop) == 0
+        else:
+            assert source.reads == [(1, source.reads[0][1])] and share_of_target(crop) > 0
+    assert 10 < beside < 30
+
+
+def test_a_single_track_is_no_decoy_of_itself():
+    samples = make(Memory([(10, 10, 100, 70)] * 4), **PLAIN, decoy_share=1.0)
+    with pytest.raises(ValueError, match="has no other track that could be a decoy"):
+        samples.sample(0)
 
 
 def test_a_repeated_reference_is_the_template():
