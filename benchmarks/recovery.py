@@ -19,6 +19,7 @@ take the rest. Printed for ``recovery`` none and scan:
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -115,10 +116,10 @@ def other_videos(
 
     Raises ``ValueError`` for too few videos.
     """
-    found = {clips[index][2].rsplit("_", 1)[0]: clips[index][0]}
-    for offset in range(1, len(clips)):
+    found: dict[str, list[Image]] = {}
+    for offset in range(len(clips)):
         frames, _, name = clips[index - offset]
-        found.setdefault(name.rsplit("_", 1)[0], frames)
+        found.setdefault(re.sub("_[a-z]$", "", name), frames)
     if len(found) <= count:
         raise ValueError(
             f"the {len(clips)} clips are of {len(found)} videos; expected {count + 1}"

@@ -141,8 +141,8 @@ class TrackerConfig(Settings):
     """Weight of the newest frame in the average confidence; 1: no average."""
     recovery: str = setting("none", choices=("none", "scan"))
     """What happens while a target is lost. ``none`` (published): the search goes on at its last
-    box. ``scan``: each frame also searches one more region, see ``tracking/recovery.py``, and a
-    lost target adds no reference frames."""
+    box. ``scan``: each frame after the loss also searches one more region, see
+    ``tracking/recovery.py``, and adds no reference frame."""
     recovery_threshold: float = setting(0.6, minimum=0, maximum=1)
     """Confidence, compared with the template alone, from which a box in such a region becomes the
     place to search. The target stays lost until its average confidence has risen there."""

@@ -114,10 +114,11 @@ class CudaEngine:
     ) -> Located:
         """See ``HostEngine``."""
         # the weights are inputs like the crops: a graph would keep those it was captured with
+        rows = zip(places, crops, backgrounds, window_weights, strict=True)
         numbers = np.stack(
             [
-                np.append(self._numbers(*each), weight)
-                for *each, weight in zip(places, crops, backgrounds, window_weights, strict=True)
+                np.append(self._numbers(place, crop, background), weight)
+                for place, crop, background, weight in rows
             ]
         )  # (B, 14)
         encoded = [  # (B, R, ...) of each part

@@ -1,7 +1,8 @@
 """Where to search for a lost target: wide regions all over the frame, then closely what they show.
 
-A region that is twice as wide covers four times the area, but shows the target at half its size:
-what the network finds there is a candidate, and a region of the usual size around it decides.
+A region that is twice as wide covers four times the area, but shows the target at half its size.
+What the network finds there is often too uncertain to be taken for the target: then a region of
+the usual size around it decides in the next frame.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Recovery:
     """The search for one lost target, a region in each frame.
 
     ``box_xyxy`` (4,) is the last certain box in frame pixels, ``area_factor`` and ``min_side`` are
-    those of a search region.
+    those of a search region, which has the aspect of ``search_hw``.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Recovery:
         box_xyxy: Boxes,
         area_factor: float,
         frame_hw: tuple[int, int],
+        search_hw: tuple[int, int],
         min_side: float = 0.0,
     ) -> None:
         # a smaller target has the region of one with these sides, and a wide one is twice as large
         self.sides = np.maximum(box_xyxy[2:] - box_xyxy[:2], min_side)
-        region = 1 / crop_transform(box_xyxy, area_factor, (1, 1), min_side).scale  # frame pixels
+        scale = crop_transform(box_xyxy, area_factor, search_hw, min_side).scale  # (2,)
+        region = search_hw[::-1] / scale  # (2,) width, height, frame pixels
         self._regions = regions((box_xyxy[:2] + box_xyxy[2:]) / 2, region, frame_hw)
         self._candidate: Boxes | None = None
         self._wide = False

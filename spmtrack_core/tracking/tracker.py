@@ -156,7 +156,7 @@ class Tracker:
         """One pass of the network for targets whose boxes are in the scale of their frames."""
         config, sizes = self.config, [frame.shape[:2] for frame in frames]
         # a lost target has a second search, anywhere in the frame
-        scans = config.recovery == "scan"  # may have been switched off meanwhile
+        scans = config.recovery == "scan"
         second = {i: t.recovery for i, t in enumerate(targets) if scans and t.recovery is not None}
         lost = [targets[index] for index in second]
         places = [*range(len(targets)), *second]
@@ -205,16 +205,14 @@ class Tracker:
                     adding[index] = target
                 state = target.judge(confidence, good, config)
                 results.append(TrackResult(_box_in(target, sizes[index]), confidence, state))
-                if scans:
-                    self._recover(target, confidence, sizes[index])
+                self._recover(target, confidence, sizes[index])
             self._add_references(frames, adding)
             for index, first in enumerate(second, len(targets)):
                 target, (*box_in_crop, confidence) = targets[first], found[index]
                 box_xyxy = box_in_frame(box_in_crop, crops[index].transform, sizes[first])
-                needed = max(config.recovery_threshold, results[first].confidence)
                 if target.recovery is None or not is_good_box(box_xyxy):
                     continue
-                if confidence >= needed:
+                if confidence >= max(config.recovery_threshold, results[first].confidence):
                     target.box_xyxy, target.state_token = box_xyxy, states[index : index + 1]
                 else:
                     target.recovery.doubted(box_xyxy, confidence)
@@ -228,13 +226,16 @@ class Tracker:
     def _recover(self, target: Target, confidence: float, frame_hw: tuple[int, int]) -> None:
         """Begin to search elsewhere for a target that is lost; end it for one that is seen."""
         config = self.config
-        if target.seen:
+        if config.recovery == "none":  # may have been switched off meanwhile
+            target.recovery = target.certain_xyxy = None
+        elif target.seen:
             target.recovery = None
             if confidence >= config.lost_threshold:
                 target.certain_xyxy = target.box_xyxy
         elif target.recovery is None:
             box = target.box_xyxy if target.certain_xyxy is None else target.certain_xyxy
-            target.recovery = Recovery(box, config.search_area_factor, frame_hw, config.min_side)
+            factor, search_hw = config.search_area_factor, self.model_config.search_hw
+            target.recovery = Recovery(box, factor, frame_hw, search_hw, config.min_side)
 
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.
@@ -247,8 +248,9 @@ class Tracker:
         followed = [self.start(blank, (60, 40, 40, 40)) for _ in range(targets)]
         self.follow(blank, followed)
         if self.config.recovery == "scan":
+            search_hw = self.model_config.search_hw
             for target in followed:
-                target.recovery = Recovery(target.box_xyxy, 1.0, target.frame_hw)
+                target.recovery = Recovery(target.box_xyxy, 1.0, target.frame_hw, search_hw)
             self.follow(blank, followed)
 
     def _add_references(self, frames: Sequence[Image], targets: Mapping[int, Target]) -> None:

@@ -23,22 +23,24 @@ FRAME_HW = (240, 320)
     sides=st.tuples(st.floats(3, 90), st.floats(3, 90)),
     factor=st.floats(3.5, 6),
     min_side=st.sampled_from([0.0, 10.0]),
+    search_hw=st.sampled_from([(208, 208), (128, 256), (256, 128)]),
 )
-def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides, factor, min_side):
+def test_wherever_a_target_returns_a_region_shows_all_of_it(
+    place, again, sides, factor, min_side, search_hw
+):
     """Within one round."""
     size, frame_wh = np.array(sides), np.array(FRAME_HW[::-1])
     box = np.concatenate((place * frame_wh - size / 2, place * frame_wh + size / 2))
     wanted = np.clip(again * frame_wh, size / 2, np.maximum(frame_wh - size / 2, size / 2))
-    region = WIDE / crop_transform(box, factor, (1, 1), min_side).scale
-    if (region > frame_wh).any():
-        return  # one region is larger than the frame
-    search = Recovery(box, factor, FRAME_HW, min_side)
+    search_wh = np.array(search_hw[::-1])
+    region = WIDE * search_wh / crop_transform(box, factor, search_hw, min_side).scale
+    search = Recovery(box, factor, FRAME_HW, search_hw, min_side)
     cells = np.ceil(frame_wh / (0.6 * region)).prod()
     shown = []
     for _ in range(2 + int(cells) + 1):
         each = search.next_box()
         middle = (each[:2] + each[2:]) / 2
-        half = 0.5 / crop_transform(each, factor, (1, 1), min_side).scale
+        half = search_wh / 2 / crop_transform(each, factor, search_hw, min_side).scale
         inside = (wanted - size / 2 >= middle - half - 1e-6) & (
             wanted + size / 2 <= middle + half + 1e-6
         )
@@ -48,7 +50,7 @@ def test_wherever_a_target_returns_a_region_shows_all_of_it(place, again, sides,
 
 
 def test_the_regions_get_wide_and_then_go_outwards_without_an_end():
-    search = Recovery(np.array([100.0, 80, 130, 110]), 4.0, (720, 1280))
+    search = Recovery(np.array([100.0, 80, 130, 110]), 4.0, (720, 1280), (208, 208))
     boxes = [search.next_box() for _ in range(200)]
     sides = [each[2] - each[0] for each in boxes[:6]]
     assert sides == pytest.approx([30, *[30 * WIDE] * 5])
@@ -71,7 +73,7 @@ FOUND = np.array([200.0, 20, 220, 60])
 )
 def test_what_a_wide_region_shows_is_looked_at_closely(regions_before, confidence, looked_at):
     box = np.array([100.0, 80, 130, 110])
-    search, other = Recovery(box, 4.0, FRAME_HW), Recovery(box, 4.0, FRAME_HW)
+    search, other = (Recovery(box, 4.0, FRAME_HW, (208, 208)) for _ in range(2))
     for _ in range(regions_before):
         search.next_box(), other.next_box()
     search.doubted(FOUND, confidence)
@@ -96,9 +98,10 @@ def tracker(tiny_checkpoint):
 
 
 def answers(tracker, monkeypatch, confidence, place=None):
-    """Let ``confidence(center)`` judge every search, whose box is that of its region's middle.
+    """Let ``confidence(center, width)`` of its region, in frame pixels, judge every search.
 
-    With ``place`` (2,) in frame pixels, it is a box about that place, if the region shows it.
+    What is found is a box about ``place`` (2,), if the region shows it, else about its middle.
+    Returns the list that centers and widths are added to.
     """
     searched = []
 
@@ -106,15 +109,15 @@ def answers(tracker, monkeypatch, confidence, place=None):
         h, w = tracker.model_config.search_hw
         found = []
         for crop in crops:
-            box = [0.4 * w, 0.4 * h, 0.6 * w, 0.6 * h]
+            x, y = w / 2, h / 2
             if place is not None:
                 x, y = crop.transform.to_crop(np.append(place, place))[:2]
-                if 0 < x < w and 0 < y < h:
-                    box = [x - 0.1 * w, y - 0.1 * h, x + 0.1 * w, y + 0.1 * h]
-            x1, y1, x2, y2 = crop.transform.to_frame(box)
-            center = ((x1 + x2) / 2, (y1 + y2) / 2)
-            searched.append(center)
-            found.append([*box, confidence(center)])
+            if not (0 < x < w and 0 < y < h):
+                x, y = w / 2, h / 2
+            corners = crop.transform.to_frame([0, 0, w, h])
+            searched.append(((corners[:2] + corners[2:]) / 2, corners[2] - corners[0]))
+            box = [x - 0.1 * w, y - 0.1 * h, x + 0.1 * w, y + 0.1 * h]
+            found.append([*box, confidence(*searched[-1])])
         assert len(references) == len(states) == len(crops)
         # a target that is lost can be anywhere in its second region
         assert list(window_weights) == [0.45, 0][: len(crops)]
@@ -125,13 +128,15 @@ def answers(tracker, monkeypatch, confidence, place=None):
 
 
 def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
-    """It is certain in a region within 25 px of it alone, and a candidate within 90 px."""
+    """A wide region that shows it makes it a candidate, a region close about it is certain."""
     frame = np.random.default_rng(0).integers(0, 255, (*FRAME_HW, 3), np.uint8)
     place = np.array([40.0, 40.0])
 
-    def confidence(center):
-        distance = np.abs(np.array(center) - place).max()
-        return 0.9 if distance < 25 else 0.3 if distance < 90 else 0.1
+    def confidence(center, width):
+        distance = np.abs(center - place).max()
+        if width > 150:
+            return 0.3 if distance < width / 2 else 0.1
+        return 0.9 if distance < 25 else 0.1
 
     searched = answers(tracker, monkeypatch, confidence, place)
     tracker.init(frame, (30, 30, 20, 20))
@@ -141,18 +146,22 @@ def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
     states = [tracker.update(frame).state for _ in range(60)]
     assert states[0] is TrackState.LOST and states[-1] is TrackState.TRACKING
     lost = states.count(TrackState.LOST)
-    assert 1 < lost < 20 and states[lost:] == [TrackState.TRACKING] * (60 - lost)
+    assert 1 < lost < 10 and states[lost:] == [TrackState.TRACKING] * (60 - lost)
     x, y, w, h = tracker.update(frame).box_xywh
-    assert abs(x + w / 2 - 270) < 25 and abs(y + h / 2 - 190) < 25
+    assert abs(x + w / 2 - 270) < 2 and abs(y + h / 2 - 190) < 2
     # one search in each of 62 frames, and a second one in those after a loss
     assert len(searched) == 62 + lost
+    # the second searches: usual size, wide, wide ... and a close look at what the last one shows
+    centers, widths = zip(*searched[3 : 3 + 2 * (lost - 1) : 2], strict=True)
+    assert (np.array(widths) > 150).tolist() == [False, *[True] * (lost - 3), False]
+    np.testing.assert_allclose(centers[-1], place, atol=2)
     assert tracker.target.recovery is None
     assert references < tracker.target.references.frames <= references + 60 - lost + 2
 
 
 def test_switching_the_recovery_off_ends_the_second_search(tracker, monkeypatch):
     frame = np.zeros((*FRAME_HW, 3), np.uint8)
-    searched = answers(tracker, monkeypatch, lambda center: 0.3)
+    searched = answers(tracker, monkeypatch, lambda center, width: 0.3)
     tracker.init(frame, (30, 30, 20, 20))
     for _ in range(3):
         tracker.update(frame)
@@ -166,7 +175,7 @@ def test_switching_the_recovery_off_ends_the_second_search(tracker, monkeypatch)
 def test_a_target_that_does_not_return_stays_lost(tracker, monkeypatch, recovery):
     tracker.config = replace(tracker.config, recovery=recovery)
     frame = np.zeros((*FRAME_HW, 3), np.uint8)
-    searched = answers(tracker, monkeypatch, lambda center: 0.3)
+    searched = answers(tracker, monkeypatch, lambda center, width: 0.3)
     tracker.init(frame, (30, 30, 20, 20))
     assert {tracker.update(frame).state for _ in range(30)} == {TrackState.LOST}
     assert len(searched) == (30 if recovery == "none" else 59)
