@@ -28,12 +28,12 @@ from spmtrack_core.data.scene import scene
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.conventions import DEFAULT
 from spmtrack_core.evaluation.facts import run_facts
-from spmtrack_core.evaluation.passes import Passes, track_all
+from spmtrack_core.evaluation.passes import Passes, check_folder, track_all
 from spmtrack_core.evaluation.protocol import EvalConfig, Protocol, make_protocol
 from spmtrack_core.evaluation.report import Facts
 from spmtrack_core.evaluation.rescore import check_dataset, rescore, with_attributes
 from spmtrack_core.evaluation.results import ResultFolder
-from spmtrack_core.evaluation.runner import collect, label_of, progress
+from spmtrack_core.evaluation.runner import collect, label_of, progress, stopped
 from spmtrack_core.evaluation.submission import SERVERS
 from spmtrack_core.evaluation.tables import table
 from spmtrack_core.evaluation.upload import check_submission, submission
@@ -112,7 +112,7 @@ def evaluate(
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Track again what the same run has tracked before.")
+        bool, typer.Option("--fresh", help="Track again, and replace what the folder holds.")
     ] = False,
 ) -> None:
     """Track sequences with known boxes and score the result.
@@ -211,6 +211,7 @@ def _track(
 ) -> None:
     """Track what is missing, alone or as one of several processes, with a bar on stderr."""
     folder, passes = ResultFolder(job.output), job.passes
+    check_folder(sequences, folder, passes)
     with progress(rank.index == 0) as bar:
         total = passes.repetitions * sum(each.length or 0 for each in sequences)
         task = bar.add_task("", total=total)
@@ -230,7 +231,7 @@ def _track(
             if rank.index == 0 and rank.count > 1:
                 wait_for_others(tracker, sequences, job, notify)
         except KeyboardInterrupt:
-            bar.console.print("stopped; the same command goes on from here")
+            bar.console.print(stopped(passes))
             raise
 
 

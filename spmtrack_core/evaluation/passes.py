@@ -31,13 +31,45 @@ class Passes:
     integer_boxes: bool = False
     exact_references: bool = False
     fresh: bool = False
-    """Track again what the same run has tracked before."""
+    """Track again what was tracked before, by this run or by another one in the same folder."""
     batch: int = 1
     """Sequences that are tracked at once, with one pass of the network for all of them."""
 
 
 Notify = Callable[[str, int, str | None], object]
 """Called with the name of a sequence, frames that are done, and why it cannot be tracked."""
+
+
+def check_folder(sequences: Sequence[FrameSequence], folder: ResultFolder, passes: Passes) -> None:
+    """Raise ``ValueError`` where ``folder`` holds results that another run made of ``sequences``.
+
+    A fresh run gives them up instead: each stays until a new one replaces it.
+    """
+    for sequence in sequences:
+        for repetition in range(1, passes.repetitions + 1):
+            name = run_name(sequence.name, repetition)
+            if not _is_of_another(folder, name, sequence, passes):
+                continue
+            if not passes.fresh:
+                raise ValueError(
+                    f"{folder.root} holds {name} of another run (other weights, settings, "
+                    "version, frames or boxes); choose another --output, or, for eval, --fresh "
+                    "to replace what is there"
+                )
+            with folder.claim(name) as mine:  # nobody writes it just now
+                if mine and _is_of_another(folder, name, sequence, passes):
+                    folder.give_up(name)
+
+
+def _is_of_another(
+    folder: ResultFolder, name: str, sequence: FrameSequence, passes: Passes
+) -> bool:
+    """Whether a result is complete and of another run; not for a sequence that is broken."""
+    key = folder.key(name)
+    try:
+        return key is not None and key != key_of(sequence, passes)
+    except (OSError, ValueError):
+        return False
 
 
 def track_all(
@@ -86,8 +118,10 @@ def _missing(
         try:
             truth, key = truth_of(sequence), key_of(sequence, passes)
         except (OSError, ValueError) as error:
-            folder.fail(sequence.name, str(error))
-            notify(sequence.name, 0, str(error))
+            with folder.claim(sequence.name) as mine:
+                if mine:
+                    folder.fail(sequence.name, str(error))
+                    notify(sequence.name, 0, str(error))
             continue
         frames = sequence.length or len(truth)
         for repetition in range(1, passes.repetitions + 1):

@@ -43,8 +43,10 @@ def rescore(
 
     The annotations are read, the images are not. Files may count pixels from 0 or as the dataset
     does; their first boxes tell. Raises ``FileNotFoundError`` or ``ValueError`` for a dataset or
-    results that cannot be used.
+    results that cannot be used, and ``ValueError`` for the ``output`` of a run.
     """
+    if (output / "done").is_dir():
+        raise ValueError(f"{output} holds a run and its report; choose another --output")
     tracks, faults = open_annotations(config)
     found, broken = read_results(results, [track.name for track in tracks])
     faults += [f"{name}: {reason}" for name, reason in broken.items()]

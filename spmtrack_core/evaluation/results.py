@@ -59,6 +59,7 @@ class ResultFolder:
 
     def write(self, name: str, run: SequenceRun, key: str) -> None:
         """Keep what was done on a sequence; ``key`` says what made it."""
+        self.give_up(name)  # an interruption leaves files of two runs, and no note
         paths = self._paths(name)
         write_boxes(paths[0], run.boxes_xywh)
         for path, column in zip(paths[1:3], run[1:3], strict=True):
@@ -83,16 +84,22 @@ class ResultFolder:
             return None
         return run if all(len(column) == frames for column in run[:4]) else None
 
+    def key(self, name: str) -> str | None:
+        """What made the result of a sequence; None where there is no complete one."""
+        return self._noted(name).get("key")
+
+    def give_up(self, name: str) -> None:
+        """Let no run take over the result of a sequence; a later one replaces the files."""
+        self._note_of(name).unlink(missing_ok=True)
+
     def fail(self, name: str, reason: str) -> None:
-        """Remove what is there of a sequence, and keep why it could not be tracked."""
-        for path in self._paths(name):
-            path.unlink(missing_ok=True)
-        self._note(name, {"error": reason, "time": time.time()})
+        """Keep why a sequence could not be tracked, beside the result of an earlier attempt."""
+        self._note(name, {**self._noted(name), "error": reason, "failed": time.time()})
 
     def failure(self, name: str, since: float) -> str | None:
         """Why a sequence could not be tracked at or after a time; None if it could, or earlier."""
         noted = self._noted(name)
-        return noted.get("error") if noted.get("time", 0.0) >= since else None
+        return noted.get("error") if noted.get("failed", 0.0) >= since else None
 
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
@@ -119,14 +126,17 @@ class ResultFolder:
     def _paths(self, name: str) -> list[Path]:
         return [self.root / kind / f"{name}.txt" for kind in KINDS]
 
+    def _note_of(self, name: str) -> Path:
+        return self.root / "done" / f"{name}.json"
+
     def _note(self, name: str, noted: dict[str, object]) -> None:
         text = json.dumps(noted) + "\n"
-        path = self.root / "done" / f"{name}.json"
+        path = self._note_of(name)
         write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
     def _noted(self, name: str) -> dict:
         try:
-            noted = json.loads((self.root / "done" / f"{name}.json").read_text(encoding="utf-8"))
+            noted = json.loads(self._note_of(name).read_text(encoding="utf-8"))
             return noted if isinstance(noted, dict) else {}
         except (OSError, ValueError):
             return {}

@@ -17,7 +17,7 @@ from spmtrack_core.data.clips import Track
 from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
-from spmtrack_core.evaluation.passes import Passes, key_of, track_all, truth_of
+from spmtrack_core.evaluation.passes import Passes, check_folder, key_of, track_all, truth_of
 from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
@@ -43,12 +43,13 @@ def run(
 
     A sequence that breaks is left out, and the run goes on: the report's ``left_out`` has
     ``name: reason`` of each, after those that the caller ``left_out`` before. A run goes on with
-    the sequences that are missing, and so does one that left some out; results of another
-    ``label``, version, setting or content of a sequence are not taken over. Raises ``ValueError``
-    where no sequence is left.
+    the sequences that are missing, and so does one that left some out. Raises ``ValueError``
+    where ``output`` holds results of another ``label``, version, setting or content of a sequence,
+    unless the passes are fresh, and where no sequence is left.
     """
     folder = ResultFolder(Path(output))
-    passes = replace(passes or Passes(), identity=f"{label} {passes.identity if passes else ''}")
+    passes = _labeled(passes or Passes(), label)
+    check_folder(sequences, folder, passes)
     total = passes.repetitions * sum(sequence.length or 0 for sequence in sequences)
     since = time.time()
     with progress() as bar:
@@ -62,9 +63,18 @@ def run(
         try:
             track_all(tracker, sequences, folder, passes, notify)
         except KeyboardInterrupt:
-            bar.console.print("stopped; the same command goes on from here")
+            bar.console.print(stopped(passes))
             raise
     return collect(sequences, folder, label, passes, since, left_out, facts)
+
+
+def _labeled(passes: Passes, label: str) -> Passes:
+    return replace(passes, identity=f"{label} {passes.identity}")
+
+
+def stopped(passes: Passes) -> str:
+    """What to say of a run that the user interrupts."""
+    return f"stopped; the same command{' without --fresh' * passes.fresh} goes on from here"
 
 
 def progress(shown: bool = True) -> Progress:
@@ -90,8 +100,8 @@ def collect(
 ) -> dict[str, Any]:
     """Score what is in ``folder`` and write the report; see ``run``.
 
-    Where the files of the dataset count pixels from 1, ``toolkit/`` gets the boxes as its own
-    toolkit expects them.
+    A fresh run scores nothing older than ``since``, its beginning. Where the files of the dataset
+    count pixels from 1, ``toolkit/`` gets the boxes as its own toolkit expects them.
     """
     scores: list[SequenceScore] = []
     unscored: list[str] = []
@@ -106,7 +116,8 @@ def collect(
             continue
         frames = sequence.length or len(truth)
         names = [run_name(sequence.name, each + 1) for each in range(passes.repetitions)]
-        runs = [folder.read(name, key, frames) for name in names]
+        oldest = since if passes.fresh else 0.0
+        runs = [folder.read(name, key, frames, oldest) for name in names]
         broken = [name for name, done in zip(names, runs, strict=True) if done is None]
         if broken:
             faults.append(f"{sequence.name}: {folder.failure(broken[0], 0) or 'was not tracked'}")
@@ -149,6 +160,8 @@ def run_all(
     mean IoU by disturbance as ``disturbed``. ``output`` gets ``comparison.json``. Sequences that
     are or were ``left_out`` are treated as by ``run``.
     """
+    for folder, (label, _) in trackers.items():  # before the first one takes hours
+        check_folder(sequences, ResultFolder(output / folder), _labeled(Passes(), label))
     reports = []
     for folder, (label, tracker) in trackers.items():
         reports.append(run(tracker, sequences, output / folder, label, left_out))

@@ -157,8 +157,24 @@ def test_a_result_of_another_key_is_not_taken_over(tmp_path):
     assert folder.read("a", "two", 3) is None
     assert folder.read("a", "one", 4) is None
     folder.fail("a", "broken")
-    assert folder.read("a", "one", 3) is None
     assert folder.failure("a", 0) == "broken"
+    assert folder.read("a", "one", 3) is not None  # of the attempt before
+    folder.write("a", run, "one")
+    assert folder.failure("a", 0) is None
+
+
+def test_a_result_that_is_half_replaced_is_none(tmp_path, monkeypatch):
+    run = SequenceRun(np.ones((3, 4)), np.ones(3), np.ones(3), np.zeros(3, bool))
+    folder = ResultFolder(tmp_path)
+    folder.write("a", run, "one")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savetxt", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write("a", run, "one")
+    assert folder.read("a", "one", 3) is None
 
 
 def test_a_sequence_is_claimed_by_one_process(tmp_path):
@@ -204,6 +220,12 @@ def test_a_run_on_lasot_leaves_boxes_for_its_toolkit(tmp_path, spmtrack, tiny_ch
         *common, "--rescore", tmp_path / "out" / "boxes", "--output", tmp_path / "out"
     )
     assert (code, "holds the results to score" in err) == (2, True)
+    before = (tmp_path / "out" / "results.json").read_text()
+    code, _, err = spmtrack(
+        *common, "--rescore", tmp_path / "toolkit", "--output", tmp_path / "out"
+    )
+    assert (code, "holds a run and its report; choose another" in err) == (2, True)
+    assert (tmp_path / "out" / "results.json").read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,65 @@ def test_the_processes_of_a_fresh_run_track_each_sequence_once(tmp_path):
     assert still.calls == 6 + 6
 
 
-def test_another_trackers_files_are_not_taken_over(tmp_path):
+def files(folder):
+    """The content of all files, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_another_trackers_files_are_neither_taken_over_nor_replaced(tmp_path):
+    sequences = [sequence("a"), sequence("b")]
+    run(Still(), sequences, tmp_path, "still 1")
+    before, other = files(tmp_path), Still()
+    with pytest.raises(ValueError, match="holds a of another run .*; choose another --output, or"):
+        run(other, sequences, tmp_path, "still 2")
+    assert (other.calls, files(tmp_path)) == (0, before)
+    trackers = {".": ("still 1", Still()), "other": ("still 2", Still())}
+    run_all(trackers, sequences, tmp_path)
+    before = files(tmp_path)
+    trackers = {"new": ("still 3", other), "other": ("still 4", other)}
+    with pytest.raises(ValueError, match="holds a of another run"):
+        run_all(trackers, sequences, tmp_path)
+    assert (other.calls, files(tmp_path)) == (0, before)
+
+
+def test_a_fresh_run_replaces_another_ones_files_and_goes_on_without_fresh(tmp_path):
+    sequences, fresh = [sequence(name) for name in "abc"], Passes(fresh=True)
+    run(Still(), sequences, tmp_path, "still 1")
     with pytest.raises(KeyboardInterrupt):
-        run(Still(fails_at=5), [sequence("a"), sequence("b")], tmp_path, "still 1")
-    other = Still()
-    run(other, [sequence("a"), sequence("b")], tmp_path, "still 2")
-    assert other.calls == 6
+        run(Still(fails_at=5), sequences, tmp_path, "still 2", passes=fresh)
+    second = Still()
+    report = run(second, sequences, tmp_path, "still 2")
+    assert (second.calls, report["left_out"]) == (6, [])  # b and c
+
+
+@pytest.mark.parametrize("label", ["still 1", "still 2"])
+def test_an_attempt_that_fails_keeps_what_was_complete(tmp_path, label):
+    sequences, fresh = [sequence("a"), sequence("b")], Passes(fresh=True)
+    run(Still(), sequences, tmp_path, "still 1")
+    kept = {path: data for path, data in files(tmp_path).items() if path.endswith("/b.txt")}
+    assert len(kept) == 4
+    broken = replace(sequences[1], open=breaks_at(2))
+    report = run(Still(), [sequences[0], broken], tmp_path, label, passes=fresh)
+    assert report["left_out"] == ["b: frame 3: b/3.png is empty: 0 bytes"]
+    assert kept.items() <= files(tmp_path).items()
+    again = Still()
+    assert run(again, sequences, tmp_path, label)["left_out"] == []
+    assert again.calls == (0 if label == "still 1" else 3)
+
+
+def test_a_sequence_that_cannot_be_opened_keeps_its_results(tmp_path):
+    run(Still(), [sequence("a"), sequence("b")], tmp_path, "still 1")
+    before = files(tmp_path)
+    absent = replace(sequence("b"), open=breaks_at(0))
+    assert run(Still(), [sequence("a"), absent], tmp_path, "still 1")["left_out"]
+    assert before["boxes/b.txt"] == files(tmp_path)["boxes/b.txt"]
+    again = Still()
+    assert run(again, [sequence("a"), sequence("b")], tmp_path, "still 1")["left_out"] == []
+    assert again.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -124,8 +177,10 @@ def test_another_trackers_files_are_not_taken_over(tmp_path):
 def test_results_of_other_data_of_the_same_name_are_not_taken_over(tmp_path, changed, why):
     with pytest.raises(KeyboardInterrupt):
         run(Still(fails_at=5), [sequence("a"), sequence("b")], tmp_path, "still 1")
-    second = Still()
-    run(second, [changed, sequence("b")], tmp_path, "still 1")
+    second, sequences = Still(), [changed, sequence("b")]
+    with pytest.raises(ValueError, match="holds a of another run"):
+        run(second, sequences, tmp_path, "still 1")
+    run(second, sequences, tmp_path, "still 1", passes=Passes(fresh=True))
     assert second.calls == 3 + changed.length - 1, why
 
 
@@ -156,8 +211,6 @@ def breaks_at(index):
     ],
 )
 def test_a_run_goes_on_after_a_broken_sequence_and_names_it(tmp_path, broken, reason):
-    (tmp_path / "boxes").mkdir()
-    (tmp_path / "boxes" / "b.txt").write_text("of another run")
     tracker = Still()
     sequences = [sequence("a"), broken, sequence("c")]
     report = run(tracker, sequences, tmp_path, "still 1", ["d: no boxes at d.txt"])

@@ -62,10 +62,16 @@ def test_settings_are_of_the_run_and_reported(tmp_path, spmtrack, tiny_checkpoin
     run = json.loads((tmp_path / "out" / "results.json").read_text())["run"]
     assert run["settings"]["tracker.window_weight"] == 0.2
     assert len(run["weights_sha256"]) == 64 and run["recipe"] == "paper"
-    # other settings are another run: nothing is taken over
-    before = (tmp_path / "out" / "done" / "a.json").read_text()
-    evaluate(spmtrack, tmp_path, tiny_checkpoint, "out", "tracker.window_weight=0.3")
-    assert (tmp_path / "out" / "done" / "a.json").read_text() != before
+    # other settings are another run: nothing is taken over, or replaced unless asked for
+    note = tmp_path / "out" / "done" / "a.json"
+    before, other = note.read_text(), "tracker.window_weight=0.3"
+    for more in ((), ("--processes", 2)):
+        code, _, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, "out", other, *more)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "holds a of another run" in err and "--fresh to replace" in err
+    assert note.read_text() == before
+    code, _, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, "out", other, "--fresh")
+    assert (code, note.read_text() == before) == (0, False), err
 
 
 @pytest.mark.parametrize(
