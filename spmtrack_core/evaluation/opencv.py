@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from spmtrack_core.evaluation.nanotrack import NanoTrack
+from spmtrack_core.files import one_line
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
 
@@ -31,17 +33,23 @@ class OpenCVTracker:
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
         """Start on ``frame``, RGB uint8 (H, W, 3), with the target's box in its pixels.
 
-        The box is rounded: OpenCV takes whole pixels only.
+        The box is rounded: OpenCV takes whole pixels only. Raises ``ValueError`` for what OpenCV
+        cannot start on.
         """
         self.tracker = self.make()
         x, y, w, h = (round(float(value)) for value in box_xywh)
         w, h = max(w, 1), max(h, 1)
         self.box_xywh = (float(x), float(y), float(w), float(h))
-        self.tracker.init(_bgr(frame), (x, y, w, h))
+        with _errors():
+            self.tracker.init(_bgr(frame), (x, y, w, h))
 
     def update(self, frame: Image) -> TrackResult:
-        """Find the target in the next frame; if it is not found, keep the box and report LOST."""
-        found, box = self.tracker.update(_bgr(frame))
+        """Find the target in the next frame; if it is not found, keep the box and report LOST.
+
+        Raises ``ValueError`` where OpenCV ends in an error.
+        """
+        with _errors():
+            found, box = self.tracker.update(_bgr(frame))
         if found:
             x, y, w, h = (float(value) for value in box)
             self.box_xywh = (x, y, w, h)
@@ -86,6 +94,15 @@ def opencv_trackers(
         options.net = str(vit)
         trackers["VitTrack"] = OpenCVTracker(lambda: library.TrackerVit_create(options), True)
     return trackers, absent
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """An error of OpenCV as a ``ValueError`` of one line."""
+    try:
+        yield
+    except cv2.error as error:
+        raise ValueError(f"OpenCV: {one_line(error)}") from None
 
 
 def _bgr(frame: Image) -> Image:

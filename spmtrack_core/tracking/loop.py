@@ -85,8 +85,9 @@ def track_in_step(
 
     ``follow`` finds several targets, each in a frame of its own, as ``Tracker.follow_each``.
     Yields each clip with every frame of it, then with None, or with the error of a frame that
-    cannot be read or of a start; the other clips go on. With a ``count`` above 1, frames are read
-    ahead by a thread for each clip.
+    cannot be read, of a start, or of ``follow`` for this clip alone; the other clips go on. An
+    error of ``follow`` for several clips is raised: it is of none of them. With a ``count`` above
+    1, frames are read ahead by a thread for each clip.
     """
     waiting = iter(clips)
     with ExitStack() as stack:
@@ -113,7 +114,15 @@ def track_in_step(
                     yield each.clip, error
             if ready:
                 started = time.perf_counter()
-                results = follow([frame for _, frame in ready], [each.target for each, _ in ready])
+                targets = [each.target for each, _ in ready]
+                try:
+                    results = follow([frame for _, frame in ready], targets)
+                except (OSError, ValueError) as error:
+                    if len(ready) > 1:
+                        raise
+                    running.remove(ready[0][0])
+                    yield ready[0][0].clip, error
+                    continue
                 seconds = (time.perf_counter() - started) / len(ready)
                 for (each, frame), result in zip(ready, results, strict=True):
                     yield each.clip, TrackedFrame(frame, result, seconds)

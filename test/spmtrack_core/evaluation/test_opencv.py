@@ -52,6 +52,22 @@ def test_tracker_gets_bgr_and_keeps_its_box_when_lost():
     assert (found.box_xywh, found.state) == ((1.0, 3.0, 1.0, 5.0), TrackState.LOST)
 
 
+@pytest.mark.parametrize("step", ["init", "update"])
+def test_an_error_of_opencv_is_one_line_of_the_sequence(step):
+    class Broken:
+        def init(self, frame, box):
+            if step == "init":
+                cv2.resize(frame, (0, 0))
+
+        def update(self, frame):
+            return cv2.resize(frame, (0, 0))
+
+    tracker, frame = OpenCVTracker(Broken), np.zeros((20, 30, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"^OpenCV: [^\n]*resize[^\n]*$"):
+        tracker.init(frame, (1, 2, 3, 4))
+        tracker.update(frame)
+
+
 def test_trackers_missing_in_this_opencv_are_named(monkeypatch):
     monkeypatch.delattr(cv2, "TrackerCSRT_create", raising=False)
     trackers, absent = opencv_trackers()

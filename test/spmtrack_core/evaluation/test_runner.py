@@ -118,7 +118,9 @@ def test_another_trackers_files_are_neither_taken_over_nor_replaced(tmp_path):
     sequences = [sequence("a"), sequence("b")]
     run(Still(), sequences, tmp_path, "still 1")
     before, other = files(tmp_path), Still()
-    with pytest.raises(ValueError, match="holds a of another run .*; choose another --output, or"):
+    with pytest.raises(
+        ValueError, match=r"holds a of another run .*; choose another --output, or"
+    ):
         run(other, sequences, tmp_path, "still 2")
     assert (other.calls, files(tmp_path)) == (0, before)
     trackers = {".": ("still 1", Still()), "other": ("still 2", Still())}
@@ -222,6 +224,20 @@ def test_a_run_goes_on_after_a_broken_sequence_and_names_it(tmp_path, broken, re
     tracker.calls = 0
     repaired = run(tracker, [sequence(name) for name in "abc"], tmp_path, "still 1")
     assert (tracker.calls, len(repaired["sequences"])) == (3, 3)  # b alone
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_run_goes_on_after_a_sequence_in_which_the_tracker_breaks(tmp_path, error):
+    class Crashing(Still):
+        def update(self, frame):
+            if self.calls == 4:  # frame 3 of b
+                self.calls += 1
+                raise error("the tracker has ended")
+            return super().update(frame)
+
+    report = run(Crashing(), [sequence(name) for name in "abc"], tmp_path, "still 1")
+    assert [row["sequence"] for row in report["sequences"]] == ["a", "c"]
+    assert report["left_out"] == ["b: frame 3: the tracker has ended"]
 
 
 def test_a_run_in_which_all_is_broken_is_an_error(tmp_path):
