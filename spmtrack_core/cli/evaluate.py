@@ -128,9 +128,6 @@ def evaluate(
         if faults:
             raise typer.Exit(3)
         return
-    if output is None:
-        raise ValueError("--output is missing: the folder of the results")
-    check_output_folder(output, root)
     options = {"precision": precision, "runtime": runtime, "batch": batch}
     overrides = [*(settings or ()), *(f"{k}={v}" for k, v in options.items() if v is not None)]
     if results is not None:
@@ -138,14 +135,9 @@ def evaluate(
             raise ValueError("--rescore tracks nothing: leave out --as and settings")
         if root is None:
             raise ValueError("--rescore needs --root, the folder with the annotations")
-        if results.resolve() in (output.resolve(), (output / "boxes").resolve()):
-            raise ValueError(f"{output} holds the results to score; choose another output")
-        data = DatasetConfig(dataset, str(root), split, exclude)
-        if dataset in SERVERS and split == "test":
-            typer.echo(check_submission(data, results))
-        else:
-            _show(rescore(data, results, output, attributes), output)
+        _rescore(DatasetConfig(dataset, str(root), split, exclude), results, output, attributes)
         return
+    output = _usable(output, root)
     rank = Rank.of_environment()
     if rank.count > 1 and processes > 1:
         raise ValueError("--processes is for one machine without torchrun; leave it out")
@@ -171,9 +163,34 @@ def evaluate(
     facts = Facts(dataset, "" if dataset in ("synthetic", "folder") else split, about)
     folder = ResultFolder(output)
     report = collect(sequences, folder, label, passes, since, left_out, facts)
-    if dataset in SERVERS and report["unscored"]:
-        typer.echo(submission(dataset, sequences, left_out, folder, passes.repetitions))
     _show(report, output)
+    if dataset in SERVERS and report["unscored"]:
+        lines = submission(dataset, sequences, report["left_out"], folder, passes)
+        typer.echo("\n".join(lines))
+    _tell_faults(report)
+
+
+def _rescore(
+    data: DatasetConfig, results: Path, output: Path | None, attributes: Path | None
+) -> None:
+    """Score result files, or check those for a server, which writes nothing."""
+    if data.name in SERVERS and data.split == "test":
+        typer.echo("\n".join(check_submission(data, results)))
+        return
+    output = _usable(output, Path(data.root))
+    if results.resolve() in (output.resolve(), (output / "boxes").resolve()):
+        raise ValueError(f"{output} holds the results to score; choose another output")
+    report = rescore(data, results, output, attributes)
+    _show(report, output)
+    _tell_faults(report)
+
+
+def _usable(output: Path | None, root: Path | None) -> Path:
+    """The folder of the results; ``ValueError`` or ``OSError`` where nothing can be kept."""
+    if output is None:
+        raise ValueError("--output is missing: the folder of the results")
+    check_output_folder(output, root)
+    return output
 
 
 def _load(
@@ -253,6 +270,10 @@ def _show(report: dict[str, Any], output: Path) -> None:
     if report["sequences"]:
         Console().print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
+
+
+def _tell_faults(report: dict[str, Any]) -> None:
+    """End with exit code 3 where a sequence, or the score by the default, is missing."""
     report_left_out([report])
     if error := report["conventions"].get(DEFAULT, {}).get("error"):
         typer.echo(f"spmtrack: no score by the convention {DEFAULT}: {error}", err=True)

@@ -9,10 +9,11 @@ import numpy as np
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_sequences
-from spmtrack_core.data.sequence import FrameSequence, read_boxes
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.passes import Passes, key_of
 from spmtrack_core.evaluation.rescore import COUNTS
 from spmtrack_core.evaluation.results import ResultFolder, read_results, run_name
-from spmtrack_core.evaluation.submission import Expected, check, write_zip
+from spmtrack_core.evaluation.submission import Expected, check, empty_boxes, write_zip
 
 
 def submission(
@@ -20,37 +21,39 @@ def submission(
     sequences: Sequence[FrameSequence],
     left_out: Sequence[str],
     folder: ResultFolder,
-    repetitions: int,
-) -> str:
-    """Write ``submission.zip`` into the folder of a run, and return its summary.
+    passes: Passes,
+) -> list[str]:
+    """Write ``submission.zip`` into the folder of a run; return its summary and warnings.
 
-    Raises ``ValueError`` for sequences that were left out, and for boxes that the server would
+    The boxes are those that these ``passes`` made; ``left_out`` are the sequences that the report
+    leaves out. Raises ``ValueError`` for such a sequence, and for boxes that the server would
     reject or score too low.
     """
-    results, seconds = {}, {}
-    for sequence in sequences:
-        names = [run_name(sequence.name, each + 1) for each in range(repetitions)]
-        paths = [folder.root / "boxes" / f"{name}.txt" for name in names]
-        if all(path.is_file() for path in paths):
-            results[sequence.name] = [read_boxes(path) for path in paths]
-            times = [folder.root / "time" / f"{name}.txt" for name in names]
-            seconds[sequence.name] = [np.loadtxt(path, ndmin=1) for path in times]
-    faults = [*left_out, *check(dataset, _expected(sequences), results)]
+    faults, results, seconds = list(left_out), {}, {}
+    for sequence in () if faults else sequences:
+        key, frames = key_of(sequence, passes), sequence.length or 0
+        names = [run_name(sequence.name, each + 1) for each in range(passes.repetitions)]
+        runs = [run for name in names if (run := folder.read(name, key, frames))]
+        if len(runs) == len(names):
+            results[sequence.name] = [run.boxes_xywh for run in runs]
+            seconds[sequence.name] = [run.seconds for run in runs]
+    faults = faults or check(dataset, _expected(sequences), results)
     if faults:
         raise ValueError(f"no submission: {len(faults)} faults, first {faults[0]}")
-    path = Path(folder.root) / "submission.zip"
+    path = folder.root / "submission.zip"
     digest = write_zip(path, dataset, results, seconds)
-    return (
-        f"wrote {path}: {_counted(dataset, len(results))}, {repetitions} repetition(s), "
+    summary = (
+        f"wrote {path}: {_counted(dataset, len(results))}, {passes.repetitions} repetition(s), "
         f"{path.stat().st_size / 1e6:.1f} MB, sha256 {digest}"
     )
+    return [summary, *empty_boxes(results)]
 
 
-def check_submission(config: DatasetConfig, results: Path) -> str:
-    """Check result files for the server of a dataset, a folder or a zip; return a summary.
+def check_submission(config: DatasetConfig, results: Path) -> list[str]:
+    """Check result files for the server of a dataset, a folder or a zip.
 
-    Raises ``FileNotFoundError`` or ``ValueError`` for a dataset or files that cannot be read, and
-    for boxes that the server would reject or score too low.
+    Returns a summary and warnings. Raises ``FileNotFoundError`` or ``ValueError`` for a dataset or
+    files that cannot be read, and for boxes that the server would reject or score too low.
     """
     sequences, faults = open_sequences(config)
     found, broken = read_results(results, [each.name for each in sequences])
@@ -58,7 +61,9 @@ def check_submission(config: DatasetConfig, results: Path) -> str:
     faults += check(config.name, _expected(sequences), found)
     if faults:
         raise ValueError(f"{results} has {len(faults)} faults, first {faults[0]}")
-    return f"{results} can be uploaded: {_counted(config.name, len(found))}, nothing is wrong"
+    warnings = empty_boxes(found)
+    summary = f"{results} can be uploaded: {_counted(config.name, len(found))}"
+    return [summary, *warnings] if warnings else [f"{summary}, nothing is wrong"]
 
 
 def _expected(sequences: Sequence[FrameSequence]) -> list[Expected]:

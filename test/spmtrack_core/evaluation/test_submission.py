@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from dataset_trees import MAKE, text
 
-from spmtrack_core.evaluation.results import read_results
-from spmtrack_core.evaluation.submission import Expected, check, write_zip
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.passes import Passes, key_of, whole_boxes
+from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, read_results
+from spmtrack_core.evaluation.submission import Expected, check, empty_boxes, write_zip
+from spmtrack_core.evaluation.upload import submission
 
 BOX = np.array([1.0, 2, 3, 4])
 GOOD = np.tile(BOX, (3, 1))
@@ -34,7 +38,8 @@ def changed(row, column, value):
             "a_0, repetition 2: 2 boxes for 3 frames",
         ),
         ("got10k", {"a_0": [changed(1, 2, np.nan)], "b_0": [GOOD]}, "a_0: a box has a value"),
-        ("got10k", {"a_0": [changed(2, 3, 0)], "b_0": [GOOD]}, "a_0, line 3: a box has no area"),
+        ("got10k", {"a_0": [changed(2, 3, -1)], "b_0": [GOOD]}, "a_0, line 3: a box has a neg"),
+        ("got10k", {"a_0": [changed(2, 3, 0)], "b_0": [GOOD]}, None),
         ("got10k", {"a_0": [changed(0, 0, 9)], "b_0": [GOOD]}, "a_0: the first box is not"),
         ("got10k", {"a_0": [GOOD], "b_0": [GOOD], "c": [GOOD]}, "c: not a sequence"),
         ("trackingnet", {"a_0": [GOOD], "b_0": [GOOD], "xa_0": [GOOD]}, "a_0: also part of"),
@@ -86,7 +91,7 @@ def test_the_command_makes_a_zip_for_a_split_without_truth(
         rows = archive.read(name).decode().splitlines()
     assert len(rows) == 3
     assert all(float(value).is_integer() for value in rows[1].split(","))
-    again = "eval", dataset, "--root", tmp_path / "data", "--output", tmp_path / "again"
+    again = "eval", dataset, "--root", tmp_path / "data"
     code, out, err = spmtrack(*again, "--rescore", tmp_path / "out" / "submission.zip")
     assert (code, "can be uploaded: 1 of " in out) == (0, True), err
     text(tmp_path / "short" / f"{name.rpartition('/')[2]}", *rows[:2])
@@ -94,12 +99,61 @@ def test_the_command_makes_a_zip_for_a_split_without_truth(
     assert (code, "2 boxes for 3 frames" in err) == (2, True)
 
 
+def test_boxes_without_an_area_are_counted():
+    found = empty_boxes({"a": [GOOD, changed(2, 3, 0)], "b": [changed(0, 2, 0)], "c": [GOOD]})
+    (line,) = found
+    assert line.startswith("warning: 2 boxes have no area")
+    assert line.endswith("first a, repetition 2, line 3")
+    assert empty_boxes({"c": [GOOD]}) == []
+
+
+def test_a_box_that_the_border_cuts_to_nothing_is_a_warning_of_a_run(
+    tmp_path, spmtrack, tiny_checkpoint, monkeypatch
+):
+    MAKE["trackingnet"](tmp_path / "data")
+
+    def write(self, name, run, key, write=ResultFolder.write):
+        boxes = run.boxes_xywh.copy()
+        boxes[1:] = whole_boxes(np.tile([0, 5, 0.4, 9], (len(boxes) - 1, 1)))
+        write(self, name, run._replace(boxes_xywh=boxes), key)
+
+    monkeypatch.setattr(ResultFolder, "write", write)
+    common = "eval", "trackingnet", "--root", tmp_path / "data"
+    code, out, err = spmtrack(
+        *(*common, "--weights", tiny_checkpoint, "--device", "cpu"),
+        *("--output", tmp_path / "out", "--as", "paper", "precision=float32"),
+    )
+    assert code == 0, err
+    warning = "warning: 2 boxes have no area"
+    assert (out.count(warning), "wrote" in out) == (1, True)
+    code, out, err = spmtrack(*common, "--rescore", tmp_path / "out" / "submission.zip")
+    assert (code, out.count(warning), "nothing is wrong" in out) == (0, 1, False), err
+
+
+def test_a_zip_holds_the_boxes_of_its_run_alone(tmp_path):
+    sequence = FrameSequence(
+        "a_0", lambda: iter([np.zeros((9, 9, 3), np.uint8)] * 3), 3, None, BOX[None]
+    )
+    folder, passes = ResultFolder(tmp_path), Passes("one")
+    run = SequenceRun(GOOD, np.ones(3), np.ones(3), np.zeros(3, bool))
+    folder.write("a_0", run, key_of(sequence, replace(passes, identity="two")))
+    with pytest.raises(ValueError, match="no submission: 1 faults, first a_0: no boxes"):
+        submission("got10k", [sequence], [], folder, passes)
+    folder.write("a_0", run, key_of(sequence, passes))
+    with pytest.raises(ValueError, match="no submission: 1 faults, first b_0: broken"):
+        submission("got10k", [sequence], ["b_0: broken"], folder, passes)
+    assert not (tmp_path / "submission.zip").exists()
+    summary, *warnings = submission("got10k", [sequence], [], folder, passes)
+    assert (summary.count("1 of 180 sequences"), warnings) == (1, [])
+
+
 def test_a_run_without_a_sequence_of_the_split_makes_no_zip(tmp_path, spmtrack, tiny_checkpoint):
     MAKE["trackingnet"](tmp_path / "data")
     text(tmp_path / "data" / "TEST" / "anno" / "u_0.txt", "1,2,3,4")  # its frames are missing
-    code, _, err = spmtrack(
+    code, out, err = spmtrack(
         *("eval", "trackingnet", "--root", tmp_path / "data", "--weights", tiny_checkpoint),
         *("--output", tmp_path / "out", "--device", "cpu"),
     )
     assert (code, "no submission: 1 faults, first u_0" in err) == (2, True)
+    assert f"wrote {tmp_path / 'out' / 'results.json'}" in out  # what was tracked is told first
     assert not (tmp_path / "out" / "submission.zip").exists()
