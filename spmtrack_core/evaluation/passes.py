@@ -43,11 +43,19 @@ Notify = Callable[[str, int, str | None], object]
 def check_folder(sequences: Sequence[FrameSequence], folder: ResultFolder, passes: Passes) -> None:
     """Raise ``ValueError`` where ``folder`` holds results that another run made of ``sequences``.
 
-    A fresh run gives them up instead: each stays until a new one replaces it.
+    A fresh run gives them up instead: each stays until a new one replaces it. Raises
+    ``ValueError`` also where two passes would have the same files.
     """
+    owners: dict[str, str] = {}
     for sequence in sequences:
         for repetition in range(1, passes.repetitions + 1):
             name = run_name(sequence.name, repetition)
+            who = f"repetition {repetition} of {sequence.name}"
+            if (other := owners.setdefault(name, who)) != who:
+                raise ValueError(
+                    f"{other} and {who} would both be {name}.txt; rename one of the sequences, or "
+                    f"set repetitions=1 (it is {passes.repetitions})"
+                )
             if not _is_of_another(folder, name, sequence, passes):
                 continue
             if not passes.fresh:
