@@ -75,9 +75,14 @@ def rescore(
     usable = [score.track for score in scores]
     split = "" if config.name == "folder" else config.split
     facts = Facts(config.name, split, {"rescored": str(results)}, notes)
+    return write_report(output, _label(results), scores, [], faults, fingerprint(usable), facts)
+
+
+def _label(results: Path) -> str:
+    """What the tracker is called: as the folder or the zip of its results."""
     place = results.resolve()
-    label = place.parent.name if place.stem in ("results", "boxes") else place.stem
-    return write_report(output, label, scores, [], faults, fingerprint(usable), facts)
+    name = place.name if place.is_dir() else place.stem
+    return place.parent.name if name in ("results", "boxes") else name
 
 
 def check_dataset(config: DatasetConfig) -> tuple[list[str], list[str]]:
@@ -142,7 +147,9 @@ def _origin(tracks: Sequence[Track], found: dict[str, list[Boxes]]) -> float:
     given = np.array([track.boxes_xywh[0, :2] for track in tracks])
     distance = np.abs(first - given).sum(1)
     shifted = np.abs(first - given - origin).sum(1)
-    return origin if float(np.median(shifted - distance)) < 0 else 0.0
+    change = shifted - distance
+    change = change[~np.isnan(change)]  # a first box may be NaN: the target is given, not found
+    return origin if len(change) and float(np.median(change)) < 0 else 0.0
 
 
 def _as_run(boxes_xywh: Boxes) -> SequenceRun:

@@ -183,9 +183,9 @@ def _read_folder(
     found: dict[str, list[Boxes]] = {}
     faults: dict[str, str] = {}
     stems: dict[str, Path] = {}
-    # a run of ours has other files with these names beside its boxes
+    # a run of ours has other files with these names beside its boxes, or below (compare)
     runs = [path for path in (root / "boxes", *root.glob("*/boxes")) if path.is_dir()]
-    folder = runs[0] if len(runs) == 1 else root
+    folder = runs[0] if len(runs) == 1 or root / "boxes" in runs else root
     files = [file for file in folder.rglob("*.txt") if not file.name.startswith(".")]
     for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
         name = _owner(file.stem, exact, known)

@@ -68,6 +68,7 @@ def damaged(path):
 def test_a_run_of_ours_has_its_boxes_in_a_folder(tmp_path, packed):
     for kind, row in (("boxes", "1,2,3,4"), ("time", "0.1"), ("toolkit", "2,3,3,4")):
         text(tmp_path / "out" / kind / "a.txt", row)
+    text(tmp_path / "out" / "dark" / "boxes" / "a.txt", "9,9,9,9")  # of compare --disturb
     path = tmp_path / "out"
     if packed:
         path = Path(shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path, "out"))
@@ -129,6 +130,38 @@ def test_rescoring_finds_out_what_files_count_from(tmp_path, shift, origin):
         assert frames["names"].tolist() == ["cat-2"]
         assert frames["visible"].tolist() == [True, False, True]
         np.testing.assert_array_equal(frames["boxes_xywh"], frames["truth_xywh"])
+
+
+def test_a_first_box_that_is_nan_does_not_hide_the_origin(tmp_path):
+    make_lasot(tmp_path / "data")
+    text(tmp_path / "data" / "testing_set.txt", "cat-1", "cat-2")
+    for name, first in (("cat-1", "nan,nan,nan,nan"), ("cat-2", "2,3,5,6")):
+        text(tmp_path / "mine" / f"{name}.txt", first, *ROWS[1:])
+    config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
+    report = rescore(config, tmp_path / "mine", tmp_path / "out")
+    assert any("count pixels from 1" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("place", "label"),
+    [
+        ("ostrack-1.4", "ostrack-1.4"),
+        ("ostrack-1.5/boxes", "ostrack-1.5"),
+        ("results", "mine"),
+        ("ostrack-1.4.zip", "ostrack-1.4"),
+    ],
+)
+def test_a_tracker_is_called_as_its_folder_or_zip(tmp_path, place, label):
+    make_lasot(tmp_path / "data")
+    path = tmp_path / "mine" / place
+    if place.endswith(".zip"):
+        path.parent.mkdir()
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("cat-2.txt", "\n".join(ROWS))
+    else:
+        text(path / "cat-2.txt", *ROWS)
+    config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
+    assert rescore(config, path, tmp_path / "out")["tracker"] == label
 
 
 def test_rescoring_names_what_is_missing_too_long_and_broken(tmp_path, spmtrack):
