@@ -56,6 +56,7 @@ def write_report(
     ``attributes.png`` where the sequences have attributes. ``unscored`` are sequences whose truth
     a server has.
     """
+    label = printable(label)
     report = make_report(label, scores, unscored, left_out, fingerprint, facts or Facts())
     if scores:
         write_beside(output / "frames.npz", lambda path: save_frames(path, scores))
@@ -173,8 +174,17 @@ def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
+def printable(text: str) -> str:
+    """A text that can be written and drawn: names of files need not be, their bytes are escaped.
+
+    >>> printable("caf\\udce9")
+    'caf\\\\udce9'
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(printable(text), encoding="utf-8")
 
 
 def _row(score: SequenceScore) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Passes, track_all
+from spmtrack_core.evaluation.report import Facts
 from spmtrack_core.evaluation.results import ResultFolder
 from spmtrack_core.evaluation.runner import run, run_all
 from spmtrack_core.evaluation.tables import comparison, table
@@ -243,6 +245,23 @@ def test_a_run_goes_on_after_a_sequence_in_which_the_tracker_breaks(tmp_path, er
 def test_a_run_in_which_all_is_broken_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="none of the 1 sequences can be evaluated, first b: has"):
         run(Still(), [replace(sequence("b"), boxes_xywh=None)], tmp_path)
+
+
+def test_repetitions_that_would_share_files_are_refused(tmp_path):
+    sequences, still = [sequence("walk"), sequence("walk_002")], Still()
+    with pytest.raises(ValueError, match=r"repetition 2 of walk and .* both be walk_002\.txt"):
+        run(still, sequences, tmp_path, passes=Passes(repetitions=2))
+    assert (still.calls, list(tmp_path.iterdir())) == (0, [])
+    assert len(run(still, sequences, tmp_path)["sequences"]) == 2
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    report = run(Still(), [sequence(name)], tmp_path, name, facts=Facts())
+    assert report["sequences"][0]["sequence"] == name
+    for file in ("table.md", "table.tex", "results.csv"):
+        assert "udce9" in (tmp_path / file).read_text(encoding="utf-8"), file
+    assert len(list((tmp_path / "worst").iterdir())) == 1
 
 
 def test_a_comparison_names_what_one_tracker_could_not_do(tmp_path):
