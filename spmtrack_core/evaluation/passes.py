@@ -184,9 +184,13 @@ class _Pass:
     def start(self, frame: Image) -> Any:
         if not isinstance(self.tracker, Tracker):
             return self.tracker.init(frame, self.box_xywh)
-        exact = self.expected if self.passes.exact_references else 0
-        self.tracker.config = replace(self.tracker.config, exact_frames=exact)
-        return self.tracker.start(frame, self.box_xywh)
+        config = self.tracker.config
+        if self.passes.exact_references:
+            self.tracker.config = replace(config, exact_frames=self.expected)
+        try:
+            return self.tracker.start(frame, self.box_xywh)
+        finally:
+            self.tracker.config = config
 
     def add(self, tracked: TrackedFrame) -> None:
         """Keep the result of the next frame."""

@@ -287,9 +287,14 @@ def test_exact_references_are_the_buffer_that_is_never_full(tmp_path, tiny_check
     boxes = np.tile([20.0, 20, 24, 20], (24, 1))
     clip = FrameSequence("clip", lambda: iter(frames), 24, None, boxes)
     found = {}
-    for name, exact, capacity in (("exact", True, 8), ("large", False, 64), ("small", False, 8)):
-        tracker.config = replace(tracker.config, buffer_frames=capacity)
+    for name, exact, capacity, frames_given in (
+        ("exact", True, 8, 0),
+        ("large", False, 64, 0),
+        ("small", False, 8, 0),
+        ("given", False, 8, 24),
+    ):
+        tracker.config = replace(tracker.config, buffer_frames=capacity, exact_frames=frames_given)
         run(tracker, [clip], tmp_path / name, name, passes=Passes(exact_references=exact))
         found[name] = (tmp_path / name / "confidence" / "clip.txt").read_text()
-    assert found["exact"] == found["large"] != found["small"]
-    assert tracker.config.exact_frames == 0
+        assert tracker.config.exact_frames == frames_given
+    assert found["exact"] == found["large"] == found["given"] != found["small"]
