@@ -20,6 +20,8 @@ from spmtrack_core.data.sequence import (
 
 DEPTH = 3
 """Folders between the root and a sequence: VOT's ``sequences``, a split, LaSOT's class."""
+OUTPUTS = ("results.json", "comparison.json", "done/*.json")
+"""What an evaluation leaves in its folder. Images there are plots, and those in ``worst``."""
 
 
 def find(root: Path, split: str = "") -> list[Entry]:
@@ -58,12 +60,15 @@ def _named(root: Path) -> list[tuple[str, Path]]:
 
 def _sequences(folder: Path, depth: int) -> Iterator[Path]:
     """The folders and video files that are sequences, by name."""
-    if boxes_of(folder) is not None or (depth < DEPTH and has_images(images_of(folder))):
+    plots = any(next(folder.glob(pattern), None) for pattern in OUTPUTS)
+    images = depth < DEPTH and not plots and has_images(images_of(folder))
+    if boxes_of(folder) is not None or images:
         yield folder
     elif depth:
         for path in sorted(path for path in folder.iterdir() if path.name[0] != "."):
             if path.is_dir():
-                yield from _sequences(path, depth - 1)
+                if not (plots and path.name == "worst"):
+                    yield from _sequences(path, depth - 1)
             elif _is_video(path):
                 yield path
 

@@ -31,7 +31,7 @@ def write_sheets(
     """
     known = [score for score in scores if not np.isnan(score.mean_iou)]
     worst = sorted(known, key=lambda score: score.mean_iou)[:WORST]
-    for path in folder.glob("*.png"):  # of a run before
+    for path in folder.glob("[0-9][0-9] *.png"):  # of a run before
         path.unlink()
     for rank, score in enumerate(worst, 1):
         name = score.track.name.replace("/", "-")

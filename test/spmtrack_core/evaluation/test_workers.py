@@ -74,6 +74,19 @@ def test_settings_are_of_the_run_and_reported(tmp_path, spmtrack, tiny_checkpoin
     assert (code, note.read_text() == before) == (0, False), err
 
 
+def test_results_below_the_sequences_are_no_sequence(tmp_path, spmtrack, tiny_checkpoint):
+    make_folder(tmp_path / "data", {"a": 3, "more/b": 3})
+    output = tmp_path / "data" / "more"  # a folder of sequences, too
+    for missing in ("", "results.json", ""):  # without it: interrupted after the plots
+        code, _, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, output)
+        assert code == 0, err
+        report = json.loads((output / "results.json").read_text())
+        assert [row["sequence"] for row in report["sequences"]] == ["a", "b"]
+        assert (output / "success.png").is_file()
+        if missing:
+            (output / missing).unlink()
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
