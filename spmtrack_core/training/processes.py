@@ -8,12 +8,24 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_core.training.config import TrainConfig
 
-FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+MIXED: dict[str, Any] = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
+"""Fabric's names of the precisions that autocast computes."""
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision that leaves the inputs in float32: autocast rounds what it multiplies.
+
+    Fabric would round all inputs, among them the true boxes and the divisors of the losses.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 def launch_fabric(config: TrainConfig) -> Fabric:
@@ -37,7 +49,9 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         devices=[device.index or 0] if device.type == "cuda" and count == 1 else config.devices,
         num_nodes=config.nodes,
         strategy="ddp" if count > 1 else "auto",
-        precision=FABRIC_PRECISION[config.precision],  # type: ignore[arg-type]
+        plugins=Autocast(MIXED[config.precision], device.type)
+        if config.precision in MIXED
+        else [],
     )
     fabric.launch()
     # gradients of 1x1 convolutions have one of two equivalent memory layouts
