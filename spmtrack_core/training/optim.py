@@ -18,11 +18,22 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and not embedding
 
 
-def adamw(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """AdamW with the kernel of this device, also for a state that was saved on another one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pairs = zip(state_dict["param_groups"], self.param_groups, strict=True)
+        groups = [stored | {"fused": ours["fused"]} for stored, ours in pairs]
+        super().load_state_dict(state_dict | {"param_groups": groups})
+
+
+def adamw(trainable: Mapping[str, Tensor], config: TrainConfig, device: torch.device) -> AdamW:
     """AdamW for named parameters: with weight decay, without it, and those of a pretrained stem.
 
     The stem has ``stem_lr_factor`` times the learning rate, and no decay towards zero.
     """
+    # the fused kernel takes scaled gradients, which cannot be clipped
+    fused = device.type == "cuda" and config.precision != "float16"
     stem = {n: p for n, p in trainable.items() if ".patch_embed.features." in n}
     rest = {n: p for n, p in trainable.items() if n not in stem}
     groups: list[dict[str, Any]] = [
@@ -37,10 +48,12 @@ def adamw(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> 
                 "lr_factor": config.stem_lr_factor,
             }
         )
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    return AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
-def muon(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> JointOptimizer:
+def muon(
+    trainable: Mapping[str, Tensor], config: TrainConfig, device: torch.device
+) -> JointOptimizer:
     """Muon for the linear layers of the blocks, AdamW for all other trainable parameters."""
     matrices = {
         name: p
@@ -49,7 +62,7 @@ def muon(trainable: Mapping[str, Tensor], config: TrainConfig, fused: bool) -> J
     }
     first = Muon(matrices.values(), config.lr, config.weight_decay)
     rest = {name: p for name, p in trainable.items() if name not in matrices}
-    return JointOptimizer(first, adamw(rest, config, fused))
+    return JointOptimizer(first, adamw(rest, config, device))
 
 
 class Muon(torch.optim.Optimizer):

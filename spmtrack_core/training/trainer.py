@@ -122,7 +122,7 @@ def train(
     network = fabric.setup_module(network)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     make_optimizer: Any = muon if config.optimizer == "muon" else adamw
-    base_optimizer = make_optimizer(trainable, config, fused=device.type == "cuda")
+    base_optimizer = make_optimizer(trainable, config, device)
     optimizer: Any = fabric.setup_optimizers(base_optimizer)
     ema = EMA(trainable, config.ema_decay)
     stem = stem_of(model)

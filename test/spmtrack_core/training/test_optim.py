@@ -11,7 +11,7 @@ from tiny_model import TINY
 
 from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.optim import EMA, decays, learning_rate, muon
+from spmtrack_core.training.optim import EMA, adamw, decays, learning_rate, muon
 
 
 def test_schedule():
@@ -37,7 +37,7 @@ def test_updates_of_muon_are_orthogonal_and_adamw_has_the_rest():
     model, config = build_spmtrack(TINY), TrainConfig()
     trainable = dict(model.named_parameters())
     before = {name: p.detach().clone() for name, p in trainable.items()}
-    optimizer = muon(trainable, config, fused=False)
+    optimizer = muon(trainable, config, torch.device("cpu"))
     torch.manual_seed(0)
     for parameter in trainable.values():
         parameter.grad = torch.randn_like(parameter)
@@ -76,3 +76,42 @@ def test_ema_drops_the_random_start_and_is_empty_without_a_decay():
         expected = decay * expected + (1 - decay)
     torch.testing.assert_close(ema.weights["w"], torch.full((2,), expected))
     assert expected > 0.999 and not none.weights
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def two_parameters() -> dict[str, torch.nn.Parameter]:
+    """One for each optimizer of ``muon``. The CPU has a fused kernel too, so they do for a GPU."""
+    names = "trunk.blocks.0.weight", "head.weight"
+    return {name: torch.nn.Parameter(torch.ones(2, 2)) for name in names}
+
+
+@pytest.mark.parametrize("make", [adamw, muon])
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        (GPU, "float32", True),
+        (GPU, "bfloat16", True),
+        (GPU, "float16", False),  # gradients are scaled
+        (CPU, "float32", False),
+    ],
+)
+def test_the_devices_on_which_adamw_is_fused(make, device, precision, expected):
+    optimizer = make(two_parameters(), TrainConfig(precision=precision), device)
+    assert optimizer.param_groups[-1]["fused"] == expected
+
+
+@pytest.mark.parametrize("make", [adamw, muon])
+@pytest.mark.parametrize("saved, loaded", [(CPU, GPU), (GPU, CPU)])
+def test_a_state_from_another_device_keeps_the_kernel_of_this_one(make, saved, loaded):
+    parameters = two_parameters()
+    first, second = (make(parameters, TrainConfig(), each) for each in (saved, loaded))
+    for parameter in parameters.values():
+        parameter.grad = torch.ones(2, 2)
+    first.param_groups[-1]["lr"] = 0.5
+    first.step()
+    second.load_state_dict(first.state_dict())
+    last = second.param_groups[-1]
+    assert (last["fused"], last["lr"]) == (loaded == GPU, 0.5)
+    second.step()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from tiny_model import TINY
 
 from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.processes import launch_fabric
+from spmtrack_core.training.optim import adamw, muon
+from spmtrack_core.training.processes import Autocast, launch_fabric
 from spmtrack_core.training.step import TrackingLoss
 
 
@@ -45,3 +47,19 @@ def test_half_precision_rounds_neither_boxes_nor_divisors(batch):
     _, computed, expected = losses("float32", batch)
     assert computed == torch.float32
     assert terms == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [adamw, muon])
+def test_scaled_gradients_can_be_clipped(make, batch):
+    """A step of float16 with the optimizer of a GPU; its gradient scaler works on a CPU too."""
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=Autocast("16-mixed", "cpu"))
+    model = build_spmtrack(TINY)
+    network = fabric.setup_module(TrackingLoss(model))
+    config = TrainConfig(precision="float16")
+    trainable = dict(model.named_parameters())
+    optimizer = fabric.setup_optimizers(make(trainable, config, torch.device("cuda")))
+    before = model.target_token.detach().clone()
+    fabric.backward(network(batch)["loss"])
+    assert fabric.clip_gradients(network, optimizer, max_norm=1.0).isfinite()
+    optimizer.step()
+    assert not torch.equal(model.target_token, before)

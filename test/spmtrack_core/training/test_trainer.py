@@ -315,6 +315,13 @@ def test_bfloat16(config):
     assert all(float(row["loss"]) < 100 for row in rows(config))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_float16_on_a_gpu(config, optimizer):
+    train(replace(config, device="cuda", precision="float16", optimizer=optimizer))
+    assert all(float(row["loss"]) < 100 for row in rows(config))
+
+
 def test_only_adapters_are_trained(config, finished):
     first = weights(finished)
     path = train(
