@@ -68,6 +68,10 @@ class Progress:
         self.stale += scheduled
         return False
 
+    def exhausted(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` validations were no better: the run has ended."""
+        return patience is not None and self.stale >= patience
+
 
 def read_settings(path: str | Path, overrides: Collection[str], resume: bool) -> TrainConfig:
     """Settings of a run; missing values of network and tracker are those of ``start_from``.

@@ -151,6 +151,7 @@ def train(
     started, used_min = time.monotonic(), progress.minutes
     limit = config.time_limit_min or math.inf
     meter, skipped = Meter(), 0
+    stop = progress.exhausted(config.patience) and not dry_run
 
     def save(name: str, weights: SPMTrack) -> None:
         if writes:
@@ -159,7 +160,7 @@ def train(
 
     with progress_bar(console) as bar:
         task = bar.add_task("training", total=1.0, note="")
-        while progress.step < steps and progress.minutes < limit:
+        while not stop and progress.step < steps and progress.minutes < limit:
             step = progress.step
             torch.manual_seed((config.seed * 1_000_003 + step) * world + rank)
             done = max(step / config.steps, progress.minutes / limit)
@@ -241,7 +242,7 @@ def train(
                 if judged is not None:
                     if progress.improved(row.get("validation_iou", -math.inf), scheduled):
                         save("best.safetensors", judged)
-                    if config.patience is not None and progress.stale >= config.patience:
+                    if progress.exhausted(config.patience):
                         bar.console.print(f"no better for {progress.stale} validations: stopped")
                         stop = True
                 bar.update(task, note=summary(row))
@@ -258,8 +259,6 @@ def train(
                     "config": to_dict(config),
                 }
                 save_state(output, state | asdict(progress))
-            if stop:
-                break
 
     if dry_run:
         report_size(model, config, device, console)

@@ -373,6 +373,18 @@ def test_a_run_without_improvement_stops_early(config, monkeypatch):
     assert (provenance["steps"], provenance["validation_iou"]) == ("1", "0.1000")
 
 
+def test_a_run_that_stopped_early_has_ended(config, monkeypatch, capsys):
+    """Each job of a chain calls --resume; only more patience lets the run go on."""
+    monkeypatch.setattr(trainer, "validate", lambda *_: {"validation_iou": 0.1})
+    stopped = replace(config, steps=50, validation_every=1, patience=2)
+    train(stopped)
+    train(stopped, resume=True, console=Console(width=200))
+    assert rows(config)[-1]["step"] == "3"
+    assert "has ended already: nothing was trained" in capsys.readouterr().out
+    train(replace(stopped, patience=4), resume=True)
+    assert rows(config)[-1]["step"] == "5"
+
+
 def test_a_dry_run_writes_nothing(config, capsys):
     train(config, dry_run=True, console=Console(width=200))
     assert not Path(config.output).exists()
