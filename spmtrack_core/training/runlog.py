@@ -82,12 +82,15 @@ class Log:
             return
         if keep_until and self.path.is_file():
             self.rows = [row for row in read_log(self.path) if row["step"] <= keep_until]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        write_beside(self.path, self.write)
+        self.events = SummaryWriter(str(folder), purge_step=keep_until + 1 if keep_until else None)
+
+    def write(self, path: Path) -> None:
+        """Write the header and all rows into ``path``."""
+        with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.line(row) for row in self.rows)
-        self.events = SummaryWriter(str(folder), purge_step=keep_until + 1 if keep_until else None)
 
     def add(self, row: dict[str, float]) -> None:
         """Append one row; columns without a value stay empty."""
@@ -110,14 +113,15 @@ class Log:
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a ``log.csv``, without empty columns.
 
+    A last line without its end is left out: after a power cut it can lack columns or digits.
     Raises ``FileNotFoundError`` for a missing file, ``ValueError`` for a file that is not a log.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no run at {path.parent}: it has no {path.name}")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    except (TypeError, ValueError):
+        complete = path.read_bytes().rpartition(b"\n")[0].decode().splitlines()
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(complete)]
+    except (TypeError, ValueError, csv.Error):
         raise ValueError(f"{path} is not the log of a run") from None
     if any(not {"step", "samples", "loss"} <= set(row) for row in rows):
         raise ValueError(f"{path} is not the log of a run")
