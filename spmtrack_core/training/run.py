@@ -96,6 +96,18 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
     return from_dict(TrainConfig, tree)
 
 
+def check_unused(output: Path) -> None:
+    """Raise ``ValueError`` if ``output`` has a run, or the weights of one."""
+    if (output / "checkpoint.pt").exists():
+        raise ValueError(f"{output} has a run already: --resume it, or name another output")
+    for name in ("weights.safetensors", "best.safetensors"):
+        if (output / name).exists():
+            raise ValueError(
+                f"{output} has {name} of a run whose checkpoint.pt is gone: name another output, "
+                "or move the weights away"
+            )
+
+
 def lock_folder(output: Path) -> IO[str]:
     """Reserve ``output`` for this process until it ends or closes the returned file.
 

@@ -38,6 +38,7 @@ from spmtrack_core.training.processes import all_reduce, launch_fabric, means
 from spmtrack_core.training.run import (
     Progress,
     check_resumable,
+    check_unused,
     lock_folder,
     provenance,
     read_state,
@@ -95,8 +96,8 @@ def train(
     output = Path(config.output)
     if resume:
         check_resumable(output / "checkpoint.pt", config)
-    elif not dry_run and (output / "checkpoint.pt").exists():
-        raise ValueError(f"{output} has a run already: --resume it, or name another output")
+    elif not dry_run:
+        check_unused(output)
     # fabric sets the rank from the environment
     console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console
     console = console or Console(stderr=True)
@@ -206,15 +207,19 @@ def train(
             skipped = 0 if math.isfinite(values["gradient_norm"]) else skipped + 1
             too_many = SKIPPED_STEPS if config.precision == "float16" else 1
             if skipped == too_many or not math.isfinite(values["loss"]):
-                where = output / f"bad_batch_{rank}.pt"
+                text = f"step {step} gave {values}"
                 if not dry_run:
+                    where = output / f"bad_batch_{rank}.pt"
                     stored = [each._asdict() for each in micro_batches]
                     write_beside(where, partial(torch.save, stored))
-                raise TrainingDiverged(
-                    f"step {step} gave {values}; the batch is in {where}. Try an lr below "
-                    f"{config.lr:g} or precision=float32, in a new output, with "
-                    f"start_from={output / 'weights.safetensors'} to keep what was learned"
-                )
+                    text += f"; the batch is in {where}"
+                text += f". Try an lr below {config.lr:g} or precision=float32"
+                learned = output / "weights.safetensors"
+                if learned.exists() and not dry_run:
+                    text += (
+                        f", in a new output, with start_from={learned} to keep what was learned"
+                    )
+                raise TrainingDiverged(text)
 
             if stem is not None and stem.frozen:
                 for parameter in stem.features.parameters():

@@ -183,8 +183,9 @@ def test_resuming_without_a_checkpoint_is_an_error(config):
         train(config, resume=True)
 
 
-def test_a_nan_loss_stops_the_run_and_saves_its_batch(copied, monkeypatch):
-    before = weights(copied).read_bytes()
+@pytest.fixture
+def spoiled(monkeypatch) -> None:
+    """Every batch has a search of NaN."""
     original = SyntheticTracks.batch
 
     def spoil(tracks, index):
@@ -193,13 +194,29 @@ def test_a_nan_loss_stops_the_run_and_saves_its_batch(copied, monkeypatch):
         return batch
 
     monkeypatch.setattr(SyntheticTracks, "batch", spoil)
-    Path(copied.output, "checkpoint.pt").unlink()  # a new run in the same folder
-    text = r"step 0 .*bad_batch_0\.pt.* lr below 0\.001 .*start_from="
+
+
+def test_a_nan_loss_stops_the_run_and_saves_its_batch(config, spoiled):
+    text = r"step 0 .*bad_batch_0\.pt\. Try an lr below 0\.001 or precision=float32$"
     with pytest.raises(TrainingDiverged, match=text):
-        train(copied)
-    assert weights(copied).read_bytes() == before
-    (kept,) = torch.load(Path(copied.output, "bad_batch_0.pt"))
+        train(config)
+    (kept,) = torch.load(Path(config.output, "bad_batch_0.pt"))
     assert kept["searches"].isnan().any() and kept["references"].shape[1] == 3
+
+
+def test_a_dry_run_with_a_nan_loss_names_no_file(config, spoiled):
+    with pytest.raises(TrainingDiverged, match="step 0 ") as error:
+        train(config, dry_run=True)
+    assert config.output not in str(error.value) and not Path(config.output).exists()
+
+
+def test_a_nan_loss_after_a_checkpoint_keeps_the_weights(config, request):
+    before = train(config, time_limit_min=1e-9).read_bytes()
+    request.getfixturevalue("spoiled")
+    text = rf"step 1 .*, in a new output, with start_from={weights(config)} to keep"
+    with pytest.raises(TrainingDiverged, match=text):
+        train(config, resume=True)
+    assert weights(config).read_bytes() == before
 
 
 @pytest.mark.parametrize("anneal", ["steps", "time"])
@@ -308,6 +325,19 @@ def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"checkpoint\.pt is not a complete checkpoint"):
             train(copied, resume=True)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "best.safetensors"])
+def test_weights_whose_checkpoint_was_deleted_are_not_overwritten(copied, name):
+    """Checkpoints are large, so users delete them once a run has ended."""
+    folder = Path(copied.output)
+    for other in ("checkpoint.pt", "weights.safetensors", "best.safetensors"):
+        if other != name:
+            (folder / other).unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match=rf"has {name} of a run .* name another output, or move"):
+        train(copied)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_bfloat16(config):
