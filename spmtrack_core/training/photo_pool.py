@@ -30,11 +30,11 @@ class PhotoPool:
     """(K, 4) float32: center x, y and half width, height; an image reaches from -1 to 1."""
 
 
-def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
-    """Read the photographs and label maps of ``config``.
+def photo_paths(config: SyntheticConfig) -> list[Path]:
+    """The photographs of ``config``.
 
-    Raises FileNotFoundError for a missing folder, ValueError for fewer than two photographs and
-    for a label map that cannot be read.
+    Raises FileNotFoundError for a missing folder, also of label maps, and ValueError for fewer
+    than two photographs.
     """
     paths: list[Path] = []
     for folder in map(Path, config.images):
@@ -44,13 +44,21 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
     if len(paths) < 2:
         folders = ", ".join(config.images)
         raise ValueError(f"{folders} must hold at least 2 photographs; got {len(paths)}")
-    if config.max_images is not None and config.max_images < len(paths):
-        chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
-        paths = [paths[i] for i in chosen]
     for masks in config.masks:
         if not Path(masks).is_dir():
             raise FileNotFoundError(f"no folder of label maps {masks} (synthetic.masks)")
+    if config.max_images is not None and config.max_images < len(paths):
+        chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
+        paths = [paths[i] for i in chosen]
+    return paths
 
+
+def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
+    """Read the photographs and label maps of ``config``.
+
+    Raises as ``photo_paths`` does, and ValueError for a label map that cannot be read.
+    """
+    paths = photo_paths(config)
     side = config.image_side
     images = np.empty((len(paths), 3, side, side), np.uint8)
     aspects: list[float] = []

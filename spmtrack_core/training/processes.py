@@ -28,8 +28,8 @@ class Autocast(MixedPrecision):
         return data
 
 
-def launch_fabric(config: TrainConfig) -> Fabric:
-    """Connect the processes of the run, one per device, and start those that do not run yet.
+def make_fabric(config: TrainConfig) -> Fabric:
+    """The processes of the run, one per device. ``launch`` starts those that do not run yet.
 
     torchrun and Slurm start all processes; otherwise this process starts those of its node.
     Raises ``ValueError`` for devices that do not exist.
@@ -44,7 +44,9 @@ def launch_fabric(config: TrainConfig) -> Fabric:
             "same steps on one"
         )
     count = config.devices * config.nodes
-    fabric = Fabric(
+    # gradients of 1x1 convolutions have one of two equivalent memory layouts
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return Fabric(
         accelerator="cuda" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" and count == 1 else config.devices,
         num_nodes=config.nodes,
@@ -53,10 +55,6 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         if config.precision in MIXED
         else [],
     )
-    fabric.launch()
-    # gradients of 1x1 convolutions have one of two equivalent memory layouts
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return fabric
 
 
 def all_reduce(fabric: Fabric, tensor: Tensor, operation: str) -> Tensor:

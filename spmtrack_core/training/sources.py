@@ -23,7 +23,7 @@ from spmtrack_core.data.tracks import Tracks
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.dataset import VideoTracks
-from spmtrack_core.training.photo_pool import PhotoPool, read_photos
+from spmtrack_core.training.photo_pool import PhotoPool, photo_paths, read_photos
 from spmtrack_core.training.photometric import Photometric
 from spmtrack_core.training.random_tracks import RandomStream
 from spmtrack_core.training.synthetic import SyntheticTracks
@@ -51,6 +51,12 @@ def open_datasets(config: TrainConfig, console: Console) -> list[Tracks]:
         if len(tracks.skipped) > 10:
             console.print(f"    and {len(tracks.skipped) - 10} more", highlight=False)
     return opened
+
+
+def check_photos(config: TrainConfig) -> None:
+    """Raise as ``photo_paths`` does where the run needs photographs; none is read."""
+    if config.data != "videos":
+        photo_paths(config.synthetic)
 
 
 def open_photos(config: TrainConfig, device: torch.device) -> PhotoPool | None:

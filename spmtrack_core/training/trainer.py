@@ -1,4 +1,4 @@
-"""The training loop, to be read downwards: data, devices, network, loop.
+"""The training loop, to be read downwards: data, weights, devices, network, loop.
 
     spmtrack train recipes/spmtrack_b.yaml                       # train
     spmtrack train recipes/spmtrack_b.yaml --dry-run             # two steps: memory and speed
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.network import averaged, initial_model, prepare, stem_of
 from spmtrack_core.training.optim import EMA, adamw, learning_rate, muon
-from spmtrack_core.training.processes import all_reduce, launch_fabric, means
+from spmtrack_core.training.processes import all_reduce, make_fabric, means
 from spmtrack_core.training.run import (
     Progress,
     check_resumable,
@@ -48,6 +47,7 @@ from spmtrack_core.training.run import (
 )
 from spmtrack_core.training.runlog import Log, Meter, plot, progress_bar, summary
 from spmtrack_core.training.sources import (
+    check_photos,
     held_out_tracks,
     next_batch,
     open_datasets,
@@ -98,25 +98,25 @@ def train(
         check_resumable(output / "checkpoint.pt", config)
     elif not dry_run:
         check_unused(output)
-    # fabric sets the rank from the environment
-    console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console
-    console = console or Console(stderr=True)
-
-    # data, before several processes start: all of them would report its errors
-    datasets = open_datasets(config, console)
-    sequences = validation_sequences(config)
-
-    # devices: one process each, which all run this function
-    fabric = launch_fabric(config)
-    rank, world, device = fabric.global_rank, fabric.world_size, fabric.device
+    fabric = make_fabric(config)
     writes = fabric.is_global_zero and not dry_run
+    console = console or Console(stderr=True)
     if not fabric.is_global_zero:
         console = Console(quiet=True)
-    lock = lock_folder(output) if writes else None
 
-    # network, optimizer, moving average
+    # data and initial weights, before more processes start: each would report the errors
+    check_photos(config)
+    datasets = open_datasets(config, console)
+    sequences = validation_sequences(config)
     torch.manual_seed(config.seed)
     model, before = initial_model(config, resume)
+    lock = lock_folder(output) if writes else None
+
+    # devices: one process each, which all run this function
+    fabric.launch()
+    rank, world, device = fabric.global_rank, fabric.world_size, fabric.device
+
+    # network, optimizer, moving average
     network: Any = TrackingLoss(prepare(model, config, device), config.without).train()
     if config.compile:
         network = torch.compile(network)

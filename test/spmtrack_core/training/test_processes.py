@@ -11,7 +11,7 @@ from spmtrack_core.model.spmtrack import build_spmtrack
 from spmtrack_core.training.batch import Batch
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.optim import adamw, muon
-from spmtrack_core.training.processes import Autocast, launch_fabric
+from spmtrack_core.training.processes import Autocast, make_fabric
 from spmtrack_core.training.step import TrackingLoss
 
 
@@ -26,7 +26,7 @@ def batch() -> Batch:
 
 def losses(precision: str, batch: Batch) -> tuple[list, torch.dtype, dict[str, float]]:
     """What the network gets, the dtype that its linear layers compute, and the terms."""
-    fabric = launch_fabric(TrainConfig(device="cpu", precision=precision))
+    fabric = make_fabric(TrainConfig(device="cpu", precision=precision))
     torch.manual_seed(0)
     network = TrackingLoss(build_spmtrack(TINY))
     given, computed = [], []

@@ -302,6 +302,7 @@ def test_a_validation_set_without_visible_targets_is_named_at_the_start(settings
         ("validation={name: folder, root: nowhere}", "nowhere"),
         ("videos.datasets=[]", "names none"),
         ("start_from=nothing", "no weights 'nothing'"),
+        ("trunk=nowhere.pth", "nowhere.pth"),
     ],
 )
 def test_an_error_of_two_processes_is_one_line(settings, tmp_path, change, match, spmtrack):

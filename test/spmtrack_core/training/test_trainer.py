@@ -16,6 +16,7 @@ import pytest
 import torch
 import typer
 import yaml
+from lightning_fabric import Fabric
 from rich.console import Console
 from tiny_model import TINY
 from torchvision.models import mobilenet_v2
@@ -263,6 +264,36 @@ def test_one_run_at_a_time_in_a_folder(config):
     with lock_folder(Path(config.output)):
         with pytest.raises(ValueError, match="another process is training in"):
             train(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"synthetic": SyntheticConfig(images=("nowhere",))}, "no folder of photographs nowhere"),
+        ({"start_from": "nothing"}, "no weights 'nothing'"),
+        ({"start_from": "nano"}, "start_from nano: its network is"),
+        ({"trunk": "nowhere.pth"}, r"nowhere\.pth"),
+        (
+            {"model": replace(TINY, stem="mobilenetv2"), "stem": "nowhere.pt"},
+            "no weights of a Mob",
+        ),
+        ({"device": "abacus"}, "device must be auto"),
+    ],
+    ids=["photographs", "no weights", "another network", "trunk", "stem", "device"],
+)
+def test_errors_come_before_other_processes_start(config, monkeypatch, change, match):
+    """Each process would report them, and the folder would stay behind."""
+    monkeypatch.setattr(Fabric, "launch", lambda _: pytest.fail("other processes were started"))
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        train(replace(config, **change, devices=2))
+    assert not Path(config.output).exists()
+
+
+def test_a_locked_folder_is_named_before_other_processes_start(config, monkeypatch):
+    monkeypatch.setattr(Fabric, "launch", lambda _: pytest.fail("other processes were started"))
+    with lock_folder(Path(config.output)):
+        with pytest.raises(ValueError, match="another process is training in"):
+            train(replace(config, devices=2))
 
 
 def test_the_shortest_time_limit_gives_one_step(config):
