@@ -59,8 +59,9 @@ class SyntheticConfig(Settings):
     """Largest shift of a search crop from the target, in mean target sides."""
     absent_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of search crops without the target: removed, covered or outside of the crop."""
-    reference_jitter: float = setting(0.04, minimum=0)
-    """Standard deviation of the box error of all references but the template, in target sides."""
+    reference_jitter: float = setting(0.04, minimum=0, below=0.25)
+    """Standard deviation of the box error of all references but the template, in target sides. An
+    error is at most twice as large: from 0.25 on, opposite sides could cross."""
     astray_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of these references with ten times that error, as after a tracking failure."""
     repeat_share: float = setting(0.0, minimum=0, maximum=1)
@@ -144,8 +145,9 @@ class VideoConfig(Settings):
     """Share of samples mirrored as a whole."""
     repeat_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of samples whose second reference repeats the template."""
-    reference_jitter: float = setting(0.0, minimum=0)
-    """Standard deviation of the box error of all references but the template, in target sides."""
+    reference_jitter: float = setting(0.0, minimum=0, below=0.25)
+    """Standard deviation of the box error of all references but the template, in target sides. An
+    error is at most twice as large: from 0.25 on, opposite sides could cross."""
     part_share: float = setting(0.0, minimum=0, maximum=1)
     """Share of targets that are a part of the labelled one, as in ``synthetic``."""
     photometric: bool = False
@@ -308,6 +310,11 @@ class TrainConfig(Settings):
             raise ValueError(f"stem {self.stem} needs model.stem mobilenetv2")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
+        if self.anneal == "time" and self.decay_steps is not None:
+            raise ValueError(
+                f"anneal: time has no steps to decay over; got decay_steps {self.decay_steps}: "
+                "leave one of them out"
+            )
 
     @property
     def micro_batches(self) -> int:

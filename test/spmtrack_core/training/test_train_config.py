@@ -24,6 +24,10 @@ REPOSITORY = Path(__file__).parents[3]
         ({"trained": "adapters"}, "adapters needs trunk or start_from"),
         ({"optimizer": "sgd"}, "optimizer must be one of"),
         ({"anneal": "time"}, "needs time_limit_min"),
+        (
+            {"anneal": "time", "time_limit_min": 5.0, "decay_steps": 10},
+            "anneal: time has no steps to decay over; got decay_steps 10: leave one",
+        ),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"decay_steps": 0}, "decay_steps must be at least 1; got 0"),
         ({"stem": "mobilenet.pt"}, "needs model.stem mobilenetv2"),
@@ -42,6 +46,14 @@ REPOSITORY = Path(__file__).parents[3]
 def test_settings_that_a_run_cannot_use_are_rejected(change, text):
     with pytest.raises(ValueError, match=text):
         TrainConfig(**change)
+
+
+@pytest.mark.parametrize("section", ["synthetic", "videos"])
+def test_sides_of_a_reference_cannot_cross(section):
+    """An error is at most two standard deviations: twice 0.25 is half of the side."""
+    from_dict(TrainConfig, {section: {"reference_jitter": 0.249}})
+    with pytest.raises(ValueError, match=r"reference_jitter must be in \[0, 0\.25\); got 0\.25"):
+        from_dict(TrainConfig, {section: {"reference_jitter": 0.25}})
 
 
 @pytest.mark.parametrize(
