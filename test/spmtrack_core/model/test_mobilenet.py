@@ -98,6 +98,31 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path):
         read_mobilenet(tmp_path / "missing.pt")
 
 
+def test_a_state_dict_inside_a_checkpoint_is_read(published, tmp_path):
+    network, path = published
+    torch.save({"epoch": 3, "state_dict": network.state_dict()}, tmp_path / "checkpoint.pt")
+    inside, alone = read_mobilenet(tmp_path / "checkpoint.pt"), read_mobilenet(path)
+    assert inside.keys() == alone.keys()
+    assert all(torch.equal(inside[name], tensor) for name, tensor in alone.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"epoch": 3, "model": {}}, "'epoch' is of type int, not a tensor"),
+        ({"model": {}}, "'model' is of type dict, not a tensor"),
+        ({"state_dict": {"weight": None}}, "'weight' is of type NoneType, not a tensor"),
+        ({"state_dict": [1]}, "it holds a list, not a state dict"),
+        ([1], "it holds a list, not a state dict"),
+    ],
+    ids=["a number", "under another key", "no tensor", "a list inside", "a list"],
+)
+def test_checkpoints_without_a_state_dict_are_refused(tmp_path, content, match):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=rf"other\.pt is no state dict that can be read: {match}"):
+        read_mobilenet(tmp_path / "other.pt")
+
+
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     def files(name):
         raise importlib.metadata.PackageNotFoundError(name)
