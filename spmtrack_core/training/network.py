@@ -21,8 +21,8 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
     """The network before the first step, and the provenance of its weights, empty for random ones.
 
     With ``resume``, only frozen tensors are read: the run's checkpoint has the trainable ones. The
-    linear layers of a frozen trunk are rounded to the precision of the run; autocast would round
-    them at every step.
+    linear layers of a frozen trunk are rounded to the precision of the run, as the weights of the
+    run have them; autocast would round them at every step.
     """
     if config.start_from is not None and not (resume and config.trained == "all"):
         trunk = None if config.trunk == "pretrained" else config.trunk
@@ -48,6 +48,11 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
         # a new network: the loaded one is mapped from the file and has another stochastic depth
         model = build_spmtrack(ours)
         model.load_state_dict(weights)
+        if config.trained == "adapters":
+            names = trainable_names(model)
+            frozen = {n: t for n, t in model.state_dict().items() if n not in names}
+            frozen = in_precision(frozen, model, PRECISIONS[config.precision])
+            model.load_state_dict(frozen, strict=False, assign=True)
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
     if config.stem is not None and not resume:

@@ -27,11 +27,12 @@ from spmtrack_core.config import TrackerConfig
 from spmtrack_core.model.mobilenet import read_mobilenet
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.trunk import resample_positions
-from spmtrack_core.model.weights import load_checkpoint
+from spmtrack_core.model.weights import layer_names, load_checkpoint
 from spmtrack_core.settings import load_yaml, to_dict
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.training import runlog, trainer
 from spmtrack_core.training.config import SyntheticConfig, TrainConfig
+from spmtrack_core.training.network import initial_model
 from spmtrack_core.training.run import lock_folder
 from spmtrack_core.training.sources import first_batch
 from spmtrack_core.training.synthetic import SyntheticTracks
@@ -395,6 +396,23 @@ def test_only_adapters_are_trained(config, finished):
         assert frozen == (name not in names), name
     stored = torch.load(Path(config.output, "checkpoint.pt"))["network"]
     assert {name.removeprefix("model.") for name in stored} == names
+
+
+@pytest.mark.parametrize("source", ["start_from", "trunk"])
+def test_a_frozen_trunk_is_kept_in_the_precision_of_the_run(config, finished, source):
+    """Half the memory, as docs/training.md counts it, and what autocast would compute anyway."""
+    change = {source: str(weights(finished)), "trained": "adapters", "precision": "bfloat16"}
+    run = replace(config, steps=2, **change)
+    model, _ = initial_model(run, resume=False)
+    trained, layers = trainable_names(model), layer_names(model)
+    whole = load_checkpoint(weights(finished)).model
+    for name, parameter in model.named_parameters():
+        rounded = name in layers and name not in trained
+        assert parameter.dtype == (torch.bfloat16 if rounded else torch.float32), name
+        if source == "start_from" or name not in trained:
+            assert torch.equal(parameter, whole.get_parameter(name).to(parameter.dtype)), name
+    train(run)
+    assert all(float(row["loss"]) < 100 for row in rows(run))
 
 
 def test_adapters_are_trained_on_a_trunk_file(config, finished):
