@@ -32,18 +32,22 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """The processes of the run, one per device. ``launch`` starts those that do not run yet.
 
     torchrun and Slurm start all processes; otherwise this process starts those of its node.
-    Raises ``ValueError`` for devices that do not exist.
+    Raises ``ValueError`` for devices that do not exist, and for one GPU of several processes.
     """
-    device = choose_device(config.device)
+    device, count = choose_device(config.device), config.devices * config.nodes
     if device.type == "cpu" and config.precision == "float16":
         raise ValueError("precision float16 needs a GPU to train on; bfloat16 works on both")
     if device.type == "cuda" and config.devices > torch.cuda.device_count():
         raise ValueError(
             f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine; got "
-            f"{config.devices}. devices=1 gradient_accumulation_steps={config.devices} makes the "
-            "same steps on one"
+            f"{config.devices}. devices=1 gradient_accumulation_steps={config.devices} makes "
+            "steps of the same size on one"
         )
-    count = config.devices * config.nodes
+    if device.index is not None and count > 1:
+        raise ValueError(
+            f"device {config.device} is a single one, but devices {config.devices} * nodes "
+            f"{config.nodes} need {count}: set device={device.type}, or devices=1 nodes=1"
+        )
     # gradients of 1x1 convolutions have one of two equivalent memory layouts
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return Fabric(

@@ -63,3 +63,25 @@ def test_scaled_gradients_can_be_clipped(make, batch):
     assert fabric.clip_gradients(network, optimizer, max_norm=1.0).isfinite()
     optimizer.step()
     assert not torch.equal(model.target_token, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            {"devices": 2},
+            r"cuda:1 is a single one, but devices 2 \* nodes 1 need 2: set device=cuda",
+        ),
+        (
+            {"nodes": 2},
+            r"cuda:1 is a single one, but devices 1 \* nodes 2 need 2: set device=cuda",
+        ),
+        ({"devices": 3}, "devices must be at most 2, the GPUs of this machine; got 3"),
+    ],
+)
+def test_processes_that_one_gpu_cannot_have(monkeypatch, change, match):
+    """They would silently start on GPU 0."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = TrainConfig(device="cuda:1", batch_size=6, **change)
+    with pytest.raises(ValueError, match=match):
+        make_fabric(config)
