@@ -62,6 +62,11 @@ def compare(
     """
     check_output_folder(output, root)
     sequences, left_out = open_dataset(dataset, root, split, exclude)
+    if all(each.annotation and each.annotation.first_only for each in sequences):
+        raise ValueError(
+            f"split {split} of {dataset} has one box a sequence, and only its server can score: "
+            "compare on another --split, or make the file for the server with spmtrack eval"
+        )
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:
         typer.echo(line, err=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from dataset_trees import MAKE
 
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.scene import scene
@@ -158,3 +159,17 @@ def test_weights_of_one_name_are_refused(tmp_path, tiny_checkpoint, spmtrack):
         *("--weights", tiny_checkpoint, "--weights", again),
     )
     assert (code, "several weights are named tiny" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("dataset", ["got10k", "trackingnet"])
+def test_a_split_whose_boxes_a_server_has_is_refused_before_tracking(
+    tmp_path, spmtrack, tiny_checkpoint, dataset
+):
+    MAKE[dataset](tmp_path / "data")
+    code, _, err = spmtrack(
+        *("compare", dataset, "--root", tmp_path / "data", "--output", tmp_path / "out"),
+        *("--weights", tiny_checkpoint, "--device", "cpu", "--disturb"),
+    )
+    assert code == 2
+    assert f"split test of {dataset} has one box a sequence" in err and "spmtrack eval" in err
+    assert not (tmp_path / "out").exists()
