@@ -158,7 +158,8 @@ def run_all(
 
     With ``disturb`` also over the sequences of each of ``DISTURBANCES``; a report then has the
     mean IoU by disturbance as ``disturbed``. ``output`` gets ``comparison.json``. Sequences that
-    are or were ``left_out`` are treated as by ``run``.
+    are or were ``left_out`` are treated as by ``run``. A tracker that has ``close`` is closed when
+    its run has ended.
     """
     for folder, (label, _) in trackers.items():  # before the first one takes hours
         check_folder(sequences, ResultFolder(output / folder), _labeled(Passes(), label))
@@ -174,6 +175,8 @@ def run_all(
             reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
             faults = [f"{kind}, {fault}" for fault in report["left_out"]]
             reports[-1].setdefault("disturbed_left_out", []).extend(faults)
+        if close := getattr(tracker, "close", None):
+            close()  # what another process holds would slow down those that come later
     text = json.dumps(reports, indent=1) + "\n"
     write_beside(output / "comparison.json", lambda path: path.write_text(text))
     return reports

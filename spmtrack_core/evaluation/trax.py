@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import unquote, urlparse
@@ -24,6 +28,8 @@ from spmtrack_core.data.images import read_image
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.result import TrackResult, TrackState, VideoTracker
 
+ANSWER = 120.0
+"""Seconds that a tracker has for one answer; before its first one it loads its weights."""
 PREFIX = "@@TRAX:"
 _ARGUMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _PROPERTY = re.compile(r"([0-9A-Za-z._-]+)=(.*)", re.DOTALL)
@@ -126,21 +132,31 @@ class TraxTracker:
     def __init__(self, command: str, threshold: float = 0.0) -> None:
         self.command = command
         self.threshold = threshold
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._received = b""
+        """What came after the last line that was read."""
+        self._silent = ""
+        """Why the command is not started again; empty if it may be."""
         self._folder = tempfile.TemporaryDirectory(prefix="spmtrack-trax-")
         self._frames = 0
 
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
         """Start on ``frame`` with the target's box in its pixels.
 
-        Raises ``ValueError`` where the command cannot be started or does not speak TraX.
+        Raises ``ValueError`` where the command cannot be started, does not speak TraX or gives
+        no answer for ``ANSWER`` s.
         """
+        if self._silent:
+            raise ValueError(self._silent)
         if self._process is None or self._process.poll() is not None:
             self._start()
         self._ask("initialize", self._image(frame), _region(box_xywh))
 
     def update(self, frame: Image) -> TrackResult:
-        """Find the target in the next frame; LOST where the tracker gives no region."""
+        """Find the target in the next frame; LOST where the tracker gives no region.
+
+        Raises ``ValueError`` as ``init`` does.
+        """
         state = self._ask("frame", self._image(frame))
         confidence = float(state.properties.get("confidence", "nan"))
         try:
@@ -153,22 +169,38 @@ class TraxTracker:
     def close(self) -> None:
         """End the process."""
         if self._process is not None and self._process.poll() is None:
-            self._write(compose("quit"))
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._process = None
+            with suppress(ValueError):
+                self._write(compose("quit"))
+        self._end(patience=5.0)
         self._folder.cleanup()
 
+    def _end(self, patience: float = 0.0) -> int:
+        """The exit code of the process; it is killed, with those that it started, unless it ends
+        in ``patience`` s.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if process.returncode is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            with suppress(OSError):
+                pipe.close()
+        return process.wait()
+
     def _start(self) -> None:
+        self._end()
+        self._received = b""
         try:
             self._process = subprocess.Popen(
                 shlex.split(self.command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
                 env=os.environ | {"TRAX": "1"},
+                start_new_session=True,  # a script can be killed with the tracker that it runs
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot start {self.command!r}: {error}") from None
@@ -179,24 +211,48 @@ class TraxTracker:
         return self._read("state")
 
     def _write(self, line: str) -> None:
-        process = self._process
-        assert process is not None and process.stdin is not None
         try:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
+            if self._process is None:
+                raise BrokenPipeError
+            assert self._process.stdin is not None
+            self._process.stdin.write(os.fsencode(line + "\n"))
+            self._process.stdin.flush()
         except OSError:
             raise ValueError(f"{self.command!r} has ended") from None
 
     def _read(self, expected: str) -> Message:
-        assert self._process is not None and self._process.stdout is not None
-        lines: Iterator[str] = iter(self._process.stdout.readline, "")
-        for message in filter(None, map(parse, lines)):
+        """The next message; ``ValueError`` for another one than ``expected``, and for none."""
+        for message in filter(None, map(parse, self._lines(expected))):
             if message.type == expected:
                 return message
             reason = message.properties.get("trax.reason", "")
             raise ValueError(f"{self.command!r} answered {message.type} {reason}".rstrip())
-        code = self._process.wait()
+        code = self._end(patience=5.0)
         raise ValueError(f"{self.command!r} ended with exit code {code} before its {expected}")
+
+    def _lines(self, expected: str) -> Iterator[str]:
+        """Lines of the output up to its end; ``ValueError`` after ``ANSWER`` s."""
+        assert self._process is not None and self._process.stdout is not None
+        file = self._process.stdout.fileno()
+        until = time.monotonic() + ANSWER
+        while True:
+            line, end, rest = self._received.partition(b"\n")
+            if end:
+                self._received = rest
+                yield line.decode(errors="replace")
+                continue
+            left = max(0.0, until - time.monotonic())
+            if not left or not select.select([file], [], [], left)[0]:
+                self._end()
+                text = (
+                    f"{self.command!r} sent no {expected} of TraX for {ANSWER:g} s: it was ended"
+                )
+                if expected == "hello":  # else each sequence would wait as long
+                    self._silent = text
+                raise ValueError(text)
+            if not (piece := os.read(file, 65536)):
+                return
+            self._received += piece
 
     def _image(self, frame: Image) -> str:
         """The frame as a file, in one of two so that the one before is not overwritten."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import faulthandler
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spmtrack_core.data.recording import write_image
+from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation import trax
+from spmtrack_core.evaluation.runner import run_all
 from spmtrack_core.evaluation.trax import TraxTracker, compose, parse, region_box, serve
 from spmtrack_core.evaluation.vot import add_tracker
 from spmtrack_core.tracking.result import TrackResult, TrackState
@@ -114,6 +119,83 @@ def test_both_sides_understand_each_other(still, monkeypatch):
 def test_a_command_that_does_not_speak_trax_is_named(command, match):
     with pytest.raises(ValueError, match=match):
         TraxTracker(command).init(np.zeros((4, 4, 3), np.uint8), (0, 0, 2, 2))
+
+
+HANGS = """
+import sys, time
+from spmtrack_core.evaluation.trax import compose
+print(compose("hello", trax_version=3), flush=True)
+print(compose("state", "1,2,3,4"), flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    """No answer takes long, and a wait that has no end ends with a traceback."""
+    monkeypatch.setattr(trax, "ANSWER", 0.5)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat",  # repeats what it is told: nothing
+        "sleep 1000",
+        "yes",  # says something all the time
+        "sh -c 'sleep 1000; true'",  # a script that has the tracker as a child
+    ],
+)
+def test_a_command_that_sends_nothing_of_trax_is_ended(bounded, command, monkeypatch):
+    tracker = TraxTracker(command)
+    expected = f"{command!r} sent no hello of TraX for 0.5 s"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            tracker.init(np.zeros((4, 4, 3), np.uint8), (0, 0, 2, 2))
+        monkeypatch.setattr(subprocess, "Popen", None)  # the next sequence waits for nothing
+    tracker.close()
+
+
+def test_a_tracker_that_hangs_is_ended_and_started_again(bounded, tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text(HANGS)
+    monkeypatch.setattr(trax, "ANSWER", 5.0)  # Python starts within
+    tracker = TraxTracker(f"{sys.executable} {tmp_path / 'hangs.py'}")
+    frame = np.zeros((4, 4, 3), np.uint8)
+    seen = set()
+    for _ in range(2):
+        tracker.init(frame, (0, 0, 2, 2))
+        process = tracker._process
+        seen.add(process.pid)
+        monkeypatch.setattr(trax, "ANSWER", 0.3)
+        with pytest.raises(ValueError, match=r"sent no state of TraX for 0\.3 s"):
+            tracker.update(frame)
+        assert process.returncode is not None
+        with pytest.raises(ValueError, match="has ended"):
+            tracker.update(frame)
+        monkeypatch.setattr(trax, "ANSWER", 5.0)
+    assert len(seen) == 2
+    tracker.close()
+
+
+def test_a_tracker_has_ended_when_the_next_one_runs(still, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    running = []
+
+    class Watching:
+        def init(self, frame, box_xywh):
+            running.append(still._process)
+
+        def update(self, frame):
+            return TrackResult((1.0, 2.0, 3.0, 4.0), 0.5, TrackState.TRACKING)
+
+    frames = [np.zeros((20, 30, 3), np.uint8)] * 3
+    boxes = np.array([[1.0, 2, 3, 4]] * 3)
+    sequence = FrameSequence("a", lambda: iter(frames), 3, None, boxes)
+    run_all({"a": ("a", still), "b": ("b", Watching())}, [sequence], tmp_path)
+    assert running == [None]
 
 
 def test_a_server_refuses_what_is_no_request(tmp_path):
