@@ -11,6 +11,7 @@ import av
 
 from spmtrack_core.data.decoding import decode, reason, upright
 from spmtrack_core.data.sequence import TimedFrames
+from spmtrack_core.files import one_line
 
 LOG = logging.getLogger(__name__)
 PAUSE = 1.0
@@ -37,8 +38,13 @@ class NewestFrame:
         self._connect = connect
         self._condition = threading.Condition()
         self._newest: tuple[av.VideoFrame, float] | None = None
+        self._last = time.monotonic()
+        """When the last frame came, or the reading began."""
+        self._why = ""
+        """Why no frame comes, as far as that is known."""
         self._stopped = False
-        self._fault = ""
+        self._fault: Exception | None = None
+        """What ended the thread."""
         self._thread = threading.Thread(target=self._read, args=(container,), daemon=True)
         self._thread.start()
 
@@ -63,25 +69,33 @@ class NewestFrame:
         with self._condition:
             # in slices: a wait without an end would not see Ctrl-C on every platform
             while self._newest is None and not self._stopped and not self._fault:
+                if time.monotonic() - self._last > GIVE_UP:
+                    why = self._why or "what comes holds no frame that can be decoded"
+                    raise ValueError(f"no frame from {self.name} for {GIVE_UP:g} s: {why}")
                 self._condition.wait(0.5)
             newest, self._newest = self._newest, None
             if newest is None and self._fault:
-                raise ValueError(self._fault)
+                raise ValueError(f"{self.name}: {one_line(self._fault)}") from self._fault
             return newest
 
-    def _read(self, container: av.container.InputContainer | None) -> None:
-        last = time.monotonic()
-        broken = ""
+    def _read(self, container: av.container.InputContainer) -> None:
+        try:
+            self._receive(container)
+        except Exception as error:  # of any kind: else the other thread would wait for frames
+            with self._condition:
+                self._fault = error
+                self._condition.notify_all()
+
+    def _receive(self, container: av.container.InputContainer | None) -> None:
         while not self._stopped:
             try:
                 with container or self._connect() as container:
                     for frame in decode(container, self.name):
-                        last = time.monotonic()
-                        if broken:
+                        if self._why:
                             LOG.warning("%s: connected again", self.name)
-                            broken = ""
                         with self._condition:
-                            self._newest = frame, last
+                            self._last, self._why = time.monotonic(), ""
+                            self._newest = frame, self._last
                             self._condition.notify_all()
                         if self._stopped:
                             return
@@ -89,12 +103,7 @@ class NewestFrame:
             except (av.FFmpegError, OSError, ValueError) as error:
                 why = reason(error)
             container = None
-            if time.monotonic() - last > GIVE_UP:
-                with self._condition:
-                    self._fault = f"no frame from {self.name} for {GIVE_UP:g} s: {why}"
-                    self._condition.notify_all()
-                return
-            if not broken:
+            if not self._why:
                 LOG.warning("%s: %s; connecting again", self.name, why)
-                broken = why
+            self._why = why
             time.sleep(PAUSE)

@@ -31,6 +31,25 @@ def clip(count, first=0, form="mpegts"):
     return memory.getvalue()
 
 
+def clip_with_sound(frames, seconds):
+    """A clip whose sound goes on after its last frame."""
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mpegts") as container:
+        video_stream = container.add_stream("mpeg2video", rate=25)
+        video_stream.width, video_stream.height, video_stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("mp2", rate=32000, layout="mono")
+        for _ in range(frames):
+            image = np.zeros((48, 64, 3), np.uint8)
+            container.mux(video_stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video_stream.encode())
+        for number in range(seconds * 25):
+            silence = np.zeros((1, 1280), np.int16)
+            piece = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            piece.sample_rate, piece.pts = 32000, 1280 * number
+            container.mux(sound.encode(piece))
+    return memory.getvalue()
+
+
 def level(frame):
     return round(float(frame.mean()) / 10 - 0.5)
 
@@ -102,6 +121,52 @@ def test_a_stream_that_breaks_is_connected_again_and_told(serve, caplog):
         f"{address}: Input/output error; connecting again",
         f"{address}: connected again",
     ]
+
+
+def error_of(frames):
+    """What ends an iteration; fails instead of waiting without an end."""
+    errors = []
+
+    def consume():
+        try:
+            list(frames)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert errors, "the iteration did not end"
+    return errors[0]
+
+
+def test_sound_that_goes_on_does_not_keep_a_stream_without_frames(serve):
+    content = clip_with_sound(4, 60)
+
+    def answer(request):
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):  # until the other side has gone
+            for at in range(0, len(content), 1316):
+                request.wfile.write(content[at : at + 1316])
+                time.sleep(0.02)
+
+    address = serve(answer)
+    error = error_of(open_frames(address).timed())
+    assert isinstance(error, ValueError)
+    why = "what comes holds no frame that can be decoded"
+    assert str(error) == f"no frame from {address} for 0.5 s: {why}"
+
+
+def test_an_error_of_any_kind_ends_the_wait_for_frames(serve):
+    def connect():
+        raise RuntimeError("out of\nhandles")
+
+    content = clip(3, form="matroska")
+    source = live.NewestFrame("camera", av.open(io.BytesIO(content)), connect)
+    error = error_of(source)
+    assert isinstance(error, ValueError) and str(error) == "camera: out of handles"
+    assert isinstance(error.__cause__, RuntimeError)
 
 
 def test_the_newest_frame_comes_first(serve):
