@@ -65,6 +65,7 @@ def read_reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
             report = json.loads(path.read_text(encoding="utf-8"))
             key = report["tracker"], dataset_of(report)
             report["dataset"]["fingerprint"], [row["auc"] for row in report["sequences"]]
+            report["unscored"]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no report of this version of spmtrack eval") from None
         if key in seen:
@@ -110,12 +111,8 @@ def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
         table = Table(title=f"{dataset}, {_rule(dataset, convention)}", caption=note)
         for title in ("tracker", *main_titles(rows[0]), "sequences"):
             table.add_column(title, justify="left" if title == "tracker" else "right")
-        for report in rows:
-            scores = [percent(value) for value in main_scores(report, convention)]
-            table.add_row(report["tracker"], *scores, str(report["dataset"]["sequences"]))
-        for name, figures in PAPER.get(dataset, {}).items():
-            cells = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
-            table.add_row(f"{name} (paper)", *cells, "")
+        for cells in _lines(dataset, rows, convention):
+            table.add_row(*cells)
         tables.append(table)
     if lines := comparisons(reports, convention):
         table = Table(title="success AUC in percent, paired bootstrap over sequences")
@@ -149,15 +146,8 @@ def markdown(reports: Sequence[Report], convention: str = DEFAULT) -> str:
     lines: list[str] = []
     for dataset, rows in _by_dataset(reports).items():
         titles = ["tracker", *main_titles(rows[0]), "sequences"]
-        cells = []
-        for report in rows:
-            scores = [percent(value) for value in main_scores(report, convention)]
-            cells.append([report["tracker"], *scores, str(report["dataset"]["sequences"])])
-        for name, figures in PAPER.get(dataset, {}).items():
-            row = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
-            cells.append([f"{name} (paper)", *row, ""])
         title = f"## {dataset}, {_rule(dataset, convention)}"
-        lines += [title, "", *pipe(titles, cells), ""]
+        lines += [title, "", *pipe(titles, _lines(dataset, rows, convention)), ""]
         lines += [f"{OTHER_DATA.capitalize()}.", ""] if _other_data(rows) else []
         for report in rows:
             text = "; ".join(report["run"].get("from_paper", ())) or "nothing"
@@ -194,12 +184,26 @@ def write_standings(output: Path, reports: Sequence[Report], convention: str = D
             plot_attributes(folder / "attributes.png", attributes)
 
 
+def _lines(dataset: str, rows: Sequence[Report], convention: str) -> list[list[str]]:
+    """Name, scores in percent and number of sequences of every run, then the paper's figures."""
+    lines = []
+    for report in rows:
+        scores = [percent(value) for value in main_scores(report, convention)]
+        count = str(report["dataset"]["sequences"])
+        if not report["sequences"]:
+            count = f"{len(report['unscored'])}, scored by the server"
+        lines.append([report["tracker"], *scores, count])
+    for name, figures in PAPER.get(dataset, {}).items():
+        cells = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))
+        lines.append([f"{name} (paper)", *cells, ""])
+    return lines
+
+
 def _by_dataset(reports: Sequence[Report]) -> dict[str, list[Report]]:
-    """Reports with scores, by dataset, the best first."""
+    """Reports by dataset, the best first."""
     groups: dict[str, list[Report]] = {}
     for report in reports:
-        if report["sequences"]:
-            groups.setdefault(dataset_of(report), []).append(report)
+        groups.setdefault(dataset_of(report), []).append(report)
     for rows in groups.values():
         rows.sort(key=lambda report: -(report["mean"]["success_auc"] or 0))
     return groups

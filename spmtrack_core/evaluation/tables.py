@@ -204,6 +204,8 @@ def main_scores(report: Mapping[str, Any], convention: str) -> list[float | None
     GOT-10k and TrackingNet have rules of their own, any other dataset those of ``convention``.
     """
     dataset = report["dataset"]["name"]
+    if not report["sequences"]:  # a server scores
+        return [None] * len(TITLES)
     if dataset == "got10k":
         return [report["got10k"].get(key) for key in ("ao", "sr50", "sr75")]
     found = (
@@ -217,8 +219,6 @@ def latex_text(reports: Sequence[Mapping[str, Any]], convention: str) -> str:
     lines = [r"\begin{tabular}{llccc}"]
     above: Sequence[str] = ()
     for report in reports:
-        if not report["sequences"]:
-            continue
         titles = main_titles(report)
         if titles != above:
             head = " & ".join(titles).replace("Pnorm", r"P$_\mathrm{norm}$")

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from dataset_trees import make_got10k, make_lasot, text
+from dataset_trees import MAKE, make_got10k, make_lasot, text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +68,32 @@ def test_a_table_has_the_scores_of_the_convention_and_of_the_dataset(tmp_path, r
     assert scores and scores[1] != f"{100 * default['success_auc']:.2f}"
     assert f"edge & lasot test & {' & '.join(scores.groups())}" in latex
     assert "AO & SR50 & SR75" in latex and "mine & got10k val & 100.00 & 100.00" in latex
+
+
+@pytest.mark.parametrize(
+    ("dataset", "paper"),
+    [
+        ("got10k", "| SPMTrack-B (paper) | 76.5 | 85.9 | 76.3 |"),
+        ("trackingnet", "| SPMTrack-B (paper) | 86.1 | 85.6 | 90.2 |"),
+    ],
+)
+def test_a_run_that_a_server_scores_stands_beside_the_papers_figures(
+    tmp_path, spmtrack, tiny_checkpoint, dataset, paper
+):
+    MAKE[dataset](tmp_path / "data")
+    run = tmp_path / "run"
+    code, _, err = spmtrack(
+        *("eval", dataset, "--root", tmp_path / "data", "--output", run),
+        *("--weights", tiny_checkpoint, "--device", "cpu"),
+    )
+    assert code == 0, err
+    code, out, err = spmtrack("eval", "table", run, "--output", tmp_path / "table")
+    assert code == 0, err
+    assert "scored by the server" in out and "SPMTrack-G (paper)" in out
+    table, latex = ((tmp_path / "table" / f"table.{kind}").read_text() for kind in ("md", "tex"))
+    assert re.search(r"\| tiny \w+ \| - \| - \| - \| 1, scored by the server \|", table), table
+    assert paper in table
+    assert f"{dataset} test & - & - & -" in latex
 
 
 @pytest.mark.parametrize(
