@@ -27,13 +27,20 @@ PLOTS = {
 
 
 def plot_curves(
-    output: Path, curves: Mapping[str, Sequence[Curves]], kinds: Sequence[str] = tuple(PLOTS)
+    output: Path,
+    curves: Mapping[str, Sequence[Curves]],
+    kinds: Sequence[str] = tuple(PLOTS),
+    counts: Sequence[int] | None = None,
 ) -> None:
     """``success.png``, ``precision.png`` and ``normalized.png``: one curve a tracker.
 
-    ``curves`` has those of all sequences by tracker, in the default convention. The band is
-    between the quartiles of the sequences, for up to three trackers.
+    ``curves`` has those of all sequences by tracker, in the default convention, or their mean
+    alone; ``counts`` are then the sequences behind each mean. The band is between the quartiles of
+    the sequences, for up to three trackers.
     """
+    counts = counts or [len(each) for each in curves.values()]
+    sequences = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    sequences += " sequence" if max(counts) == 1 else " sequences"
     for name in kinds:
         thresholds, label, title = PLOTS[name]
         figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -46,10 +53,9 @@ def plot_curves(
             if len(each) > 3 and len(curves) <= 3:
                 low, high = np.percentile(table, (25, 75), axis=0)
                 axes.fill_between(thresholds, low, high, color=line.get_color(), alpha=0.12, lw=0)
-        count = max(len(each) for each in curves.values())
         axes.set(xlabel=label, ylabel="share of frames", xlim=(0, thresholds[-1]), ylim=(0, 1))
         shown = {"normalized": "normalized precision"}.get(name, name)
-        axes.set_title(f"{shown}, {count} sequences, {DEFAULT} rules", fontsize="medium")
+        axes.set_title(f"{shown}, {sequences}, {DEFAULT} rules", fontsize="medium")
         axes.legend(title=f"{title}, percent", fontsize="small")
         axes.grid(alpha=0.3)
         save(output / f"{name}.png", figure)

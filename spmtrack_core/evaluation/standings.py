@@ -106,7 +106,7 @@ def paired_interval(
 def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
     """Tables for the terminal: one a dataset, and one of the differences between trackers."""
     tables = []
-    for dataset, rows in _by_dataset(reports).items():
+    for dataset, rows in _by_dataset(reports, convention).items():
         note = OTHER_DATA if _other_data(rows) else None
         table = Table(title=f"{dataset}, {_rule(dataset, convention)}", caption=note)
         for title in ("tracker", *main_titles(rows[0]), "sequences"):
@@ -127,7 +127,7 @@ def standings(reports: Sequence[Report], convention: str = DEFAULT) -> Group:
 def comparisons(reports: Sequence[Report], convention: str = DEFAULT) -> list[tuple[str, ...]]:
     """Dataset, who is compared, difference, interval and number of sequences, in percent."""
     lines: list[tuple[str, ...]] = []
-    for dataset, rows in _by_dataset(reports).items():
+    for dataset, rows in _by_dataset(reports, convention).items():
         for a, b in combinations(rows, 2):
             first, second = _aucs(a, convention), _aucs(b, convention)
             if not set(first) & set(second):
@@ -144,7 +144,7 @@ def comparisons(reports: Sequence[Report], convention: str = DEFAULT) -> list[tu
 def markdown(reports: Sequence[Report], convention: str = DEFAULT) -> str:
     """The same tables as Markdown, and what each run did differently from the paper."""
     lines: list[str] = []
-    for dataset, rows in _by_dataset(reports).items():
+    for dataset, rows in _by_dataset(reports, convention).items():
         titles = ["tracker", *main_titles(rows[0]), "sequences"]
         title = f"## {dataset}, {_rule(dataset, convention)}"
         lines += [title, "", *pipe(titles, _lines(dataset, rows, convention)), ""]
@@ -164,8 +164,9 @@ def write_standings(output: Path, reports: Sequence[Report], convention: str = D
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(markdown(reports, convention), encoding="utf-8")
     (output / "table.tex").write_text(latex_text(reports, convention), encoding="utf-8")
-    for dataset, rows in _by_dataset(reports).items():
+    for dataset, rows in _by_dataset(reports, convention).items():
         folder = output / dataset.replace(" ", "-")
+        drawn = [report for report in rows if report["success_curve"]]
         curves = {
             report["tracker"]: [
                 Curves(
@@ -174,11 +175,11 @@ def write_standings(output: Path, reports: Sequence[Report], convention: str = D
                     np.array(report["normalized_curve"]),
                 )
             ]
-            for report in rows
-            if report["success_curve"]
+            for report in drawn
         }
-        if curves:
-            plot_curves(folder, curves)
+        if drawn:
+            counts = [report["dataset"]["sequences"] for report in drawn]
+            plot_curves(folder, curves, counts=counts)
         attributes = {r["tracker"]: r["attributes"] for r in rows if r["attributes"]}
         if attributes:
             plot_attributes(folder / "attributes.png", attributes)
@@ -199,13 +200,13 @@ def _lines(dataset: str, rows: Sequence[Report], convention: str) -> list[list[s
     return lines
 
 
-def _by_dataset(reports: Sequence[Report]) -> dict[str, list[Report]]:
-    """Reports by dataset, the best first."""
+def _by_dataset(reports: Sequence[Report], convention: str) -> dict[str, list[Report]]:
+    """Reports by dataset, the best first by the first score that the table shows."""
     groups: dict[str, list[Report]] = {}
     for report in reports:
         groups.setdefault(dataset_of(report), []).append(report)
     for rows in groups.values():
-        rows.sort(key=lambda report: -(report["mean"]["success_auc"] or 0))
+        rows.sort(key=lambda report: -(main_scores(report, convention)[0] or 0))
     return groups
 
 

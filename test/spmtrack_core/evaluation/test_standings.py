@@ -13,18 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spmtrack_core.config import DatasetConfig
+from spmtrack_core.evaluation import plots
 from spmtrack_core.evaluation.rescore import rescore
-from spmtrack_core.evaluation.standings import paired_interval, read_reports
+from spmtrack_core.evaluation.standings import (
+    markdown,
+    paired_interval,
+    read_reports,
+    write_standings,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """LaSOT, result files of two trackers, and their reports."""
+    root = tmp_path_factory.mktemp("made")
+    make_lasot(root / "data")
+    for name, shift in (("good", 0), ("bad", 3)):
+        rows = (f"{1 + n + (shift if n else 0)},2,5,6" for n in range(3))
+        text(root / name / "cat-2.txt", *rows)
+        config = DatasetConfig("lasot", str(root / "data"), "test")
+        rescore(config, root / name, root / f"out_{name}")
+    return root
 
 
 @pytest.fixture
-def runs(tmp_path):
-    make_lasot(tmp_path / "data")
-    for name, shift in (("good", 0), ("bad", 3)):
-        rows = (f"{1 + n + (shift if n else 0)},2,5,6" for n in range(3))
-        text(tmp_path / name / "cat-2.txt", *rows)
-        config = DatasetConfig("lasot", str(tmp_path / "data"), "test")
-        rescore(config, tmp_path / name, tmp_path / f"out_{name}")
+def runs(tmp_path, made):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path / "out_bad", tmp_path / "out_good"
 
 
@@ -94,6 +108,48 @@ def test_a_run_that_a_server_scores_stands_beside_the_papers_figures(
     assert re.search(r"\| tiny \w+ \| - \| - \| - \| 1, scored by the server \|", table), table
     assert paper in table
     assert f"{dataset} test & - & - & -" in latex
+
+
+@pytest.mark.parametrize(
+    ("dataset", "convention"),
+    [
+        ("lasot", "official"),  # another toolkit may have another winner
+        ("got10k", "spmtrack"),  # the table has AO
+        ("trackingnet", "spmtrack"),
+    ],
+)
+def test_the_best_by_the_shown_score_comes_first(runs, dataset, convention):
+    bad, good = read_reports(runs)
+    assert bad["mean"]["success_auc"] < good["mean"]["success_auc"]
+    for report, score in ((bad, 0.9), (good, 0.1)):
+        report["dataset"]["name"] = dataset
+        report["conventions"]["official"]["auc"] = score
+        report["got10k"] = {"ao": score}
+        report["trackingnet"]["auc"] = score
+    table = markdown([good, bad], convention)
+    assert table.index("| bad | 90.00 |") < table.index("| good | 10.00 |")
+
+
+@pytest.mark.parametrize(
+    ("counts", "title"),
+    [
+        ((80, 80), "success, 80 sequences, "),
+        ((80, 75), "success, 75 to 80 sequences, "),
+        ((1, 1), "success, 1 sequence, "),
+    ],
+)
+def test_plots_name_the_sequences_behind_the_curves(tmp_path, runs, monkeypatch, counts, title):
+    reports = read_reports(runs)
+    for report, count in zip(reports, counts, strict=True):
+        report["dataset"]["sequences"] = count
+    titles = {}
+
+    def keep(path, figure):
+        titles[path.name] = figure.axes[0].get_title()
+
+    monkeypatch.setattr(plots, "save", keep)
+    write_standings(tmp_path / "table", reports)
+    assert titles["success.png"].startswith(title)
 
 
 @pytest.mark.parametrize(
