@@ -44,6 +44,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text that can be written as UTF-8: names of files are bytes, and need not be texts.
+
+    >>> printable(b"caf\\xe9".decode(errors="surrogateescape"))
+    'caf\\\\udce9'
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def read_text(path: str | Path) -> str:
     """A text file of UTF-8, or of UTF-16 with its byte order mark; no mark is left in the text.
 

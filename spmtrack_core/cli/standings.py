@@ -10,6 +10,7 @@ from rich.console import Console
 
 from spmtrack_core.evaluation.standings import (
     check_convention,
+    check_standings,
     read_reports,
     write_standings,
 )
@@ -35,6 +36,8 @@ def standings(
     """
     rules = check_convention(convention)
     reports = read_reports(runs)
+    if output:
+        check_standings(output, reports)
     Console().print(shown(reports, rules))
     if output:
         write_standings(output, reports, rules)

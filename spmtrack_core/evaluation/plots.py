@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from spmtrack_core.evaluation.conventions import (
     DEFAULT,
@@ -17,7 +18,7 @@ from spmtrack_core.evaluation.conventions import (
     SUCCESS_THRESHOLDS,
     Curves,
 )
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import printable, write_beside
 
 PLOTS = {
     "success": (SUCCESS_THRESHOLDS, "overlap threshold", "AUC"),
@@ -123,5 +124,7 @@ def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
 
 
 def save(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG."""
+    """Write a figure as a PNG; its texts are names of files, or parts of them, and no formulas."""
+    for text in figure.findobj(Text):
+        text.set(text=printable(text.get_text()), parse_math=False)
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))

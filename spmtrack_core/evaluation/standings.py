@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from spmtrack_core.evaluation.tables import (
     percent,
     pipe,
 )
+from spmtrack_core.files import check_output, printable, write_beside
 
 PAPER: dict[str, dict[str, tuple[float, ...]]] = {
     "lasot test": {
@@ -156,16 +158,20 @@ def markdown(reports: Sequence[Report], convention: str = DEFAULT) -> str:
     if found := comparisons(reports, convention):
         titles = ["dataset", "", "difference", "95 % interval", "sequences"]
         lines += ["## Differences of success AUC", "", *pipe(titles, found), ""]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def write_standings(output: Path, reports: Sequence[Report], convention: str = DEFAULT) -> None:
-    """Write ``table.md``, ``table.tex`` and, by dataset, the plots of curves and attributes."""
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "table.md").write_text(markdown(reports, convention), encoding="utf-8")
-    (output / "table.tex").write_text(latex_text(reports, convention), encoding="utf-8")
+    """Write ``table.md``, ``table.tex`` and, by dataset, the plots of curves and attributes.
+
+    Raises as ``check_standings`` does.
+    """
+    check_standings(output, reports)
+    for name, make in (("table.md", markdown), ("table.tex", latex_text)):
+        text = make(reports, convention)
+        write_beside(output / name, partial(Path.write_text, data=text, encoding="utf-8"))
     for dataset, rows in _by_dataset(reports, convention).items():
-        folder = output / dataset.replace(" ", "-")
+        folder = _folder(output, dataset)
         drawn = [report for report in rows if report["success_curve"]]
         curves = {
             report["tracker"]: [
@@ -183,6 +189,21 @@ def write_standings(output: Path, reports: Sequence[Report], convention: str = D
         attributes = {r["tracker"]: r["attributes"] for r in rows if r["attributes"]}
         if attributes:
             plot_attributes(folder / "attributes.png", attributes)
+
+
+def check_standings(output: Path, reports: Sequence[Report]) -> None:
+    """Raise ``ValueError`` where a file of a run would be replaced, and ``OSError`` where
+    ``output`` cannot be written.
+    """
+    for folder in (output, *(_folder(output, dataset_of(report)) for report in reports)):
+        if (folder / "results.json").exists():
+            raise ValueError(f"{folder} holds a run of spmtrack eval; choose another output")
+        check_output(folder / "table.md")
+
+
+def _folder(output: Path, dataset: str) -> Path:
+    """Where the plots of a dataset are."""
+    return output / dataset.replace(" ", "-")
 
 
 def _lines(dataset: str, rows: Sequence[Report], convention: str) -> list[list[str]]:

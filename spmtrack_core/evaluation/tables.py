@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from spmtrack_core.files import printable
+
 LONG = 40
 """Sequences from which the terminal gets their means alone."""
 NOTEWORTHY = 0.0005
@@ -163,7 +165,7 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     ]
     lines += pipe(["sequence", "frames", *TITLES.values()], rows)
     lines += ["", *(f"Left out: {fault}" for fault in report["left_out"])]
-    return "\n".join(lines).rstrip() + "\n"
+    return printable("\n".join(lines).rstrip() + "\n")
 
 
 def _own_rules(report: Mapping[str, Any]) -> list[str]:
@@ -189,7 +191,7 @@ def csv_text(report: Mapping[str, Any]) -> str:
     for row in report["sequences"]:
         speed = row["median_ms"] or ""  # unknown for files that were scored again
         writer.writerow([*(row[k] for k in keys), speed, " ".join(row["attributes"])])
-    return text.getvalue()
+    return printable(text.getvalue())
 
 
 def main_titles(report: Mapping[str, Any]) -> Sequence[str]:
@@ -249,7 +251,8 @@ def _of(found: Mapping[str, Any]) -> list[str]:
 def _escaped(text: str) -> str:
     """Text for LaTeX."""
     named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return re.sub(r"[\\~^_%&#${}]", lambda each: named.get(each[0], f"\\{each[0]}"), text.strip())
+    text = printable(text.strip())
+    return re.sub(r"[\\~^_%&#${}]", lambda each: named.get(each[0], f"\\{each[0]}"), text)
 
 
 def percent(value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,58 @@ def test_what_is_no_report_is_named(tmp_path, content, match):
         (tmp_path / "results.json").write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=match):
         read_reports([tmp_path])
+
+
+@pytest.mark.parametrize("output", ["out_good", "out_bad", "by-dataset"])
+def test_no_file_of_a_run_is_replaced(tmp_path, runs, spmtrack, output):
+    # plots are below the output, in a folder named after the dataset
+    shutil.move(runs[1], tmp_path / "by-dataset" / "lasot-test")
+    shutil.copytree(tmp_path / "by-dataset" / "lasot-test", runs[1])
+    before = content(tmp_path)
+    code, _, err = spmtrack("eval", "table", *runs, "--output", tmp_path / output)
+    assert (code, "holds a run of spmtrack eval; choose another output" in err) == (2, True), err
+    assert content(tmp_path) == before
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_table(tmp_path, runs, spmtrack):
+    (tmp_path / "file").touch()
+    code, out, err = spmtrack("eval", "table", *runs, "--output", tmp_path / "file" / "table")
+    assert (code, out) == (2, "") and "table.md cannot be written" in err
+
+
+def test_a_table_that_cannot_be_completed_leaves_the_old_one(tmp_path, runs, monkeypatch):
+    reports = read_reports(runs)
+    write_standings(tmp_path / "table", reports)
+    before = (tmp_path / "table" / "table.md").read_bytes()
+    write_text = Path.write_text
+
+    def fail(path, data, **options):
+        write_text(path, data[:10], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="cannot be written: No space left"):
+        write_standings(tmp_path / "table", reports)
+    assert (tmp_path / "table" / "table.md").read_bytes() == before
+
+
+def test_names_that_are_no_texts_are_shown_escaped(tmp_path, made, spmtrack):
+    name = b"caf\xe9 $x^$".decode(errors="surrogateescape")
+    shutil.copytree(made / "good", tmp_path / name)
+    config = DatasetConfig("lasot", str(made / "data"), "test")
+    rescore(config, tmp_path / name, tmp_path / "run")
+    code, out, err = spmtrack("eval", "table", tmp_path / "run", "-o", tmp_path / "table")
+    assert code == 0, err
+    assert "caf" in out
+    shown = r"caf\udce9 $x^$"
+    assert f"| {shown} |" in (tmp_path / "table" / "table.md").read_text()
+    latex = (tmp_path / "table" / "table.tex").read_text()
+    assert r"caf\textbackslash{}udce9 \$x\textasciicircum{}\$ &" in latex
+    assert f"# {shown} on lasot test" in (tmp_path / "run" / "table.md").read_text()
 
 
 def test_the_same_run_twice_is_an_error(runs, spmtrack):
