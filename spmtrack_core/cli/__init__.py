@@ -6,6 +6,7 @@ A sub-command is imported when it is called: ``spmtrack --help`` needs no torch.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import io
 import logging
@@ -21,7 +22,7 @@ import typer.core
 import typer.main
 
 import spmtrack_core
-from spmtrack_core.files import one_line
+from spmtrack_core.files import one_line, user_path
 
 COMMANDS = {
     "live": "live",
@@ -83,8 +84,23 @@ def load_command(name: str) -> Any:
     module = importlib.import_module(f"spmtrack_core.cli.{function}")
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     settings = getattr(module, "CONTEXT_SETTINGS", None)
-    single.command(name, context_settings=settings)(getattr(module, function))
+    single.command(name, context_settings=settings)(_with_user_paths(getattr(module, function)))
     return typer.main.get_command(single)
+
+
+def _with_user_paths(function: Callable[..., None]) -> Callable[..., None]:
+    """``function`` with every path among its arguments as ``user_path`` reads it."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(read, value))
+        return user_path(value) if isinstance(value, Path) else value
+
+    @functools.wraps(function)  # its signature is what typer reads
+    def call(**arguments: Any) -> None:
+        function(**{name: read(value) for name, value in arguments.items()})
+
+    return call
 
 
 def _first_line(function: str) -> str:

@@ -30,7 +30,7 @@ from spmtrack_core.data.recording import (
     contact_sheet,
     write_image,
 )
-from spmtrack_core.files import check_output, user_path, write_beside
+from spmtrack_core.files import check_output, write_beside
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
 from spmtrack_core.tracking.loading import find_weights
@@ -119,7 +119,6 @@ def bag(
     /spmtrack, with the headers of the images. The same bag and box give the same bytes.
     What was tracked is written whatever ends the run.
     """
-    source, output = user_path(source), user_path(output)
     starts = _starts(box, point, at, target or [], label)
     if frames not in ("all", "latest"):
         raise ValueError(f"--frames must be all or latest; got {frames!r}")
@@ -131,7 +130,7 @@ def bag(
     check_bag_path(output, storage)
     with Bag(source) as recorded:
         inputs = [*recorded.files, *(find_weights(name) for name in (weights, trunk) if name)]
-        outputs = [user_path(each) for each in (output, sheet, summary) if each]
+        outputs = [each for each in (output, sheet, summary) if each]
         for index, each in enumerate(outputs):
             check_output(each, [*inputs, *outputs[:index]])
         if sheet:
@@ -159,13 +158,11 @@ def bag(
                 typer.echo(f"spmtrack: warning: {fault}", err=True)
     if sheet:
         pictures = run.pictures.frames()
-        run.write(sheet, lambda: write_image(user_path(sheet), contact_sheet(pictures)))
+        run.write(sheet, lambda: write_image(sheet, contact_sheet(pictures)))
     if summary:
         content = run.summary() | {"bag": str(source), "frames": frames, "weights": weights}
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-        run.write(
-            summary, partial(write_beside, user_path(summary), lambda path: path.write_text(text))
-        )
+        run.write(summary, partial(write_beside, summary, lambda path: path.write_text(text)))
     lost = ", ".join(f"{name} lost in {each['lost']}" for name, each in run.targets().items())
     text = f"{run.processed} of {run.read} images processed, {lost}"
     if len(run.seconds) > 1:

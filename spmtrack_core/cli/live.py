@@ -22,7 +22,7 @@ from spmtrack_core.cli.options import (
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames, without_password
-from spmtrack_core.files import check_output, user_path
+from spmtrack_core.files import check_output
 from spmtrack_core.live.tracking import LiveTracking
 from spmtrack_core.tracking.loading import find_weights
 
@@ -52,7 +52,6 @@ def live(
     """
     inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
     if record:
-        record = user_path(record)
         check_video_path(record)
         check_output(record, inputs)
     sequence = open_frames(source, with_boxes=False)

@@ -31,7 +31,7 @@ from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.evaluation.track_report import TrackReport
-from spmtrack_core.files import check_output, user_path
+from spmtrack_core.files import check_output
 from spmtrack_core.geometry.drawing import DASHED, DOTTED, GREEN, ORANGE, Color, Dash, draw_box
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import find_weights
@@ -92,16 +92,13 @@ def track(
     """
     inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
     if output:
-        output = user_path(output)
         check_video_path(output)
         check_output(output, inputs)
         inputs.append(output)
     if boxes:
-        boxes = user_path(boxes)
         check_output(boxes, inputs)
         inputs.append(boxes)
     if report:
-        report = user_path(report)
         check_output(report, inputs)
     if box is not None and point is not None:
         raise ValueError("give --box or --point, not both")

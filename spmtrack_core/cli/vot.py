@@ -14,6 +14,7 @@ from spmtrack_core.cli.options import Device, Trunk, Weights
 from spmtrack_core.evaluation.protocol import make_protocol
 from spmtrack_core.evaluation.trax import serve as serve_trax
 from spmtrack_core.evaluation.vot import add_tracker
+from spmtrack_core.files import user_path
 from spmtrack_core.tracking.loading import find_weights, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
@@ -78,5 +79,5 @@ def vot(
 
 def _absolute(recipe: str) -> str:
     """A recipe as the toolkit's working folder needs it: an absolute path, or a name."""
-    path = Path(recipe)
+    path = user_path(recipe)
     return str(path.resolve()) if path.is_file() else recipe

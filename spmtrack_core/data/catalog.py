@@ -34,7 +34,7 @@ from spmtrack_core.data import (
 from spmtrack_core.data.clips import Clip, Entry, Track, visible
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.tracks import Tracks, load_tracks, save_tracks
-from spmtrack_core.files import cache_folder, read_text, write_beside
+from spmtrack_core.files import cache_folder, read_text, user_path, write_beside
 from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, xywh_to_xyxy
 
 READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
@@ -164,7 +164,7 @@ def _find(config: DatasetConfig) -> tuple[Path, list[Entry]]:
     """The root of a dataset, and its parts, or those named by ``only``."""
     if config.name not in READERS:
         raise ValueError(f"dataset must be one of {', '.join(READERS)}; got {config.name!r}")
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root} (root of dataset {config.name})")
     root = root.resolve()
@@ -180,7 +180,7 @@ def _names(config: DatasetConfig, setting: str) -> set[str]:
     """The names in the file of ``exclude`` or ``only``; blank lines and comments (#) left out."""
     if getattr(config, setting) is None:
         return set()
-    path = Path(getattr(config, setting)).expanduser()
+    path = user_path(getattr(config, setting))
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path} ({setting} of dataset {config.name})")
     lines = read_text(path).splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spmtrack_core.config import ModelConfig, TrackerConfig
+from spmtrack_core.files import user_path
 from spmtrack_core.settings import Settings, from_dict, override, read_yaml, setting, to_dict
 
 RECIPES = Path(__file__).parent
@@ -95,7 +96,7 @@ def _in_force(tree: Mapping[str, Any]) -> EvalConfig:
 
 def _recipe_tree(recipe: str, facts: Mapping[str, str]) -> dict[str, Any]:
     """The settings of a recipe for these facts."""
-    path = Path(recipe)
+    path = user_path(recipe)
     if not path.is_file() and path.suffix not in (".yaml", ".yml"):
         path = RECIPES / f"{recipe}.yaml"
     if not path.is_file():

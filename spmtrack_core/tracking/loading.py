@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from spmtrack_core.config import TrackerConfig
+from spmtrack_core.files import user_path
 from spmtrack_core.runtimes.onnx_model import OnnxSPMTrack
 from spmtrack_core.runtimes.openvino_model import (
     HINTS,
@@ -168,7 +169,7 @@ def with_threshold(config: TrackerConfig, lost_threshold: float | None) -> Track
 
 def find_weights(weights: str | Path) -> Path:
     """The file of ``weights``: a path or a bundled name; ``FileNotFoundError`` if neither."""
-    path, bundled = Path(weights), BUNDLED_WEIGHTS / f"{weights}.safetensors"
+    path, bundled = user_path(weights), BUNDLED_WEIGHTS / f"{weights}.safetensors"
     if path.is_file():
         return path
     if bundled.is_file():

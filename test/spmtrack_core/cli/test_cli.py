@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from spmtrack_core.cli import COMMANDS, EXTRAS, load_command
-from spmtrack_core.data.recording import write_image
+from spmtrack_core.cli.compare import compare
+from spmtrack_core.data.recording import write_boxes, write_image
 
 EXTRA = (
     *("aiohttp", "matplotlib", "onnxruntime", "lightning", "lightning_fabric", "tensorboardX"),
@@ -103,3 +106,61 @@ def test_the_built_in_scene_needs_its_photographs(spmtrack, monkeypatch, tiny_ch
     code, _, err = spmtrack("track", "synthetic", "--weights", tiny_checkpoint)
     assert code == 2
     assert err.endswith("skimage is not installed: pip install 'spmtrack_ros[demo]'\n")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, tiny_checkpoint):
+    """A home folder with a sequence, its results and weights; the working folder is another."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    for index in range(3):
+        write_image(home / "seq" / "a" / f"{index}.png", np.full((60, 80, 3), 90, np.uint8))
+    for path in (home / "seq" / "a" / "groundtruth.txt", home / "results" / "a.txt"):
+        write_boxes(path, np.array([[10.0, 10, 20, 20]] * 3))
+    shutil.copy(tiny_checkpoint, home / "tiny.safetensors")
+    (home / "exclude.txt").write_text("b\n")
+    (home / "recipe.yaml").write_text("settings: {repetitions: 1}\n")
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    yield home
+    assert os.listdir(here) == []
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(home, spmtrack):
+    tracked = ["--weights=~/tiny.safetensors", "--device=cpu", "--as=~/recipe.yaml"]
+    for output, more in (("out", tracked), ("scored", ["--rescore=~/results"])):
+        code, _, err = spmtrack("eval", "folder", "--root=~/seq", f"--output=~/{output}", *more)
+        assert code == 0, err
+        assert (home / output / "results.json").is_file()
+    code, _, err = spmtrack("eval", "table", "~/out", "~/scored", "--output=~/table")
+    assert code == 0, err
+    assert (home / "table" / "table.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--root=~/seq", "--output={home}/seq"), "seq is the folder of the dataset"),
+        (("--root={home}/seq", "--output=~/seq"), "seq is the folder of the dataset"),
+        (("--root=~/seq", "--output=~/out", "--exclude=~/exclude.txt"), "exclude.txt names none"),
+    ],
+)
+def test_errors_of_paths_in_the_home_folder(home, spmtrack, arguments, named):
+    code, _, err = spmtrack("eval", "folder", *(each.format(home=home) for each in arguments))
+    assert (code, named in err) == (2, True), err
+
+
+def test_every_path_of_a_command_may_begin_with_a_tilde(home, monkeypatch):
+    """As options of several values, and those that may be repeated, hold them."""
+    seen = {}
+
+    def command(**arguments):
+        seen.update(arguments)
+
+    monkeypatch.setattr("spmtrack_core.cli.compare.compare", functools.wraps(compare)(command))
+    arguments = ["synthetic", "--output=~/out", "--nano", "~/a.onnx", "~/b.onnx", "--vit=~/c.onnx"]
+    load_command("compare").main([*arguments, "--trax=x=~/tracker"], standalone_mode=False)
+    assert seen["output"] == home / "out"
+    assert tuple(seen["nano"]) == (home / "a.onnx", home / "b.onnx")
+    assert seen["vit"] == home / "c.onnx"
+    assert (seen["root"], seen["trax"]) == (None, ["x=~/tracker"])
