@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def read_text(path: str | Path) -> str:
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """Raise unless ``path`` can be written without harm to any of the ``inputs``.
 
-    Nothing is left behind. Raises ``ValueError`` where ``path`` is one of the inputs, by whatever
-    link, ``IsADirectoryError`` for a folder and ``OSError`` where no file can be made.
+    Nothing is made, so that several processes may check one path. Raises ``ValueError`` where
+    ``path`` is one of the inputs, by whatever link, ``IsADirectoryError`` for a folder and
+    ``OSError`` where no file can be made.
     """
     path = Path(path)
     for each in inputs:
@@ -78,18 +80,13 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         return  # a device or a pipe
     target = Path(os.path.realpath(path))
-    made = [folder for folder in target.parents if not os.path.exists(folder)]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part_of(target).touch()
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(part_of(target))  # raises for a name that is too long, or below a file
+        folder = next(each for each in target.parents if os.path.exists(each))
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part_of(target).unlink()
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,8 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, make):
         ("folder", "folder is a folder; expected the name of a file"),
         ("file/b.txt", "file/b.txt cannot be written: (File exists|Not a directory)"),
         ("x" * 300, "cannot be written: File name too long"),
+        ("x" * 255, "cannot be written: File name too long"),  # of the file until it is complete
+        ("x" * 300 + "/b.txt", "cannot be written: File name too long"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused(tmp_path, name, match):
@@ -92,6 +96,20 @@ def test_a_check_leaves_nothing_behind(tmp_path):
         check_output(tmp_path / name, [tmp_path / "input.txt"])
     assert os.listdir(tmp_path) == ["old.txt"]
     assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_many_processes_may_check_one_output(tmp_path):
+    """As those of torchrun do when they begin."""
+    with ThreadPoolExecutor(8) as pool:
+        for path in [tmp_path / f"{index}" / "out" / "results.json" for index in range(50)]:
+            list(pool.map(check_output, [path] * 8))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc: it has no place for files")
+def test_a_place_that_takes_no_file_is_named():
+    with pytest.raises(OSError, match="/proc/a/b cannot be written: "):
+        check_output("/proc/a/b")
 
 
 def test_a_tilde_is_the_home_folder_unless_a_file_is_named_so(tmp_path, monkeypatch):
