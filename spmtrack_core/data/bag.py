@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 from spmtrack_core.data.bag_files import BagFile, is_bag_file
 from spmtrack_core.data.bag_scan import Record, journal_of
 from spmtrack_core.data.image_messages import compressed_to_array, image_to_array
+from spmtrack_core.data.images import natural_key
 from spmtrack_core.data.messages import stamp_to_ns
 from spmtrack_core.geometry.image import Image
 
@@ -158,7 +158,7 @@ class Bag:
                 )
             return [path]
         present = [each for each in path.iterdir() if each.is_file() and is_bag_file(each)]
-        paths = sorted(present, key=lambda each: _natural(each.name))
+        paths = sorted(present, key=lambda each: natural_key(each.name))
         listed = self._listed()
         if listed is not None:
             for each in listed:
@@ -196,15 +196,6 @@ class Bag:
             self._listed_topics.clear()
             self._fault(f"{file} is damaged: every file of the folder is read")
         return None
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts ``bag_2`` before ``bag_10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _parts(name)]
-
-
-def _parts(name: str) -> list[str]:
-    return re.findall(r"\d+|\D+", name)
 
 
 _ROS1, _ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZY)
