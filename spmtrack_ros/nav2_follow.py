@@ -4,14 +4,15 @@
     ros2 service call /nav2_follow/enable std_srvs/srv/SetBool "{data: true}"
 
 The client of the action FollowObject of Nav2's following server (opennav_following). It sends a
-goal when a pose arrives, sends it again after Nav2 has given up and a new pose has arrived, and
-cancels it on ~/enable.
+goal when a pose arrives, sends it again after Nav2 has given up or its server was started again
+and a new pose has arrived, and cancels it on ~/enable.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -31,6 +32,8 @@ try:
     from nav2_msgs.action import FollowObject
 except ImportError:  # no Nav2, or one without a following server
     FollowObject = None
+
+_ANSWER_TIMEOUT = 3.0  # s after which a goal without an answer is sent again
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class Nav2Follow(Node):
             )
         self.parameters = read_parameters(self, Nav2FollowParameters)
         self._enabled = self.parameters.enabled
-        self._goal: Any = None
-        self._asking = False
+        self._asking: Any = None  # the future of Nav2's answer, until that arrives
+        self._goal: Any = None  # accepted, and not yet ended
+        self._servers: set[bytes] = set()  # those that were there when the goal was sent
         self._asked: Any = None
         self._client = ActionClient(self, FollowObject, self.parameters.action)
         self._topic = self.resolve_topic_name("pose")
@@ -74,27 +78,36 @@ class Nav2Follow(Node):
     def close(self) -> None:
         """Cancel the goal, before the node is destroyed."""
         self._enabled = False
-        self._cancel()
+        self._drop()
 
     def _on_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
         if not self._enabled:
-            self._cancel()
+            self._drop()
         response.success = True
         response.message = "enabled" if self._enabled else "disabled"
         return response
 
-    def _cancel(self) -> None:
+    def _drop(self) -> None:
+        """Cancel the goal without waiting for Nav2, whose server may be gone."""
         if self._goal is not None:
             self._goal.cancel_goal_async()
+        self._goal = self._asking = None
 
     def _on_pose(self, message: PoseStamped) -> None:
-        if not self._enabled or self._asking or self._goal is not None:
+        if not self._enabled:
             return
-        now, pause = self.get_clock().now(), Duration(seconds=self.parameters.retry_period)
-        if self._asked is not None and self._asked <= now < self._asked + pause:
+        now, servers = self.get_clock().now(), self._find_servers()
+        if self._goal is not None and servers != self._servers:
+            self.get_logger().warning("Nav2's following server has ended or was started again")
+            self._drop()
+        elif self._asking is not None and not self._within(_ANSWER_TIMEOUT, now):
+            self.get_logger().warning(f"no answer to the goal within {_ANSWER_TIMEOUT:g} s")
+            self._drop()
+        busy = self._asking is not None or self._goal is not None
+        if busy or self._within(self.parameters.retry_period, now):
             return
-        if not self._client.server_is_ready():
+        if not servers:
             name = self.resolve_service_name(self.parameters.action)
             self.get_logger().warning(
                 f"no action server {name}: start Nav2's following server",
@@ -107,22 +120,43 @@ class Nav2Follow(Node):
         else:
             goal.tracked_frame = self.parameters.tf_frame
         goal.max_duration = Duration(seconds=self.parameters.max_duration).to_msg()
-        self._asking, self._asked = True, now
-        self._client.send_goal_async(goal).add_done_callback(self._on_answer)
+        self._asked, self._servers = now, servers
+        self._asking = self._client.send_goal_async(goal)
+        self._asking.add_done_callback(self._on_answer)
+
+    def _find_servers(self) -> set[bytes]:
+        """The action servers, each by what no other has, not even itself started again.
+
+        One that was killed is in the set until its lease has run out: 20 s with Fast DDS.
+        """
+        if not self._client.server_is_ready():
+            return set()
+        status = f"{self.parameters.action}/_action/status"
+        publishers = self.get_publishers_info_by_topic(status)
+        return {bytes(each.endpoint_gid) for each in publishers}
+
+    def _within(self, seconds: float, now: Any) -> bool:
+        """Whether the last goal was sent that short a time ago; false if the clock was set back."""
+        asked = self._asked
+        return asked is not None and asked <= now < asked + Duration(seconds=seconds)
 
     def _on_answer(self, future: Any) -> None:
-        self._asking = False
         goal = future.result()
+        if future is not self._asking:  # given up meanwhile
+            if goal.accepted:
+                goal.cancel_goal_async()
+            return
+        self._asking = None
         if not goal.accepted:
             self.get_logger().warning("Nav2 rejected the goal", **at_most_every(10.0))
             return
         self._goal = goal
         self.get_logger().info("Nav2 follows the target")
-        goal.get_result_async().add_done_callback(self._on_result)
-        if not self._enabled:  # while it was asked
-            self._cancel()
+        goal.get_result_async().add_done_callback(partial(self._on_result, goal))
 
-    def _on_result(self, future: Any) -> None:
+    def _on_result(self, goal: Any, future: Any) -> None:
+        if goal is not self._goal:  # given up meanwhile
+            return
         self._goal = None
         answer = future.result()
         if answer.status == GoalStatus.STATUS_SUCCEEDED:

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("nav2_msgs.action", reason="nav2_msgs is absent: build third_party/nav2_msgs")
 
 from geometry_msgs.msg import PoseStamped
-from nav2_msgs.action import FollowObject
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.task import Future
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from std_srvs.srv import SetBool
 
+from test.spmtrack_ros import following_server
+from test.spmtrack_ros.following_server import FollowingServer
 from test.spmtrack_ros.motion_peer import Surroundings, header_at, start
-from test.spmtrack_ros.peer import output_of, stop_node
+from test.spmtrack_ros.peer import output_of, start_process, stop_node
 
 pytestmark = pytest.mark.ros
-
-
-class FollowingServer:
-    """Follows until it is cancelled or told how to end."""
-
-    def __init__(self, node):
-        self.goals, self.active, self.accept, self.cancelled = [], None, True, 0
-        self.server = ActionServer(
-            node,
-            FollowObject,
-            "follow_object",
-            self.execute,
-            goal_callback=self.on_goal,
-            cancel_callback=self.on_cancel,
-        )
-
-    def on_goal(self, goal):
-        self.goals.append(goal)
-        return GoalResponse.ACCEPT if self.accept else GoalResponse.REJECT
-
-    def on_cancel(self, handle):
-        self.cancelled += 1
-        self.active.set_result("cancel")
-        return CancelResponse.ACCEPT
-
-    async def execute(self, handle):
-        self.active = Future()
-        how = await self.active
-        self.active = None
-        {"cancel": handle.canceled, "abort": handle.abort, "succeed": handle.succeed}[how]()
-        return FollowObject.Result(error_code=902, error_msg="no object")
 
 
 @pytest.fixture
@@ -130,6 +102,60 @@ def test_a_server_that_is_absent_or_rejects_is_told(world, serve, run):
     server.accept = False
     assert show_poses(world, lambda: len(server.goals) >= 2)
     assert world.until(lambda: "rejected the goal" in output_of(process))
+
+
+def test_following_goes_on_after_the_server_was_killed_and_started_again(world, run):
+    def serving(process):
+        return show_poses(world, lambda: "goal" in output_of(process), 10.0)
+
+    command = [sys.executable, following_server.__file__]
+    servers = [start_process(command)]
+    process = run("enabled:=true")
+    try:
+        assert serving(servers[0])
+        servers[0].kill()  # without a word: DDS holds it for alive for a while
+        servers.append(start_process(command))
+        assert serving(servers[1])
+        assert "has ended or was started again" in output_of(process)
+    finally:
+        for each in servers:
+            each.kill()
+            each.wait()
+
+
+def test_a_server_that_ends_well_is_seen_at_once_and_enabling_again_helps(world, serve, run):
+    server = FollowingServer(world.node)
+    process = run("enabled:=true")
+    assert show_poses(world, lambda: server.active)
+    server.server.destroy()
+    assert show_poses(world, lambda: "no action server /follow_object" in output_of(process))
+    again = serve()
+    assert show_poses(world, lambda: again.active)
+    for on in (False, True):
+        world.call(SetBool, "/nav2_follow/enable", data=on)
+    assert show_poses(world, lambda: len(again.goals) == 2)
+
+
+def test_a_goal_without_an_answer_is_sent_again_and_its_late_answer_cancelled(world, serve, run):
+    hung = Node("hung", context=world.context)
+    server = FollowingServer(hung)
+    process = run("enabled:=true")
+    assert show_poses(world, lambda: "no answer to the goal within 3 s" in output_of(process))
+    executor = SingleThreadedExecutor(context=world.context)
+    executor.add_node(hung)
+
+    def cancelled():
+        executor.spin_once(timeout_sec=0.01)
+        return server.cancelled
+
+    try:
+        assert show_poses(world, cancelled)
+        assert len(server.goals) == 2
+        assert not show_poses(world, lambda: cancelled() > 1, 0.5)
+    finally:
+        executor.shutdown()
+        server.server.destroy()
+        hung.destroy_node()
 
 
 def test_without_nav2_the_node_ends_with_one_line(tmp_path, monkeypatch):
