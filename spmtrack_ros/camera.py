@@ -69,9 +69,17 @@ def project(info: Any, points: np.ndarray, rectified: bool = False) -> np.ndarra
 
 
 def image_size(info: Any) -> tuple[int, int]:
-    """Height and width in px of the images that ``info`` describes."""
+    """Height and width in px of the images that ``info`` describes.
+
+    Raises ``ValueError`` for images without a pixel: some simulators leave both sizes 0.
+    """
     roi, (x, y) = info.roi, _binning(info).tolist()
-    return (roi.height or info.height) // y, (roi.width or info.width) // x
+    full_hw = (roi.height or info.height, roi.width or info.width)
+    h, w = full_hw[0] // y, full_hw[1] // x
+    if not (h and w):
+        size, binning = f"{full_hw[1]} x {full_hw[0]} px", f"binning {x} x {y}"
+        raise ValueError(f"camera_info is for images of {size} with {binning}: set its size")
+    return h, w
 
 
 def _binning(info: Any) -> np.ndarray:

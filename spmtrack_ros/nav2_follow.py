@@ -136,7 +136,7 @@ class Nav2Follow(Node):
         return {bytes(each.endpoint_gid) for each in publishers}
 
     def _within(self, seconds: float, now: Any) -> bool:
-        """Whether the last goal was sent that short a time ago; false if the clock was set back."""
+        """Whether the last goal was sent so shortly ago; false if the clock was set back."""
         asked = self._asked
         return asked is not None and asked <= now < asked + Duration(seconds=seconds)
 

@@ -80,10 +80,11 @@ class Surroundings:
 
         assert self.until(ready, 60.0), "the node did not start"
 
-    def calibrate(self, width=640, height=480, focal=500.0):
+    def calibrate(self, width=640, height=480, binning=0):
+        """A camera of 640 x 480 px, of which ``camera_info`` may say something else."""
         info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
-        x, y = (width - 1) / 2, (height - 1) / 2
-        info.k = [focal, 0.0, x, 0.0, focal, y, 0.0, 0.0, 1.0]
+        info.binning_x = info.binning_y = binning
+        info.k = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
         info.header.frame_id = FRAME
         assert self.until(self.camera_info.get_subscription_count)
         self.settle()

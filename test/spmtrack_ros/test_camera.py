@@ -79,6 +79,9 @@ def test_directions_are_projected_to_their_points(lens, x, y):
     [
         (make_info(k=(0.0,) * 9), (1, 1), "no calibration"),  # sent by drivers without calibration
         (make_info(width=1280), (1, 1), "1280 x 480"),
+        (make_info(width=0), (1, 1), "0 x 480 px with binning 1 x 1"),  # of some simulators
+        (make_info(height=0), (1, 1), "640 x 0 px"),
+        (make_info(height=1, binning=2), (1, 1), "640 x 1 px with binning 2 x 2"),
         (make_info(binning=2), (1, 1), "320 x 240"),
         (make_info(roi=(0, 0, 64, 48)), (1, 1), "64 x 48"),
         (make_info("thin_prism", (0.1, 0.2)), (1, 1), "thin_prism"),

@@ -271,6 +271,21 @@ def test_without_calibration_tf_or_valid_boxes_there_is_silence_with_a_reason(ru
     assert node.pose == []
 
 
+def test_a_camera_info_without_a_size_is_told_and_a_good_one_helps(run):
+    node = run("ranges:=[depth, size]", "target_height:=0.8", calibrated=False)
+    for index, bad in enumerate(({"height": 0}, {"width": 0}, {"height": 1, "binning": 2})):
+        node.world.calibrate(**bad)
+        node.diagnostics.clear()
+        stamp = 1000 + 100 * index
+        node.world.publish("depth", depth_image(stamp, 4.0))
+        node.see(stamp)
+        assert node.says("set its size")
+    node.world.calibrate()
+    node.see(stamp + 1)
+    assert node.posed(stamp + 1) == pytest.approx(PLACE, abs=1e-3)
+    assert len(node.pose) == 1
+
+
 def test_a_lost_target_is_silence_and_no_warning(run):
     node = run("ranges:=[size]", "target_height:=0.8")
     node.see(1000)
