@@ -86,13 +86,14 @@ class TargetList:
         """Why a request must be rejected, regardless of its image; None if it need not."""
         if rejection := check_request(request):
             return rejection
-        if self.replaced_by(request.id) is None and len(self) >= limits.max_targets:
-            problem = f"{len(self)} targets are followed, max_targets is {limits.max_targets}"
-            return Reply(Code.TOO_MANY_TARGETS, f"{problem}: remove one first")
+        # first: ids of detectors change, and a target that is followed takes no further place
         for target in self if request.unless_followed else ():
             boxes = xywh_to_xyxy([target.box_xywh, *request.unless_followed])
             if target.visible and iou_xyxy(boxes[:1], boxes[1:]).max() >= limits.init_overlap:
                 return Reply(Code.OK, "followed already", target.id, unchanged=True)
+        if self.replaced_by(request.id) is None and len(self) >= limits.max_targets:
+            problem = f"{len(self)} targets are followed, max_targets is {limits.max_targets}"
+            return Reply(Code.TOO_MANY_TARGETS, f"{problem}: remove one first")
         return None
 
     def _new_id(self) -> str:

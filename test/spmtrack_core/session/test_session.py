@@ -747,6 +747,8 @@ def test_too_many_targets(make_bench):
         assert bench.start(id=each).code is Code.OK
     reply = bench.start(id="c")
     assert reply.code is Code.TOO_MANY_TARGETS and "max_targets is 2" in reply.message
+    same = bench.start(id="of a detector", unless_followed=(BOX,))  # whose ids change
+    assert same.code is Code.OK and same.unchanged
     assert bench.start(id="a").code is bench.start().code is Code.OK  # they replace others
     assert len(bench.ids) == 2
 
