@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import rclpy
 from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
@@ -24,7 +23,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
-from spmtrack_ros.program import run_program
+from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.range_sources import subscribe
 from spmtrack_ros.throttle import at_most_every
 
@@ -170,15 +169,9 @@ class Nav2Follow(Node):
             )
 
 
-def work(node: Node) -> int:
-    """Spin until a signal arrives."""
-    rclpy.spin(node)
-    return 0
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM: exit code 0, or 2 without Nav2's action."""
-    return run_program("nav2_follow", Nav2Follow, work, args, Nav2Follow.close)
+    return run_program("nav2_follow", Nav2Follow, spin, args, Nav2Follow.close)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Start and end of a node's process: signals, exit codes, one line for a user's mistake."""
+"""Start, work and end of a node's process: signals, exit codes, one line for what went wrong."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
+
+from spmtrack_ros.throttle import at_most_every
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -70,9 +73,10 @@ def run_program(
 ) -> int:
     """Make a node, call ``work`` with it, destroy it; return the exit code.
 
-    That is 0 after SIGINT and SIGTERM, 2 with one line on stderr if the node cannot be made, and
-    otherwise the result of ``work``. A signal calls ``close``, while the node still spins, and
-    ends the process within a second, whatever the node is doing.
+    That is 0 after SIGINT and SIGTERM, 2 with one line on stderr if the node cannot be made, 1
+    with one line after any other error, and otherwise the result of ``work``. ``close`` is called
+    before the node is destroyed, whatever the reason; for a signal while the node still spins,
+    and the process ends within a second then, whatever the node is doing.
     """
     signals = Signals(lambda: os._exit(0))
     node: AnyNode | None = None
@@ -80,32 +84,67 @@ def run_program(
         try:
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:
-            return _report_error(name, error)
+            return _report_error(name, one_line(error), 2)
         try:
             node = made = make_node()
         except _CANNOT_START as error:
-            return _report_error(name, error)
+            return _report_error(name, one_line(error), 2)
 
         def end() -> None:
             late = threading.Timer(_MOST_PATIENCE, os._exit, [0])
             late.daemon = True
             late.start()
-            close(made)
-            time.sleep(_LAST_ANSWERS)
+            _close(name, made, close)
             rclpy.try_shutdown()
 
         signals.handle = end
         return work(node)
     except ExternalShutdownException:
         return 0
-    except RuntimeError:
-        if rclpy.ok():
-            raise
-        return 0  # publishing and waiting fail after a signal has ended ROS
+    except Exception as error:
+        if isinstance(error, RuntimeError) and not rclpy.ok():
+            return 0  # publishing and waiting fail after a signal has ended ROS
+        return _report_error(name, _unexpected(error), 1)
     finally:
         if node is not None:
+            if rclpy.ok():  # no signal has closed it
+                _close(name, node, close)
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def spin(node: AnyNode, after_failure: Callable[[AnyNode], None] = lambda node: None) -> int:
+    """Spin until a signal arrives. A callback that fails ends neither the node nor the others.
+
+    It is logged in one line, with its traceback at the level debug; ``after_failure`` is called.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while node.context.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            break
+        except Exception as error:
+            if node.context.ok():  # waiting fails once the process is shutting down
+                text = f"a message or request failed: {type(error).__name__}: {error}"
+                node.get_logger().error(text, **at_most_every(1.0))
+                node.get_logger().debug(traceback.format_exc())
+                after_failure(node)
+                time.sleep(0.02)  # a fault that persists leaves the processor to others
+    return 0
+
+
+def _close(name: str, node: AnyNode, close: Callable[[AnyNode], None]) -> None:
+    try:
+        close(node)
+    except Exception as error:  # the process ends all the same
+        _report_error(name, f"at the end: {_unexpected(error)}", 1)
+    time.sleep(_LAST_ANSWERS)
+
+
+def _unexpected(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def one_line(error: Exception) -> str:
@@ -113,6 +152,6 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).rstrip("^ \n").split())
 
 
-def _report_error(name: str, error: Exception) -> int:
-    print(f"{name}: error: {one_line(error)}", file=sys.stderr)
-    return 2
+def _report_error(name: str, text: str, code: int) -> int:
+    print(f"{name}: error: {text}", file=sys.stderr)
+    return code

@@ -14,7 +14,6 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, TwistStamped, Vector3Stamped
 from rclpy.clock import Clock, ClockType
@@ -32,7 +31,7 @@ from spmtrack_ros.diagnostics import OK, WARN
 from spmtrack_ros.frames import Frames
 from spmtrack_ros.kalman import ConstantVelocity
 from spmtrack_ros.parameters import read_parameters
-from spmtrack_ros.program import run_program
+from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters, subscribe
 from spmtrack_ros.ranging import Range, View, position, view_bearing, view_box
 from spmtrack_ros.throttle import at_most_every
@@ -246,15 +245,9 @@ class TargetPose(Node):
         self._diagnostics.publish(message)
 
 
-def work(node: Node) -> int:
-    """Spin until a signal arrives."""
-    rclpy.spin(node)
-    return 0
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM: exit code 0, or 2 for a wrong parameter."""
-    return run_program("target_pose", TargetPose, work, args)
+    return run_program("target_pose", TargetPose, spin, args)
 
 
 if __name__ == "__main__":

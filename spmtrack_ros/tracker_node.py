@@ -19,7 +19,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -38,7 +37,7 @@ from spmtrack_ros.diagnostics import OK, RateWindow
 from spmtrack_ros.image_topic import ImageTopic, image_codec
 from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
-from spmtrack_ros.program import run_program
+from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.services import Services
 from spmtrack_ros.throttle import at_most_every
 
@@ -331,27 +330,10 @@ class TrackerNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def work(node: TrackerNode) -> int:
-    """Spin until a signal arrives. A callback that fails ends neither the node nor the others."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while node.context.ok():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            break
-        except Exception as error:
-            if node.context.ok():  # waiting fails once the process is shutting down
-                text = f"a message or request failed: {type(error).__name__}: {error}"
-                node.get_logger().error(text, **at_most_every(1.0))
-                time.sleep(0.02)  # a fault that persists leaves the processor to others
-    return 0
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until SIGINT or SIGTERM: exit code 0, or 2 for a wrong parameter."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    code = run_program("spmtrack", TrackerNode, work, args, TrackerNode.close)
+    code = run_program("spmtrack", TrackerNode, spin, args, TrackerNode.close)
     # The node is closed. Unloading PyTorch takes seconds on a busy machine, and `ros2 launch`
     # escalates to SIGTERM after five.
     sys.stdout.flush()

@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
@@ -33,7 +32,7 @@ from spmtrack_ros.diagnostics import OK, WARN
 from spmtrack_ros.frames import Frames, Transform
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import read_parameters
-from spmtrack_ros.program import run_program
+from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.range_sources import subscribe
 from spmtrack_ros.servo import DriveServo, PanTiltServo, Watchdog
 from spmtrack_ros.servo_parameters import VisualServoParameters
@@ -68,6 +67,12 @@ class VisualServo(Node):
         if self._watchdog.enabled:
             self._watchdog.enabled = False
             time.sleep(1 / self.parameters.control_rate)  # for a command on its way
+            self._publish_zero()
+
+    def stop(self) -> None:
+        """Stop the robot until the next measurement."""
+        self._reset()
+        if self._watchdog.enabled:
             self._publish_zero()
 
     def _open_outputs(self) -> None:
@@ -220,7 +225,10 @@ class VisualServo(Node):
     def _publish_zero(self) -> None:
         now = self.get_clock().now().nanoseconds / 1e9
         servo = self._drive if self._pan_tilt is None else self._pan_tilt
-        self._publish(*servo.stop(now))
+        try:
+            servo.stop(now)
+        finally:  # whatever is wrong with the servo
+            self._publish(0.0, 0.0)
 
     def _publish(self, first: float, second: float) -> None:
         """Velocities: forward and turn of a drive, or pan and tilt."""
@@ -257,10 +265,9 @@ class VisualServo(Node):
         self._diagnostics.publish(message)
 
 
-def work(node: Node) -> int:
-    """Spin until a signal arrives."""
-    rclpy.spin(node)
-    return 0
+def work(node: VisualServo) -> int:
+    """Spin until a signal arrives; the robot stops after a failure."""
+    return spin(node, VisualServo.stop)
 
 
 def main(args: list[str] | None = None) -> int:

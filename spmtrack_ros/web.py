@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -35,7 +34,7 @@ from spmtrack_ros.parameters import (
     read_parameters,
     same_row,
 )
-from spmtrack_ros.program import run_program
+from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 
 try:
@@ -256,17 +255,9 @@ def _answer(done: Future[Reply], call: Any) -> None:
             done.set_result(reply)
 
 
-def work(node: Web) -> int:
-    """Spin until a signal arrives."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    executor.spin()
-    return 0
-
-
 def main(args: list[str] | None = None) -> int:
     """Serve the page until SIGINT or SIGTERM; 2 if it cannot be served."""
-    return run_program("web", Web, work, args, Web.close)
+    return run_program("web", Web, spin, args, Web.close)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ FRAME = "camera_optical"
 
 
 def start(module, *parameters, tf=False):
-    """Start a node of the package; ``tf``: with the small tf2_ros of the tests."""
-    command = [sys.executable, "-m", f"spmtrack_ros.{module}", "--ros-args"]
+    """Start a node of the package, or a file; ``tf``: with the small tf2_ros of the tests."""
+    program = [module] if module.endswith(".py") else ["-m", f"spmtrack_ros.{module}"]
+    command = [sys.executable, *program, "--ros-args"]
     for each in parameters:
         command += ["-p", each]
     paths = [*([str(SMALL_TF)] if tf else []), os.environ.get("PYTHONPATH", "")]

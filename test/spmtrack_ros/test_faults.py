@@ -37,7 +37,7 @@ from visualization_msgs.msg import MarkerArray
 from spmtrack_core.data.image_messages import ENCODINGS
 from spmtrack_core.session.init_request import Code
 from spmtrack_core.tracking.followed import Reason, State
-from spmtrack_ros import tracker_node
+from spmtrack_ros import program
 from spmtrack_ros.conversions import fill_bbox, fill_image, fill_stamp, stamp_to_ns
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from test.spmtrack_ros.faulty_node import HANGS, NO_MEMORY, SLOW, THROWS
@@ -417,10 +417,10 @@ def test_a_callback_that_fails_does_not_end_the_node(monkeypatch):
         def spin(self):
             raise failures.pop(0)
 
-    monkeypatch.setattr(tracker_node, "SingleThreadedExecutor", Executor)
-    logger = SimpleNamespace(error=lambda text, **_: errors.append(text))
+    monkeypatch.setattr(program, "SingleThreadedExecutor", Executor)
+    logger = SimpleNamespace(error=lambda text, **_: errors.append(text), debug=str)
     node = SimpleNamespace(context=SimpleNamespace(ok=lambda: True), get_logger=lambda: logger)
-    assert tracker_node.work(node) == 0
+    assert program.spin(node) == 0
     assert errors == ["a message or request failed: ValueError: of a callback"]
 
 

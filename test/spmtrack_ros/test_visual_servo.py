@@ -18,8 +18,9 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
 from spmtrack_ros.msg import TrackState, TrackStateArray
+from test.spmtrack_ros import faulty_servo
 from test.spmtrack_ros.motion_peer import LATCHED, Surroundings, detection_at, header_at, start
-from test.spmtrack_ros.peer import stop_node
+from test.spmtrack_ros.peer import output_of, stop_node
 from test.spmtrack_ros.wrong_parameters import assert_refused
 
 pytestmark = pytest.mark.ros
@@ -253,6 +254,50 @@ def test_a_pan_tilt_unit(run):
     assert node.world.until(lambda: node.joints)
     angles = np.array([each.data for each in node.joints])
     assert (np.diff(angles[:, 0]) <= 1e-9).all() and angles[-1, 0] < -0.05 < 0 < angles[-1, 1]
+
+
+class TestFailures:
+    @pytest.fixture
+    def fail(self):
+        """A node that fails by itself, called with the way in which it shall."""
+        world = Surroundings()
+        process = start(faulty_servo.__file__, "enabled:=true", "diagnostics_period:=0.1")
+        node = Running(world, process, TwistStamped)
+        node.state(TrackState.TRACKING)
+        node.feed(node.pose, 1.0)
+        assert node.moves()
+
+        def how(fault):
+            node.commands.clear()
+            message = Odometry(header=header_at(world.now(), "odom"))
+            message.pose.pose.position.x = fault
+            world.publish("odom", message)
+            return node
+
+        yield how
+        world.close()
+        stop_node(process)
+
+    def test_a_handler_that_fails_stops_the_robot_until_the_next_measurement(self, fail):
+        node = fail(faulty_servo.HANDLER)
+        words = "a message or request failed: KeyError: 'of a handler'"
+        assert node.world.until(lambda: words in output_of(node.process))
+        assert node.world.until(lambda: ZERO in [each[1:] for each in node.commands])
+        assert node.says("no target")
+        node.feed(node.pose, 1.0)
+        assert node.moves()
+        code, output = stop_node(node.process)
+        assert code == 0 and "Traceback" not in output
+
+    def test_an_end_by_an_error_is_a_zero_and_one_line(self, fail):
+        node = fail(faulty_servo.PROCESS)
+        assert node.world.until(lambda: node.process.poll() is not None)
+        assert node.process.returncode == 1, output_of(node.process)
+        lines = output_of(node.process).splitlines()
+        assert "a message or request failed: KeyError: 'of a handler'" in lines[0]
+        assert lines[1] == "visual_servo: error: RuntimeError: of the servo"
+        assert lines[2:] == ["visual_servo: error: at the end: RuntimeError: of the servo"]
+        assert node.world.until(lambda: node.commands) and not node.moves()
 
 
 def test_the_end_of_the_node_is_a_zero(run):
