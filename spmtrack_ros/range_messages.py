@@ -61,10 +61,16 @@ def cloud_to_points(message: Any) -> np.ndarray:
         raise ValueError(f"point cloud has the fields {sorted(fields)}: expected real x, y and z")
     offsets = [fields[name].offset for name in "xyz"]
     order = ">" if message.is_bigendian else "<"
+    formats = [order + (each or "") for each in kinds]
+    ends = [at + np.dtype(each).itemsize for at, each in zip(offsets, formats, strict=True)]
+    if max(ends) > message.point_step:  # from 2**31 on numpy reads outside the message
+        raise ValueError(
+            f"point cloud has points of {message.point_step} bytes, but x, y and z end at {ends}"
+        )
     kind = np.dtype(
         {
             "names": list("xyz"),
-            "formats": [order + (each or "") for each in kinds],
+            "formats": formats,
             "offsets": offsets,
             "itemsize": message.point_step,
         }

@@ -116,6 +116,14 @@ def test_a_field_of_whole_numbers_is_refused():
         cloud_to_points(message)
 
 
+@pytest.mark.parametrize("offset", [13, 2**31 - 1, 2**32 - 4])  # to numpy they end below 0
+def test_a_field_outside_its_point_is_refused(offset):
+    message = cloud_message(np.ones((2, 3)))
+    message.fields[1].offset = offset
+    with pytest.raises(ValueError, match="points of 16 bytes, but x, y and z end at"):
+        cloud_to_points(message)
+
+
 def test_the_closest_message_within_the_tolerance():
     recent = Recent("scan", tolerance=0.1, count=3)
     with pytest.raises(ValueError, match="no scan has arrived"):
