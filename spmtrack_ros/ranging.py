@@ -16,6 +16,7 @@ _MIN_POINTS = 3  # for a surface; of a depth image 12, since single pixels at ed
 _MIN_PIXELS = 12
 _MAX_PIXELS = 4000  # read of a box; more change nothing
 _GAP = 0.1, 0.05  # m, and part of the depth: a larger step separates two surfaces
+_MIN_ACROSS = 0.1  # of a unit ray; less of it in a plane gives no distance along that plane
 _HORIZON = 0.02  # rad below the horizon from which on a ray reaches the ground soon enough
 _BORDER = 1.0  # px; a box that is closer to the image's border may be cut by it
 
@@ -174,7 +175,7 @@ def scan_range(
     """
     left, middle, right = (rotation @ ray for ray in (view.left, view.center, view.right))
     across = float(np.hypot(*middle[:2]))
-    if across < 0.1:
+    if across < _MIN_ACROSS:
         raise ValueError("the target is above or below the scanner, not in its plane")
     relative = points - origin[:2]
     angles = np.arctan2(relative[:, 1], relative[:, 0])
@@ -190,7 +191,8 @@ def ground_range(view: View, height: float, up: np.ndarray, height_spread: float
     """Range by the lower side of the box, which stands on the ground.
 
     The camera is ``height`` m above it, and ``up`` (3,) is the direction upwards. Raises
-    ``ValueError`` if the lower side is cut or too close to the horizon.
+    ``ValueError`` if the lower side is cut or too close to the horizon, and for a target straight
+    below the camera.
     """
     if "bottom" in view.cut:
         raise ValueError("the border of the image cuts the lower side of the box")
@@ -202,6 +204,8 @@ def ground_range(view: View, height: float, up: np.ndarray, height_spread: float
     foot = height / down * view.bottom
     flat_center = view.center - (up @ view.center) * up
     across = float(np.linalg.norm(flat_center))
+    if not across > _MIN_ACROSS:
+        raise ValueError("the target is straight below the camera")
     away = float(np.linalg.norm(foot - (up @ foot) * up))
     # away = height / tan(angle below the horizon)
     by_angle = height / down**2 * view.jitter

@@ -109,6 +109,7 @@ def test_the_spread_of_a_ground_range_is_that_of_jittering_boxes():
         ((300, 200, 40, 30), 0.5, 0.0, "horizon"),  # ends above the middle of the image
         ((300, 200, 40, 41), 0.5, 0.0, "horizon"),  # a pixel below it: as good as infinite
         ((300, 300, 40, 180), 0.5, 0.0, "cuts the lower side"),
+        ((300, 200, 40, 80), 5.0, np.pi / 2, "straight below"),  # a flying camera
         ((300, 200, 40, 100), 0.0, 0.0, "expected more than 0"),
         ((300, 200, 40, 100), float("nan"), 0.0, "expected more than 0"),
     ],
