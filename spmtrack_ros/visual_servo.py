@@ -41,6 +41,7 @@ _JITTER = 0.01  # rad, standard deviation of a bearing
 _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of the box
 _NO_DISTANCE = 2.0  # m, stands for a distance where only the direction counts
 _BORDER = 1.0  # px
+_MIN_SIDE = 1e-3  # px; the distance to a smaller box would not be a number
 
 
 class VisualServo(Node):
@@ -156,7 +157,7 @@ class VisualServo(Node):
             return
         try:
             x, y, w, h = bbox_to_xywh(message.bbox)
-            if not (math.isfinite(h) and min(w, h) > 0):
+            if not (math.isfinite(h) and min(w, h) > _MIN_SIDE):
                 raise ValueError(f"box is {[x, y, w, h]}: expected a positive size")
             size = image_size(info)
             center = (x + w / 2, y + h / 2)

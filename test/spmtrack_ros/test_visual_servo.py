@@ -235,6 +235,10 @@ def test_the_box_gives_direction_and_distance(run):
     assert node.commands[-1][1] > 0 > node.commands[-1][2]
     node.feed(lambda: node.box((100, 0, 300, 100)), 1.5)  # cut: no reason to drive
     assert node.commands[-1][1] == 0 < node.commands[-1][2]
+    for bad in (1e-300, 0.0, math.nan, math.inf):
+        node.diagnostics.clear()
+        node.box((100, 100, 300, bad))
+        assert node.says("expected a positive size")
 
 
 def test_only_turning_with_plain_twists(run):
