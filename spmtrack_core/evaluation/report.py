@@ -22,7 +22,7 @@ from spmtrack_core.evaluation.scoring import (
     summary,
 )
 from spmtrack_core.evaluation.tables import csv_text, latex_text, markdown_text
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import printable, write_beside
 
 PROTOCOL = "one pass, first frame given, valid frames: truth with w, h > 0"
 FLAGGED = ", not flagged absent"
@@ -172,15 +172,6 @@ def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
         else f"{1 + len(others)} sequences, such as {first}: {note}"
         for note, (first, *others) in names.items()
     ]
-
-
-def printable(text: str) -> str:
-    """A text that can be written and drawn: names of files need not be, their bytes are escaped.
-
-    >>> printable("caf\\udce9")
-    'caf\\\\udce9'
-    """
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _write_text(text: str, path: Path) -> None:

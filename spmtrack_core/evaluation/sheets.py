@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.plots import save
-from spmtrack_core.evaluation.report import printable
 from spmtrack_core.evaluation.scoring import SequenceScore
 from spmtrack_core.geometry.image import Image
 
@@ -59,7 +58,7 @@ def _sheet(sequence: FrameSequence, score: SequenceScore) -> Figure:
     axes.legend(fontsize="small", loc="lower left")
     axes.grid(alpha=0.3)
     title = f"{score.track.name}: mean IoU {score.mean_iou:.3f} (true box green, tracker red)"
-    figure.suptitle(printable(title), fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     return figure
 
 
