@@ -234,7 +234,8 @@ class TrainConfig(Settings):
     """Steps of the cosine, the last ones of the run. Before them the rate stays at its peak, so
     that a run can be resumed with more ``steps`` as if it had been planned so. None: all steps."""
     anneal: str = setting("steps", choices=("steps", "time"))
-    """Course of the cosine: over ``steps``, or over the ``time`` of ``time_limit_min``."""
+    """Course of the cosine: over ``steps``, or over the ``time`` of ``time_limit_min``, which
+    leaves ``decay_steps`` without effect."""
     weight_decay: float = setting(0.1, minimum=0)
     """Weight decay of matrices; 1-D parameters and embeddings have none."""
     clip_norm: float = setting(1.0, above=0)
@@ -310,11 +311,6 @@ class TrainConfig(Settings):
             raise ValueError(f"stem {self.stem} needs model.stem mobilenetv2")
         if self.anneal == "time" and self.time_limit_min is None:
             raise ValueError("anneal: time needs time_limit_min, which is not set")
-        if self.anneal == "time" and self.decay_steps is not None:
-            raise ValueError(
-                f"anneal: time has no steps to decay over; got decay_steps {self.decay_steps}: "
-                "leave one of them out"
-            )
 
     @property
     def micro_batches(self) -> int:
