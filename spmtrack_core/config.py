@@ -109,8 +109,8 @@ class TrackerConfig(Settings):
     """How the tracker uses the network. The defaults are the published ones."""
 
     policy: str = setting("weights", choices=("weights", "published"))
-    """``weights``: the settings below. ``published``: what they say of the window, of reference
-    frames and of recovery gives way to the published behavior; see :meth:`in_force`."""
+    """``weights``: the settings below. ``published``: what they say of the window, of boxes, of
+    reference frames and of recovery gives way to the published behavior; see :meth:`in_force`."""
     template_area_factor: float = setting(2.0, minimum=1)
     """Context of a reference frame crop (SiamFC rule)."""
     search_area_factor: float = setting(5.0, minimum=1)
@@ -119,6 +119,9 @@ class TrackerConfig(Settings):
     """Smallest box side, in frame pixels, that the search region is scaled by."""
     window_weight: float = setting(0.45, minimum=0, maximum=1)
     """Share of the Hann window in the choice of the cell."""
+    box_overlap: float = setting(1.0, above=0, maximum=1)
+    """The boxes of all cells that overlap the chosen one by this IoU are averaged, weighted by
+    their scores. Published: 1, the box of the chosen cell alone."""
     reference_rule: str = setting("half_segments", choices=REFERENCE_RULES)
     """``half_segments``, ``thirds`` (published for the LaSOT test set at 378 px) or
     ``template_twice``, for networks too weak to trust their own predictions."""
@@ -163,6 +166,7 @@ class TrackerConfig(Settings):
         return replace(
             self,
             window_weight=published.window_weight,
+            box_overlap=published.box_overlap,
             reference_rule=self.reference_rule
             if self.reference_rule in rules
             else published.reference_rule,

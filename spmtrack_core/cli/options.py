@@ -35,7 +35,7 @@ Runtime = Annotated[
 Policy = Annotated[
     str,
     typer.Option(
-        help="weights: window, reference frames and recovery as the weights say; published: as "
+        help="weights: window, boxes, references and recovery as the weights say; published: as "
         "the published tracker."
     ),
 ]

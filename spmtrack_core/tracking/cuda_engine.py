@@ -111,16 +111,17 @@ class CudaEngine:
         references: Sequence[Sequence[Encoded]],
         states: Sequence[Tensor],
         window_weights: Sequence[float],
+        box_overlap: float,
     ) -> Located:
         """See ``HostEngine``."""
-        # the weights are inputs like the crops: a graph would keep those it was captured with
+        # settings are inputs like the crops: a graph would keep those it was captured with
         rows = zip(places, crops, backgrounds, window_weights, strict=True)
         numbers = np.stack(
             [
-                np.append(self._numbers(place, crop, background), weight)
+                np.append(self._numbers(place, crop, background), (weight, box_overlap))
                 for place, crop, background, weight in rows
             ]
-        )  # (B, 14)
+        )  # (B, 15)
         encoded = [  # (B, R, ...) of each part
             torch.stack(parts).unflatten(0, (len(crops), -1))
             for parts in zip(*(frame for frames in references for frame in frames), strict=True)
@@ -160,12 +161,19 @@ class CudaEngine:
         return crop_tensor(pixels, numbers, output_hw, self.scale, self.shift)  # (B, 3, h, w)
 
     def _locate(self, numbers: Tensor, *references_and_states: Tensor) -> tuple[Tensor, ...]:
-        """``predict_boxes`` for (B, 14) crop numbers and window weights, references and states."""
-        crops, weight = numbers.tensor_split((CROP_NUMBERS,), 1)
+        """``predict_boxes`` for (B, 15) crop numbers and settings, references and states."""
+        crops, settings = numbers.tensor_split((CROP_NUMBERS,), 1)
         search_hw = self.model_config.search_hw
-        searches, weight = self.crops(crops, search_hw), weight.float().unsqueeze(2)  # (B, 1, 1)
+        searches = self.crops(crops, search_hw)
+        weight, box_overlap = settings.float().split(1, 1)  # (B, 1) each
         return predict_boxes(
-            self.model, self.window, weight, search_hw, searches, *references_and_states
+            self.model,
+            self.window,
+            weight.unsqueeze(2),
+            search_hw,
+            box_overlap,
+            searches,
+            *references_and_states,
         )
 
     def _encode(self, numbers: Tensor) -> tuple[Tensor, ...]:

@@ -69,16 +69,35 @@ def select_box_tensor(
     window: Tensor,
     window_weight: float | Tensor,
     search_hw: tuple[int, int],
+    box_overlap: float | Tensor = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``select_box``, fit for a CUDA graph."""
+    """As ``select_box``, fit for a CUDA graph; ``box_overlap`` may be (B, 1)."""
     scores = prediction.score_map.float().sigmoid()  # (B, H, W)
     ranked = (1 - window_weight) * scores + window_weight * window
     cells = ranked.flatten(1).argmax(1)  # (B,)
     targets = torch.arange(len(cells), device=cells.device)
-    x0, y0, x1, y1 = prediction.boxes.flatten(1, 2)[targets, cells].unbind(-1)  # (B,)
+    scores, every = scores.flatten(1), prediction.boxes.flatten(1, 2)  # (B, N), (B, N, 4)
+    chosen = every[targets, cells]  # (B, 4)
+    if not isinstance(box_overlap, float) or box_overlap < 1:
+        agree = overlaps(every, chosen[:, None]) >= box_overlap  # (B, N)
+        weights = (scores * agree).unsqueeze(2)  # (B, N, 1)
+        total = weights.sum(1)  # (B, 1); zero for a box that is none
+        mean = torch.where(agree.unsqueeze(2), weights * every, 0).sum(1) / total.clamp_min(1e-9)
+        averaged = (total > 0) & torch.as_tensor(box_overlap < 1, device=total.device)
+        chosen = torch.where(averaged, mean.to(chosen.dtype), chosen)
+    x0, y0, x1, y1 = chosen.unbind(-1)  # (B,)
     height, width = search_hw
     boxes = torch.stack((x0 * width, y0 * height, x1 * width, y1 * height), -1)  # (B, 4)
-    return boxes, scores.flatten(1)[targets, cells], cells
+    return boxes, scores[targets, cells], cells
+
+
+def overlaps(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Intersection over union (...) as ``iou_xyxy``; 0 for boxes without area."""
+    sides = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    sides = sides - torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    areas = [(each[..., 2:] - each[..., :2]).clamp_min(0).prod(-1) for each in (a_xyxy, b_xyxy)]
+    intersection = sides.clamp_min(0).prod(-1)
+    return intersection / (areas[0] + areas[1] - intersection).clamp_min(1e-12)
 
 
 def predict_boxes(
@@ -86,6 +105,7 @@ def predict_boxes(
     window: Tensor,
     window_weight: float | Tensor,
     search_hw: tuple[int, int],
+    box_overlap: float | Tensor,
     searches: Tensor,
     *references_and_states: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -94,5 +114,5 @@ def predict_boxes(
     ``searches`` (B, 3, H, W) are normalized; the model takes the other tensors after them.
     """
     prediction = model(searches, *references_and_states)
-    boxes, scores, _ = select_box_tensor(prediction, window, window_weight, search_hw)
+    boxes, scores, _ = select_box_tensor(prediction, window, window_weight, search_hw, box_overlap)
     return torch.cat((boxes, scores.unsqueeze(1)), 1), prediction.state_token

@@ -118,13 +118,14 @@ class HostEngine:
         references: Sequence[Sequence[Encoded]],
         states: Sequence[Any],
         window_weights: Sequence[float],
+        box_overlap: float,
     ) -> Located:
         """Find B targets, each in its search region.
 
         ``places`` are the indices of their frames among those that are set, ``backgrounds``
         (3,) fill what lies beyond a frame, ``references`` are R frames of ``encode_references``
         for each target, ``states`` (1, 1, C) target state tokens, ``window_weights`` the shares of
-        the Hann window.
+        the Hann window, ``box_overlap`` that of ``TrackerConfig``.
         """
         search_hw = self.model_config.search_hw
         searches = np.empty((len(crops), 3, *search_hw), np.float32)
@@ -138,7 +139,9 @@ class HostEngine:
         ]
         score_map, box_map, state = self.model(searches, *encoded, np.concatenate(states))
         weights = np.array(window_weights, np.float32)[:, None, None]  # (B, 1, 1)
-        boxes, scores, _ = select_box(score_map, box_map, self.window, weights, search_hw)
+        boxes, scores, _ = select_box(
+            score_map, box_map, self.window, weights, search_hw, box_overlap
+        )
         return np.column_stack((boxes, scores)).tolist(), state
 
     def encode_references(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spmtrack_core.geometry.boxes import Boxes, clip_xyxy
+from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, iou_xyxy
 from spmtrack_core.geometry.crop import CropTransform
 from spmtrack_core.runtimes.inference import Array
 
@@ -22,21 +22,30 @@ def select_box(
     window: Array,
     window_weight: float | Array,
     search_hw: tuple[int, int],
+    box_overlap: float = 1.0,
 ) -> tuple[Array, Array, NDArray[np.intp]]:
     """The best cell of each target: box (B, 4) in search pixels, confidence (B,), cell (B,).
 
     ``score_map`` (B, H, W) and ``boxes`` (B, H, W, 4) are those of ``Prediction``. The Hann window
     affects the choice of the cell, not the confidence; ``window_weight`` is its share for all or,
-    (B, 1, 1), for each target.
+    (B, 1, 1), for each target. ``box_overlap`` is that of ``TrackerConfig``.
     """
     scores = 0.5 + 0.5 * np.tanh(0.5 * score_map)  # the sigmoid, (B, H, W); no number overflows
     ranked = (1 - window_weight) * scores + window_weight * window
     cells = ranked.reshape(len(ranked), -1).argmax(1)  # (B,)
     targets = np.arange(len(cells))
     height, width = search_hw
-    chosen = boxes.reshape(len(boxes), -1, 4)[targets, cells]  # (B, 4)
+    scores, boxes = scores.reshape(len(scores), -1), boxes.reshape(len(boxes), -1, 4)
+    chosen = boxes[targets, cells]  # (B, 4)
+    if box_overlap < 1:
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            agree = iou_xyxy(boxes, chosen[:, None]) >= box_overlap  # (B, H * W)
+        weights = np.where(agree, scores, 0)[..., None]
+        total = weights.sum(1)  # (B, 1); zero for a box that is none
+        mean = np.where(agree[..., None], weights * boxes, 0).sum(1) / np.maximum(total, 1e-9)
+        chosen = np.where(total > 0, mean, chosen).astype(np.float32)
     chosen = chosen * np.array([width, height, width, height], np.float32)
-    return chosen, scores.reshape(len(scores), -1)[targets, cells], cells
+    return chosen, scores[targets, cells], cells
 
 
 def box_in_frame(

@@ -188,6 +188,7 @@ class Tracker:
                 tokens,
                 # a lost target can be anywhere in its second region
                 [config.window_weight] * len(targets) + [0.0] * len(lost),
+                config.box_overlap,
             )
             results, adding = [], {}
             for index, (target, crop) in enumerate(zip(targets, crops, strict=False)):

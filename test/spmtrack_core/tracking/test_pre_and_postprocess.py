@@ -108,6 +108,42 @@ def test_postprocessing_chooses_the_published_cell(case, weight, place, parity):
     )
 
 
+def chosen(place, logits, boxes, box_overlap):
+    """The box, in a search region of 100 px, of a target whose cells have these values."""
+    maps = np.array(logits, np.float32)[None, None], np.array(boxes, np.float32)[None, None]
+    window = np.ones(maps[0].shape[1:], np.float32)
+    if place == "host":
+        return select_box(*maps, window, 0.0, (100, 100), box_overlap)[0][0]
+    prediction = Prediction(*map(torch.from_numpy, maps), torch.empty(0))
+    overlap = torch.tensor([[box_overlap]])  # as a graph has it
+    window = torch.from_numpy(window)
+    return select_box_tensor(prediction, window, 0.0, (100, 100), overlap)[0][0].numpy()
+
+
+BEST, NEAR, FAR = [0.2, 0.2, 0.6, 0.6], [0.2, 0.2, 0.6, 0.5], [0.5, 0.5, 0.9, 0.9]
+EMPTY, NONE = [0.4, 0.4, 0.4, 0.4], [np.nan] * 4
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+@pytest.mark.parametrize(
+    ("logits", "boxes", "box_overlap", "expected"),
+    [
+        ([1.0, 1.0, -1.0], [BEST, NEAR, FAR], 0.7, [20, 20, 60, 55]),  # NEAR has an IoU of 0.75
+        ([1.0, 1.0, -1.0], [BEST, NEAR, FAR], 0.8, [20, 20, 60, 60]),  # and is not near enough
+        ([1.0, 1.0, -1.0], [BEST, NEAR, FAR], 1.0, [20, 20, 60, 60]),  # published
+        ([np.log(3), np.log(1 / 3)], [BEST, NEAR], 0.7, [20, 20, 60, 57.5]),  # scores 3/4, 1/4
+        ([1.0, 0.5], [BEST, NONE], 0.7, [20, 20, 60, 60]),  # what is no box does not count
+        ([1.0, 0.5], [EMPTY, NEAR], 0.7, [40, 40, 40, 40]),  # a chosen box without an area stays
+        ([1.0, 0.5], [NONE, NEAR], 0.7, [np.nan] * 4),  # so does one that is none
+        ([-200.0, -200.0], [BEST, NEAR], 0.7, [20, 20, 60, 60]),  # scores of 0
+    ],
+)
+def test_boxes_that_overlap_the_chosen_one_are_averaged(
+    place, logits, boxes, box_overlap, expected
+):
+    np.testing.assert_allclose(chosen(place, logits, boxes, box_overlap), expected, rtol=1e-5)
+
+
 def test_boxes_are_projected_back_and_clipped_as_published(parity):
     for case in json.loads((GOLDEN / "box_back_projection.json").read_text()):
         transform = CropTransform(*np.array(case["adjusted_params"]))

@@ -105,7 +105,7 @@ def answers(tracker, monkeypatch, confidence, place=None):
     """
     searched = []
 
-    def locate(places, crops, backgrounds, references, states, window_weights):
+    def locate(places, crops, backgrounds, references, states, window_weights, box_overlap):
         h, w = tracker.model_config.search_hw
         found = []
         for crop in crops:

@@ -107,7 +107,7 @@ def test_a_whole_clip_is_tracked_as_published(rule, place, monkeypatch, parity):
         return prediction
 
     def spy_select(*maps_and_settings):
-        *_, window, weight, _ = maps_and_settings
+        *_, window, weight, _, _ = maps_and_settings
         maps = maps_and_settings[0]
         scores = torch.as_tensor(maps if place == "host" else maps.score_map).sigmoid()
         weight = torch.as_tensor(weight)
