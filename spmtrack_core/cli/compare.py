@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -94,11 +93,7 @@ def compare(
             raise ValueError(f"--trax must be NAME=COMMAND with a name of its own; got {each!r}")
         digest = hashlib.sha256(command.encode()).hexdigest()[:8]
         trackers[name] = f"{name} {digest}", TraxTracker(command)
-    with ExitStack() as stack:
-        for _, tracker in trackers.values():
-            if isinstance(tracker, TraxTracker):
-                stack.callback(tracker.close)  # whatever ends the run
-        reports = run_all(trackers, sequences, output, disturb, left_out)
+    reports = run_all(trackers, sequences, output, disturb, left_out)
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")

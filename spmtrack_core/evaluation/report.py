@@ -175,7 +175,7 @@ def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _write_text(text: str, path: Path) -> None:
-    path.write_text(printable(text), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def _row(score: SequenceScore) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,25 +159,27 @@ def run_all(
 
     With ``disturb`` also over the sequences of each of ``DISTURBANCES``; a report then has the
     mean IoU by disturbance as ``disturbed``. ``output`` gets ``comparison.json``. Sequences that
-    are or were ``left_out`` are treated as by ``run``. A tracker that has ``close`` is closed when
-    its run has ended.
+    are or were ``left_out`` are treated as by ``run``. A tracker that has ``close`` is closed
+    however its run ends.
     """
     for folder, (label, _) in trackers.items():  # before the first one takes hours
         check_folder(sequences, ResultFolder(output / folder), _labeled(Passes(), label))
     reports = []
     for folder, (label, tracker) in trackers.items():
-        reports.append(run(tracker, sequences, output / folder, label, left_out))
-        usable = {row["sequence"] for row in reports[-1]["sequences"]}
-        for kind, change in DISTURBANCES.items() if disturb else ():
-            changed = (change(each) for each in sequences if each.name in usable)
-            # the annotation and the files are those of the sequence as it was
-            harder = [replace(each, annotation=None, read_frame=None) for each in changed]
-            report = run(tracker, harder, output / folder / kind, f"{label}, {kind}")
-            reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
-            faults = [f"{kind}, {fault}" for fault in report["left_out"]]
-            reports[-1].setdefault("disturbed_left_out", []).extend(faults)
-        if close := getattr(tracker, "close", None):
-            close()  # what another process holds would slow down those that come later
+        with ExitStack() as stack:
+            # what another process holds would slow down those that come later
+            if close := getattr(tracker, "close", None):
+                stack.callback(close)
+            reports.append(run(tracker, sequences, output / folder, label, left_out))
+            usable = {row["sequence"] for row in reports[-1]["sequences"]}
+            for kind, change in DISTURBANCES.items() if disturb else ():
+                changed = (change(each) for each in sequences if each.name in usable)
+                # the annotation and the files are those of the sequence as it was
+                harder = [replace(each, annotation=None, read_frame=None) for each in changed]
+                report = run(tracker, harder, output / folder / kind, f"{label}, {kind}")
+                reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
+                faults = [f"{kind}, {fault}" for fault in report["left_out"]]
+                reports[-1].setdefault("disturbed_left_out", []).extend(faults)
     text = json.dumps(reports, indent=1) + "\n"
     write_beside(output / "comparison.json", lambda path: path.write_text(text))
     return reports

@@ -93,11 +93,18 @@ def select_box_tensor(
 
 def overlaps(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Intersection over union (...) as ``iou_xyxy``; 0 for boxes without area."""
-    sides = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
-    sides = sides - torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
-    areas = [(each[..., 2:] - each[..., :2]).clamp_min(0).prod(-1) for each in (a_xyxy, b_xyxy)]
-    intersection = sides.clamp_min(0).prod(-1)
-    return intersection / (areas[0] + areas[1] - intersection).clamp_min(1e-12)
+    intersection, union = intersection_and_union(a_xyxy, b_xyxy)
+    return intersection / union.clamp_min(1e-12)
+
+
+def intersection_and_union(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas (...) of boxes (..., 4), element by element; a box without area intersects none."""
+    inner = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(
+        a_xyxy[..., :2], b_xyxy[..., :2]
+    )
+    inner_area = inner.clamp_min(0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a_xyxy, b_xyxy)]
+    return inner_area, areas[0] + areas[1] - inner_area
 
 
 def predict_boxes(

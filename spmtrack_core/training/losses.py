@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spmtrack_core.tracking.device_steps import intersection_and_union
 from spmtrack_core.training.targets import cells_of
 
 EPSILON = 1e-6
@@ -30,12 +31,7 @@ class Loss:
 
 def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and generalized IoU of boxes (..., 4), element by element: two tensors (...)."""
-    inner = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(
-        a_xyxy[..., :2], b_xyxy[..., :2]
-    )
-    inner_area = inner.clamp_min(0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a_xyxy, b_xyxy)]
-    union = areas[0] + areas[1] - inner_area
+    inner_area, union = intersection_and_union(a_xyxy, b_xyxy)
     outer = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(
         a_xyxy[..., :2], b_xyxy[..., :2]
     )
