@@ -72,9 +72,10 @@ def serve(monkeypatch):
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}/camera"
 
-    monkeypatch.setattr(video, "TIMEOUT", 2.0)
+    # long enough that a computer that stands still for a moment does not decide a test
+    monkeypatch.setattr(video, "TIMEOUT", 30.0)
     monkeypatch.setattr(live, "PAUSE", 0.05)
-    monkeypatch.setattr(live, "GIVE_UP", 0.5)
+    monkeypatch.setattr(live, "GIVE_UP", 2.0)
     yield serve
     for server in servers:
         server.shutdown()
@@ -108,7 +109,7 @@ def test_a_stream_that_breaks_is_connected_again_and_told(serve, caplog):
 
     address = serve(answer)
     seen, times = [], []
-    with pytest.raises(ValueError, match=rf"no frame from {address} for 0.5 s: "):
+    with pytest.raises(ValueError, match=rf"no frame from {address} for 2 s: "):
         for frame, when in open_frames(address).timed():
             seen.append(level(frame))
             times.append(when)
@@ -149,13 +150,13 @@ def test_sound_that_goes_on_does_not_keep_a_stream_without_frames(serve):
         with contextlib.suppress(OSError):  # until the other side has gone
             for at in range(0, len(content), 1316):
                 request.wfile.write(content[at : at + 1316])
-                time.sleep(0.02)
+                time.sleep(0.005)
 
     address = serve(answer)
     error = error_of(open_frames(address).timed())
     assert isinstance(error, ValueError)
     why = "what comes holds no frame that can be decoded"
-    assert str(error) == f"no frame from {address} for 0.5 s: {why}"
+    assert str(error) == f"no frame from {address} for 2 s: {why}"
 
 
 def test_an_error_of_any_kind_ends_the_wait_for_frames(serve):
