@@ -98,6 +98,7 @@ def start_nodes(context):
         return [pose, node("nav2_follow", Nav2FollowParameters, [("pose", "target_pose/pose")])]
     servo = [
         ("pose", "target_pose/pose_with_covariance"),
+        ("odom", argument("odom_topic")),
         ("~/cmd_vel", argument("cmd_vel_topic")),
     ]
     return [pose, node("visual_servo", VisualServoParameters, [*of_the_tracker, *servo])]

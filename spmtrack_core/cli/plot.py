@@ -15,7 +15,8 @@ from spmtrack_core.training.runlog import read_log
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of the run, finished or not.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG to write [default: RUN/curves.png].")
+        Path | None,
+        typer.Option("--output", "-o", help="PNG to write.", show_default="RUN/curves.png"),
     ] = None,
 ) -> None:
     """Draw loss, IoU and validations of a training run over the number of tracks."""

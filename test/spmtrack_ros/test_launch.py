@@ -292,14 +292,17 @@ def test_follow_arguments_are_all_described():
 
 def test_follow_starts_tracker_pose_and_servo_connected_with_each_other():
     given = {"node_name": "eye", "namespace": "robot", "image_topic": "/cam/image"}
-    given |= {"distance": "2", "ranges": "scan size", "depth_topic": "/cam/depth"}
+    given |= {"distance": "2", "ranges": "scan size"}
+    given |= {f"{name}_topic": f"/cam/{name}" for name in ("depth", "scan", "points", "odom")}
     (tracker, pose, servo), _ = perform("follow.launch.py", **given, pan_range="-1 1")
     programs = [node.node_executable for node in (tracker, pose, servo)]
     assert programs == ["tracker_node", "target_pose", "visual_servo"]
     for node in (pose, servo):
         assert "__ns:=/robot" in command(node) and "detection:=eye/detection" in command(node)
         assert "camera_info:=/cam/camera_info" in command(node)
-    assert "depth:=/cam/depth" in command(pose) and "status:=eye/status" in command(servo)
+    for name in ("depth", "scan", "points"):
+        assert f"{name}:=/cam/{name}" in command(pose)
+    assert "odom:=/cam/odom" in command(servo) and "status:=eye/status" in command(servo)
     assert "pose:=target_pose/pose_with_covariance" in command(servo)
     assert "~/cmd_vel:=cmd_vel" in command(servo)
     assert [*parameters_of(pose)["ranges"]] == ["scan", "size"]

@@ -14,6 +14,7 @@ L = ModelConfig(trunk="vit_large_patch14_dinov2")
 B_224 = ModelConfig(template_hw=(112, 112), search_hw=(224, 224))
 OWN = TrackerConfig(
     window_weight=0.1,
+    box_overlap=0.7,
     reference_rule="template_twice",
     reference_stride=2,
     reference_min_confidence=0.3,
