@@ -157,22 +157,32 @@ def read_results(
     file that cannot be read. Raises ``FileNotFoundError`` without the path, and ``ValueError`` for
     one that is damaged, holds no result of these sequences, or those of several trackers.
     """
-    path = Path(path)
+    with unpacked(Path(path)) as folder:
+        return _read_folder(folder, Path(path), names)
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A folder with the text files of a zip until the end; ``path`` itself where it is a folder.
+
+    Raises ``FileNotFoundError`` without the path and ``ValueError`` for a zip that is damaged.
+    """
     if path.is_dir():
-        return _read_folder(path, path, names)
+        yield path
+        return
     if not path.exists():
         raise FileNotFoundError(f"no folder or zip of result files at {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is neither a folder nor a complete zip")
-    with tempfile.TemporaryDirectory(prefix="spmtrack-") as unpacked:
+    with tempfile.TemporaryDirectory(prefix="spmtrack-") as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 for member in archive.namelist():
                     if member.endswith(".txt") and "__MACOSX" not in member:
-                        archive.extract(member, unpacked)  # drops .. and absolute parts of names
+                        archive.extract(member, folder)  # drops .. and absolute parts of names
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
-        return _read_folder(Path(unpacked), path, names)
+        yield Path(folder)
 
 
 def _read_folder(
@@ -182,16 +192,22 @@ def _read_folder(
     exact = set(names)
     found: dict[str, list[Boxes]] = {}
     faults: dict[str, str] = {}
-    stems: dict[str, Path] = {}
+    passes: dict[tuple[str, int], Path] = {}
     # a run of ours has other files with these names beside its boxes, or below (compare)
-    runs = [path for path in (root / "boxes", *root.glob("*/boxes")) if path.is_dir()]
-    folder = runs[0] if len(runs) == 1 or root / "boxes" in runs else root
-    files = [file for file in folder.rglob("*.txt") if not file.name.startswith(".")]
+    runs = [root / "boxes"] if (root / "boxes").is_dir() else [*root.glob("*/boxes")]
+    boxes = {run.parent: run for run in runs if run.is_dir()}
+    files = [
+        file
+        for file in root.rglob("*.txt")
+        if not file.name.startswith(".")
+        and all(boxes.get(above, above) in file.parents for above in file.parents)
+    ]
     for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
-        name = _owner(file.stem, exact, known)
-        if name is None:
+        owner = _owner(file.stem, exact, known)
+        if owner is None:
             continue
-        if (other := stems.setdefault(file.stem, file)) is not file:
+        name = owner[0]
+        if (other := passes.setdefault(owner, file)) is not file:
             both = " and ".join(str(each.relative_to(root)) for each in (other, file))
             raise ValueError(
                 f"{shown} holds {both}: expected the files of one tracker, repetitions "
@@ -210,16 +226,17 @@ def _read_folder(
     return found, faults
 
 
-def _owner(stem: str, exact: set[str], known: dict[str, str]) -> str | None:
-    """The sequence that a file belongs to; None if to none."""
+def _owner(stem: str, exact: set[str], known: dict[str, str]) -> tuple[str, int] | None:
+    """The sequence that a file belongs to, and the repetition from 1; None if to none."""
     if stem in exact:
-        return stem
+        return stem, 1
     for text in (stem, PREFIXES.sub("", stem, count=1)):
         if (name := known.get(_plain(text))) is not None:
-            return name
-    numbered = re.fullmatch(r"(.+)_\d{3}", stem)
+            return name, 1
+    numbered = re.fullmatch(r"(.+)_(\d{3})", stem)
     if numbered and not OTHERS.fullmatch(stem):
-        return _owner(numbered[1], exact, known)
+        owner = _owner(numbered[1], exact, known)
+        return owner and (owner[0], int(numbered[2]))
     return None
 
 

@@ -53,9 +53,10 @@ def test_files_are_found_and_read(tmp_path, file, lines, reason, packed):
     assert found["cat-2"][0].tolist() == [[2, 3, 5, 6], [3, 3, 5, 6], [4, 3, 5, 6]], reason
 
 
-def two_trackers(path):
-    for tracker in "AB":
-        text(path / tracker / "cat-2.txt", *ROWS)
+def two_trackers(path, one="cat-2.txt", two="cat-2.txt"):
+    text(path / "A" / one, *ROWS)
+    text(path / "B" / two, *ROWS)
+    text(path / "A" / "time" / "cat-2.txt" if "boxes" in one else path / "notes.txt", "0.1")
 
 
 def damaged(path):
@@ -69,6 +70,7 @@ def test_a_run_of_ours_has_its_boxes_in_a_folder(tmp_path, packed):
     for kind, row in (("boxes", "1,2,3,4"), ("time", "0.1"), ("toolkit", "2,3,3,4")):
         text(tmp_path / "out" / kind / "a.txt", row)
     text(tmp_path / "out" / "dark" / "boxes" / "a.txt", "9,9,9,9")  # of compare --disturb
+    text(tmp_path / "out" / "a.txt", "9,9,9,9")
     path = tmp_path / "out"
     if packed:
         path = Path(shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path, "out"))
@@ -101,6 +103,22 @@ def test_repetitions_are_kept_in_order(tmp_path):
         (
             lambda path: two_trackers(path),
             "A/cat-2.txt and B/cat-2.txt: expected",
+        ),
+        (
+            lambda path: two_trackers(path, "cat-2.txt", "lasot_cat-2.txt"),
+            "A/cat-2.txt and B/lasot_cat-2.txt: expected",
+        ),
+        (
+            lambda path: two_trackers(path, "cat-2.txt", "cat-2_001.txt"),
+            "A/cat-2.txt and B/cat-2_001.txt: expected",
+        ),
+        (
+            lambda path: two_trackers(path, "boxes/cat-2.txt", "cat-2.txt"),
+            "A/boxes/cat-2.txt and B/cat-2.txt: expected",
+        ),
+        (
+            lambda path: two_trackers(path, "boxes/cat-2.txt", "boxes/cat-2.txt"),
+            "A/boxes/cat-2.txt and B/boxes/cat-2.txt: expected",
         ),
         (lambda path: damaged(path), "is damaged: Bad CRC-32"),
     ],
