@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,65 @@ def check(
             if short != long and f"{short}.txt" in f"{long}.txt"
         ]
     return faults
+
+
+def read_submission(
+    dataset: str, folder: Path, names: Sequence[str]
+) -> tuple[dict[str, list[Boxes]], list[str]]:
+    """Boxes by sequence, one array a repetition, as the server of ``dataset`` reads them.
+
+    ``folder`` is what the zip holds. The list has a line for each file that the server would not
+    find or could not read: it takes the layout of ``write_zip``, and commas between numbers.
+    """
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
+    results: dict[str, list[Boxes]] = {}
+    faults: list[str] = []
+    for name in names:
+        if dataset == "got10k":
+            boxes = fnmatch.filter(files, f"{name}/{name}_[0-9][0-9][0-9].txt")
+            boxes = boxes or [f"{name}/{name}_001.txt"]
+            needed, twins = [*boxes, f"{name}/{name}_time.txt"], []
+        else:  # the server looks for names that contain the expected one
+            boxes = needed = [f"{name}.txt"]
+            twins = [each for each in files if boxes[0] in each and each != boxes[0]]
+        missing = [each for each in needed if each not in files]
+        wrong = [f"{name}: no {each} (names, capitals and folders count)" for each in missing]
+        wrong += [
+            f"{name}: also part of the name {each}; the server rejects both" for each in twins
+        ]
+        try:
+            if not wrong:
+                columns = [_read_columns(folder, each, 4 * (each in boxes)) for each in needed]
+                results[name] = columns[: len(boxes)]
+        except ValueError as error:
+            wrong = [f"{name}: {error}"]
+        faults += wrong
+    return results, faults
+
+
+def _read_columns(folder: Path, file: str, columns: int = 0) -> Boxes:
+    """(N, columns) numbers of a file; 0: as many columns as its first line has.
+
+    Raises ``ValueError`` for what a server could not read; ``read_boxes`` takes much more.
+    """
+    rows = []
+    for number, line in enumerate((folder / file).read_text("utf-8", "replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(word) for word in line.split(",")]
+        except ValueError:
+            row = []
+        columns = columns or len(row) or 1
+        if len(row) != columns:
+            raise ValueError(
+                f"{file}, line {number}: expected numbers between commas, {columns} a line; "
+                f"got {line[:60]!r}"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{file} is empty")
+    return np.array(rows)
 
 
 def empty_boxes(results: Mapping[str, Sequence[Boxes]]) -> list[str]:

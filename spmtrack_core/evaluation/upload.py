@@ -12,8 +12,14 @@ from spmtrack_core.data.catalog import open_sequences
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Passes, key_of
 from spmtrack_core.evaluation.rescore import COUNTS
-from spmtrack_core.evaluation.results import ResultFolder, read_results, run_name
-from spmtrack_core.evaluation.submission import Expected, check, empty_boxes, write_zip
+from spmtrack_core.evaluation.results import ResultFolder, run_name, unpacked
+from spmtrack_core.evaluation.submission import (
+    Expected,
+    check,
+    empty_boxes,
+    read_submission,
+    write_zip,
+)
 
 
 def submission(
@@ -50,19 +56,22 @@ def submission(
 
 
 def check_submission(config: DatasetConfig, results: Path) -> list[str]:
-    """Check result files for the server of a dataset, a folder or a zip.
+    """Check result files for the server of a dataset: a zip, or a folder of what it will hold.
 
     Returns a summary and warnings. Raises ``FileNotFoundError`` or ``ValueError`` for a dataset or
     files that cannot be read, and for boxes that the server would reject or score too low.
     """
     sequences, faults = open_sequences(config)
-    found, broken = read_results(results, [each.name for each in sequences])
-    faults += [f"{name}: {reason}" for name, reason in broken.items()]
-    faults += check(config.name, _expected(sequences), found)
+    expected = _expected(sequences)
+    with unpacked(results) as folder:
+        found, wrong = read_submission(config.name, folder, [each.name for each in expected])
+    faults += wrong
+    faults += check(config.name, [each for each in expected if each.name in found], found)
     if faults:
         raise ValueError(f"{results} has {len(faults)} faults, first {faults[0]}")
     warnings = empty_boxes(found)
-    summary = f"{results} can be uploaded: {_counted(config.name, len(found))}"
+    packed = ", packed without the folder itself," if results.is_dir() else ""
+    summary = f"{results}{packed} can be uploaded: {_counted(config.name, len(found))}"
     return [summary, *warnings] if warnings else [f"{summary}, nothing is wrong"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -12,7 +13,13 @@ from dataset_trees import MAKE, text
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.passes import Passes, key_of, whole_boxes
 from spmtrack_core.evaluation.results import ResultFolder, SequenceRun, read_results
-from spmtrack_core.evaluation.submission import Expected, check, empty_boxes, write_zip
+from spmtrack_core.evaluation.submission import (
+    Expected,
+    check,
+    empty_boxes,
+    read_submission,
+    write_zip,
+)
 from spmtrack_core.evaluation.upload import submission
 
 BOX = np.array([1.0, 2, 3, 4])
@@ -94,9 +101,85 @@ def test_the_command_makes_a_zip_for_a_split_without_truth(
     again = "eval", dataset, "--root", tmp_path / "data"
     code, out, err = spmtrack(*again, "--rescore", tmp_path / "out" / "submission.zip")
     assert (code, "can be uploaded: 1 of " in out) == (0, True), err
-    text(tmp_path / "short" / f"{name.rpartition('/')[2]}", *rows[:2])
+    shutil.unpack_archive(tmp_path / "out" / "submission.zip", tmp_path / "short")
+    code, out, err = spmtrack(*again, "--rescore", tmp_path / "short")
+    assert (code, "packed without the folder itself, can be up" in out) == (0, True), err
+    code, _, err = spmtrack(*again, "--rescore", tmp_path)  # the folder above
+    assert (code, "(names, capitals and folders count)" in err) == (2, True)
+    text(tmp_path / "short" / name, *rows[:2])
     code, _, err = spmtrack(*again, "--rescore", tmp_path / "short")
     assert (code, "2 boxes for 3 frames" in err) == (2, True)
+
+
+LINES = "1,2,3,4\n" * 3
+SPACED = LINES.replace(",", ", ") + "\n"
+A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files", "fault", "reason"),
+    [
+        ("trackingnet", {"a_0.txt": LINES}, None, "as the server expects it"),
+        ("trackingnet", {"a_0.txt": SPACED}, None, "servers skip blanks and empty lines"),
+        ("trackingnet", {"a_0.txt": LINES, "b_0.txt": "?"}, None, "of another sequence"),
+        ("trackingnet", {"A_0.txt": LINES}, "a_0: no a_0.txt", "capitals"),
+        ("trackingnet", {"in/a_0.txt": LINES}, "a_0: no a_0.txt", "a folder"),
+        (
+            "trackingnet",
+            {"a_0.txt": LINES, "xa_0.txt": LINES},
+            "a_0: also part of the name xa_0.txt; the server rejects both",
+            "a name that contains the expected one",
+        ),
+        (
+            "trackingnet",
+            {"a_0.txt": LINES.replace(",", ";")},
+            "a_0: a_0.txt, line 1: expected numbers between commas, 4 a line; got '1;2;3;4'",
+            "semicolons",
+        ),
+        (
+            "trackingnet",
+            {"a_0.txt": LINES.replace("\n", ",\n")},
+            "a_0: a_0.txt, line 1: expected",
+            "pandas takes five columns for an index and four numbers",
+        ),
+        ("got10k", A, None, "as the server expects it"),
+        ("got10k", {**A, "a_0/a_0_002.txt": LINES}, None, "a second repetition"),
+        ("got10k", {**A, "a_0/a_0_time.txt": "0.1,0.2\n" * 3}, None, "times of two repetitions"),
+        ("got10k", {"a_0_001.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without folders"),
+        ("got10k", {"a_0/a_0.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without a number"),
+        (
+            "got10k",
+            {"a_0/a_0_001.txt": LINES},
+            "a_0: no a_0/a_0_time.txt",
+            "without times",
+        ),
+        (
+            "got10k",
+            {**A, "a_0/a_0_time.txt": "0.1 0.2\n"},
+            "a_0: a_0/a_0_time.txt, line 1: expected",
+            "blanks between times",
+        ),
+        ("got10k", {**A, "a_0/a_0_time.txt": ""}, "a_0: a_0/a_0_time.txt is empty", "no time"),
+        (
+            "got10k",
+            {**A, "a_0/a_0_001.txt": LINES.replace(",", "\t")},
+            "a_0: a_0/a_0_001.txt, line 1: expected",
+            "tabs",
+        ),
+    ],
+)
+def test_a_server_reads_its_own_layout_alone(tmp_path, dataset, files, fault, reason):
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    results, faults = read_submission(dataset, tmp_path, ["a_0"])
+    if fault is None:
+        assert (list(results), faults) == (["a_0"], []), reason
+        passes = 2 if "a_0/a_0_002.txt" in files else 1
+        np.testing.assert_array_equal(results["a_0"], [GOOD] * passes)
+    else:
+        assert (results, faults[0].startswith(fault)) == ({}, True), (reason, faults)
 
 
 def test_boxes_without_an_area_are_counted():
