@@ -55,9 +55,10 @@ def _track(folder: Path, split: str) -> Track:
     image_wh = _image_wh(folder)
     if split == "test":
         return Track(folder.name, boxes[:1], image_wh=image_wh, first_only=True)
-    absent = read_flags(folder / "absence.label", len(boxes)) != 0
-    hidden = read_flags(folder / "cover.label", len(boxes)) == 0  # 8: all visible
-    return Track(folder.name, boxes, absent=absent | hidden, image_wh=image_wh)
+    absent = read_flags(folder / "cover.label", len(boxes)) == 0  # 8: all visible
+    if split == "train":  # the toolkit scores by the cover alone
+        absent |= read_flags(folder / "absence.label", len(boxes)) != 0
+    return Track(folder.name, boxes, absent=absent, image_wh=image_wh)
 
 
 def _image_wh(folder: Path) -> tuple[float, float] | None:
@@ -65,7 +66,7 @@ def _image_wh(folder: Path) -> tuple[float, float] | None:
     info = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         info.read_string(read_text(folder / "meta_info.ini"))
-        numbers = re.findall(r"\d+", info.get("METAINFO", "resolution"))
+        numbers = re.findall(r"\d+\.?\d*", info.get("METAINFO", "resolution"))
         return float(numbers[0]), float(numbers[1])
     except (OSError, configparser.Error, IndexError):
         return None

@@ -80,8 +80,10 @@ def score_sequence(dataset: str, track: Track, runs: Sequence[SequenceRun]) -> S
                 found[name].append(curves(name, boxes, truth, absent, rules))
             except ValueError as error:
                 errors[name] = str(error)
+        hidden = ~visible(track.shown_xywh)
+        if dataset == "got10k" and track.absent is not None:
+            hidden = track.absent  # a true box without an area counts, and fails
         try:
-            hidden = ~visible(track.shown_xywh)
             overlaps.append(
                 got10k_overlaps(run.boxes_xywh, track.boxes_xywh, hidden, track.image_wh)
             )
@@ -178,10 +180,11 @@ def _confidence(scores: Sequence[SequenceScore]) -> dict[str, Any]:
     auc = confidence_auc(np.concatenate(confidence), np.concatenate(good))
     absent = np.concatenate([gone for _, _, gone in pairs])
     known = ~np.isnan(np.concatenate(confidence)).all()
+    terms = long_term([iou for _, iou, _ in pairs], confidence)
     lost = lost_scores(np.concatenate([run.lost[1:] for run, _, _ in pairs]), absent)
     return {
         "confidence_auc": None if np.isnan(auc) else auc,
-        "long_term": long_term([iou for _, iou, _ in pairs], confidence),
+        "long_term": terms and _finite(terms),
         "lost": lost if known else None,
     }
 
@@ -194,5 +197,5 @@ def _filled(boxes_xywh: Boxes, frames: int) -> Boxes:
 
 
 def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
-    """NaN as None: JSON has no NaN."""
-    return {key: None if np.isnan(value) else value for key, value in numbers.items()}
+    """NaN and infinity as None: JSON has neither."""
+    return {key: value if np.isfinite(value) else None for key, value in numbers.items()}

@@ -36,7 +36,7 @@ def opened(root, name, split="test"):
     [
         ("lasot", "test", {"cat-2": [[1, 2, 5, 6], nan, [3, 2, 5, 6]]}),
         ("lasot_ext", "test", {"atv-1": [ONE, ONE, nan], "paddle-1": [ONE, nan]}),
-        ("got10k", "val", {"GOT-10k_Val_000001": [[1.5, 2.5, 5, 6], nan, nan]}),
+        ("got10k", "val", {"GOT-10k_Val_000001": [[1.5, 2.5, 5, 6], nan, [1.5, 2.5, 5, 6]]}),
         ("got10k", "test", {"GOT-10k_Test_000001": [[1.5, 2.5, 5, 6]]}),
         ("trackingnet", "test", {"t_0": [[1, 2, 3, 4]]}),
         ("tnl2k", "test", {"monitor": [ONE, nan]}),

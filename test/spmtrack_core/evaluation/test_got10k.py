@@ -38,7 +38,7 @@ def rows(boxes):
     return [",".join(f"{value:.4f}" for value in box) for box in boxes]
 
 
-def make_tree(root, results, frames=12):
+def make_tree(root, results, frames=12, resolution="(24, 16)"):
     random = np.random.default_rng(0)
     names = [f"GOT-10k_Val_{number:06d}" for number in (1, 2, 3)]
     for name in names:
@@ -50,14 +50,15 @@ def make_tree(root, results, frames=12):
         found = truth + random.normal(0, 1.5, truth.shape)
         found[:, 2:] = np.maximum(found[:, 2:], 0.5)
         cover = random.integers(0, 9, frames)
-        cover[0] = 8
+        cover[[0, -2, -1]] = 8, 3, 8
+        truth[-1, 2:] = 0  # a box without an area counts all the same
         text(folder / "groundtruth.txt", *rows(truth))
         text(folder / "cover.label", *cover)
-        text(folder / "absence.label", *(cover == 0).astype(int))
+        text(folder / "absence.label", *(cover == 0).astype(int)[:-2], 1, 0)  # does not count
         text(folder / "cut_by_image.label", *[0] * frames)
         text(
             folder / "meta_info.ini",
-            *("[METAINFO]", "resolution: (24, 16)", "anno_fps: 10Hz"),
+            *("[METAINFO]", f"resolution: {resolution}", "anno_fps: 10Hz"),
             *("object_class: cat", "motion_class: walk", "major_class: animal"),
             *("root_class: animal", "motion_adverb: slowly"),
         )
@@ -68,8 +69,9 @@ def make_tree(root, results, frames=12):
 
 
 @pytest.mark.skipif(package() is None, reason="no got10k package: SPMTRACK_GOT10K names a Python")
-def test_scores_equal_the_got10k_package(tmp_path):
-    make_tree(tmp_path / "data", tmp_path / "results")
+@pytest.mark.parametrize("resolution", ["(24, 16)", "(24.0, 16.0)"])
+def test_scores_equal_the_got10k_package(tmp_path, resolution):
+    make_tree(tmp_path / "data", tmp_path / "results", resolution=resolution)
     done = subprocess.run(
         [
             *(str(package()), "-c", OFFICIAL, str(tmp_path / "data")),
@@ -88,3 +90,19 @@ def test_scores_equal_the_got10k_package(tmp_path):
     assert found["ao"] == pytest.approx(theirs["ao"], abs=1e-6)
     assert found["sr50"] == pytest.approx(theirs["succ_curve"][50], abs=1e-6)
     assert found["sr75"] == pytest.approx(theirs["succ_curve"][75], abs=1e-6)
+
+
+def test_only_the_first_and_the_covered_frames_are_left_out(tmp_path):
+    name = "GOT-10k_Val_000001"
+    folder = tmp_path / "data" / "val" / name
+    text(folder / "groundtruth.txt", *["2,3,5,6"] * 4, "2,3,0,6")
+    text(folder / "cover.label", 8, 0, 3, 8, 8)
+    text(folder / "absence.label", 0, 0, 1, 0, 0)
+    text(folder / "meta_info.ini", "[METAINFO]", "resolution: (24.0, 16.0)")
+    far = "12,3,5,6"
+    text(tmp_path / "mine" / f"{name}.txt", "2,3,5,6", far, far, "2,3,5,6", "2,3,5,6")
+    config = DatasetConfig("got10k", str(tmp_path / "data"), "val")
+    found = rescore(config, tmp_path / "mine", tmp_path / "out")["got10k"]
+    assert "boxes clipped to the image" in found["rules"]
+    # of frames 3 to 5: absent, but not covered; right; a true box without an area
+    assert (found["ao"], found["sr50"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
