@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,12 @@ def check_folder(sequences: Sequence[FrameSequence], folder: ResultFolder, passe
     A fresh run gives them up instead: each stays until a new one replaces it. Raises
     ``ValueError`` also where two passes would have the same files.
     """
+    names = Counter(sequence.name for sequence in sequences)
+    if twins := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f"{names[twins[0]]} sequences are called {twins[0]}, and would share their files; "
+            "expected a name of its own for each: rename or leave out the others"
+        )
     owners: dict[str, str] = {}
     for sequence in sequences:
         for repetition in range(1, passes.repetitions + 1):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.plots import save
 from spmtrack_core.evaluation.scoring import SequenceScore
+from spmtrack_core.geometry.drawing import draw_box
 from spmtrack_core.geometry.image import Image
 
 WORST, FRAMES = 10, 8
@@ -75,8 +76,5 @@ def _drawn(frame: Image, truth_xywh: np.ndarray, found_xywh: np.ndarray) -> Imag
     scale = SIDE / max(frame.shape[:2])
     shape = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
     image = cv2.resize(frame, shape, interpolation=cv2.INTER_AREA)
-    for box, color in ((truth_xywh, TRUE), (found_xywh, FOUND)):
-        if np.isfinite(box).all():
-            x, y, w, h = (round(float(value) * scale) for value in box)
-            cv2.rectangle(image, (x, y), (x + w, y + h), color, 2)
-    return image
+    image = draw_box(image, truth_xywh * scale, color=TRUE)
+    return draw_box(image, found_xywh * scale, color=FOUND)

@@ -255,6 +255,42 @@ def test_repetitions_that_would_share_files_are_refused(tmp_path):
     assert len(run(still, sequences, tmp_path)["sequences"]) == 2
 
 
+def test_two_sequences_of_one_name_are_refused(tmp_path):
+    still = Still()
+    with pytest.raises(ValueError, match="2 sequences are called walk, and would share"):
+        run(still, [sequence("walk"), sequence("run"), sequence("walk", shift=8.0)], tmp_path)
+    assert (still.calls, list(tmp_path.iterdir())) == (0, [])
+
+
+@pytest.mark.parametrize("far", [1e12, -1e300])
+def test_a_box_far_away_has_a_sheet(tmp_path, far):
+    class Lost(Still):
+        def update(self, frame):
+            return TrackResult((far, *BOX[1:]), math.nan, TrackState.TRACKING)
+
+    frames = sequence("still")
+    frames.boxes_xywh[2, 0] = -far
+    report = run(Lost(), [frames], tmp_path, facts=Facts())
+    assert report["mean"]["mean_iou"] == 0.25
+    assert (tmp_path / "worst" / "01 still.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("confidence", [math.inf, -math.inf])
+def test_a_confidence_may_be_infinite(tmp_path, confidence):
+    class Sure(Still):
+        def update(self, frame):
+            return super().update(frame)._replace(confidence=confidence)
+
+    report = run(Sure(), [sequence("still")], tmp_path, facts=Facts())
+    assert report["long_term"] == {
+        "f_score": 1.0,
+        "precision": 1.0,
+        "recall": 1.0,
+        "threshold": None,
+    }
+    assert json.loads((tmp_path / "results.json").read_text()) == report
+
+
 def test_names_that_are_no_text_are_escaped(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     report = run(Still(), [sequence(name)], tmp_path, name, facts=Facts())
