@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 
 _MEMORY = 5.0  # s of own motion that are kept
+_LONGEST = 0.5  # s from one command to the next; after more the clock was set
 
 
 class OwnMotion:
@@ -23,15 +24,22 @@ class OwnMotion:
         self._commands: deque[tuple[float, np.ndarray, float, float]] = deque()
         self._odometry: deque[tuple[float, np.ndarray]] = deque()
 
-    def command(self, time: float, forward: float, turn: float) -> None:
-        """The robot is sent velocities in m/s and rad/s at ``time``."""
+    def command(self, time: float, forward: float, turn: float) -> bool:
+        """The robot is sent velocities in m/s and rad/s at ``time``.
+
+        True where the clock was set since the last command: the robot is where that one began, and
+        earlier places are of another time.
+        """
         start = time + self._delay
         pose = self._commanded(start)
-        if self._commands and start < self._commands[-1][0]:  # the clock was set back
+        set_anew = bool(self._commands) and not 0 <= start - self._commands[-1][0] <= _LONGEST
+        if set_anew:
+            pose = self._commands[-1][1]
             self._commands.clear()
         self._commands.append((start, pose, forward, turn))
         while len(self._commands) > 2 and self._commands[1][0] < start - _MEMORY:
             self._commands.popleft()
+        return set_anew
 
     def measure(self, time: float, x: float, y: float, yaw: float) -> bool:
         """Odometry: the robot is there, in a frame that drifts slowly.

@@ -183,7 +183,8 @@ class DriveServo:
 
     def _send(self, now: float, forward: float, turn: float) -> tuple[float, float]:
         self._time, self._sent = now, (forward, turn)
-        self._motion.command(now, forward, turn)
+        if self._motion.command(now, forward, turn):
+            self._filter.reset()
         return self._sent
 
 
@@ -280,7 +281,8 @@ class PanTiltServo:
         self._time, self._sent = now, (pan, tilt)
         later = now + self._settings.delay
         for joint, velocity in zip(self._joints, self._sent, strict=True):
-            joint.command(now, 0.0, velocity)
+            if joint.command(now, 0.0, velocity):
+                self._filter.reset()
         pan_low, pan_high = self._settings.pan_range
         tilt_low, tilt_high = self._settings.tilt_range
         pan_angle, tilt_angle = (float(joint.pose(later)[2]) for joint in self._joints)

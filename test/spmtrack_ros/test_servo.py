@@ -131,7 +131,8 @@ def test_odometry_that_goes_back_in_time_starts_again():
 @given(st.floats(-1, 1), st.floats(-2, 2), st.floats(0, 0.3))
 def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     motion = OwnMotion(delay)
-    motion.command(0.0, forward, turn)
+    for time in np.arange(0.0, 1.0, 0.25):
+        motion.command(time, forward, turn)
     motion.command(1.0, 0.0, 0.0)
     x, y, yaw = motion.pose(5.0)
     assert yaw == pytest.approx(turn)
@@ -140,6 +141,40 @@ def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     steps = forward / 1000 * np.array((np.cos(angles), np.sin(angles)))
     assert (x, y) == pytest.approx(steps.sum(axis=1), abs=1e-4)
     assert motion.pose(delay - 0.01) == pytest.approx((0, 0, 0))
+
+
+JUMPS = [3600.0, 2.0, -0.3, -2.0, -3600.0]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_pan_tilt_unit_keeps_its_angles_when_the_clock_is_set(jump):
+    servo, ray = PanTiltServo(PAN_TILT), np.array((-0.45, 0.2, 0.87))
+    for now in 100 + 0.05 * np.arange(10):
+        servo.observe(now - 0.05, now, ray, 0.01)
+        pan, _ = servo.step(now)
+    before = servo.angles
+    assert before[0] > 0.1 and pan > 0.5  # it is turning
+    servo.stop(now + jump)
+    assert servo.angles == before
+    now += jump + 0.05
+    servo.observe(now - 0.05, now, ray, 0.01)
+    servo.step(now)
+    assert servo.angles == pytest.approx(before, abs=0.05)
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_target_that_was_placed_by_a_clock_that_was_set_is_forgotten(jump):
+    """The image comes before the command that notices the jump."""
+    servo, ahead = DriveServo(DRIVE), np.array((3.0, 1.0))
+    for now in 100 + 0.05 * np.arange(20):
+        servo.observe(now, now, ahead, SPREAD)
+        _, turn = servo.step(now)
+    assert turn > 0.4
+    servo.observe(now + jump, now + jump, ahead, SPREAD)
+    servo.step(now + jump)
+    assert servo.step(now + jump + 0.05) == (0.0, 0.0)
+    servo.observe(now + jump + 0.1, now + jump + 0.1, np.array((3.0, -1.0)), SPREAD)
+    assert servo.step(now + jump + 0.1)[1] < 0
 
 
 def drive(settings, latency, seconds, target, period=0.1, rate=0.05, start=(0.0, 0.0, 0.0)):
