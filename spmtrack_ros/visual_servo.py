@@ -103,7 +103,7 @@ class VisualServo(Node):
             subscribe(self, PoseWithCovarianceStamped, "pose", self._on_pose)
         else:
             subscribe(self, Detection2D, "detection", self._on_detection)
-            subscribe(self, CameraInfo, "camera_info", self._on_camera_info)
+        subscribe(self, CameraInfo, "camera_info", self._on_camera_info)
         if settings.mode == "drive":
             subscribe(self, Odometry, "odom", self._on_odometry)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -146,6 +146,11 @@ class VisualServo(Node):
             self._problem = f"odometry: {error}"
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
+        info, frame = self._camera_info, message.header.frame_id
+        camera = info.header.frame_id if info is not None else ""
+        if camera not in ("", frame) and not self.parameters.base_frame:
+            self._problem = f"the pose is in {frame} and not in {camera}: set base_frame"
+            return
         at = message.pose.pose.position
         covariance = np.reshape(message.pose.covariance, (6, 6))[:3, :3]
         self._observe(message.header, np.array((at.x, at.y, at.z)), covariance)

@@ -192,6 +192,14 @@ class TestOneNode:
         node.feed(node.pose, 0.6)
         assert node.moves()
 
+    def test_a_pose_in_another_frame_than_the_camera_needs_the_base_frame(self, node):
+        node.world.calibrate()
+        node.feed(lambda: node.pose(frame="odom"), 0.6)
+        assert not node.moves()
+        assert node.says("the pose is in odom and not in camera_optical: set base_frame")
+        node.feed(node.pose, 0.6)
+        assert node.moves()
+
     def test_nan_and_infinity_never_leave_the_node(self, node):
         for bad in ({"x": math.nan}, {"z": math.inf}, {"covariance": math.nan}, {"z": 1e300}):
             node.feed(lambda bad=bad: node.pose(**bad), 0.3)  # on_command checks all numbers
