@@ -22,6 +22,8 @@ from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
 from spmtrack_ros.throttle import at_most_every
 
+_NOT_ACTIVE = "the node is not active: activate it"
+
 
 class Services:
     """The services of a node, and the targets that detectors send.
@@ -58,10 +60,26 @@ class Services:
             self._services.append(node.create_service(kind, f"~/{name}", callback, **options))
 
     def close(self) -> None:
-        """Destroy the services, once the calls that wait are answered."""
+        """Refuse the calls that were not taken yet, and destroy the services once all are
+        answered.
+        """
         self._closed = True
+        for service in self._services:
+            self._refuse_calls(service)
         while self._services and self.answered:
             self._node.destroy_service(self._services.pop())
+
+    def _refuse_calls(self, service: Any) -> None:
+        """Answer what the middleware still holds, which nobody would take any more."""
+        while True:
+            with service.handle:
+                request, header = service.handle.service_take_request(service.srv_type.Request)
+            if request is None:
+                return
+            response = service.srv_type.Response(message=_NOT_ACTIVE)
+            if hasattr(response, "code"):
+                response.code = Code.NOT_READY
+            service.send_response(response, header)
 
     @property
     def answered(self) -> bool:
@@ -181,7 +199,7 @@ class Services:
             started.set_result(Reply(Code.INVALID_BOX, str(error)))
         else:
             if not self._active():
-                started.set_result(Reply(Code.NOT_READY, "the node is not active: activate it"))
+                started.set_result(Reply(Code.NOT_READY, _NOT_ACTIVE))
                 return started
             request = InitRequest(
                 box,

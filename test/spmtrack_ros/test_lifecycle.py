@@ -21,6 +21,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
 import spmtrack_core
 from spmtrack_core.session.init_request import Code
@@ -191,12 +192,19 @@ def test_a_waiting_caller_is_answered_when_the_services_close(in_process, leave)
 
     try:
         client = peer.node.create_client(InitTarget, "/here/init_target")
-        assert until(client.service_is_ready)
+        resets = peer.node.create_client(Trigger, "/here/reset")
+        assert until(lambda: client.service_is_ready() and resets.service_is_ready())
         answers = [client.call_async(future_request()) for _ in range(2)]
         assert until(lambda: in_process._offered._unanswered == 2)
+        # the node does not spin meanwhile: the middleware holds these calls
+        late = [client.call_async(future_request()) for _ in range(5)]
+        reset = resets.call_async(Trigger.Request())
+        peer.until(lambda: False, 0.2)
         leave(in_process)
-        assert until(lambda: all(answer.done() for answer in answers))
+        assert until(lambda: all(answer.done() for answer in [*answers, *late, reset]))
         assert {answer.result().code for answer in answers} == {Code.CANCELLED}
+        assert {answer.result().code for answer in late} == {Code.NOT_READY}
+        assert not reset.result().success and "not active" in reset.result().message
         assert until(lambda: not client.service_is_ready())
     finally:
         peer.close()
