@@ -10,32 +10,31 @@ from typing import Any
 
 import numpy as np
 
+from spmtrack_core.data.image_messages import check_image
 from spmtrack_ros.conversions import stamp_to_ns
 
 _DEPTH = {"16uc1": ("u2", 0.001), "mono16": ("u2", 0.001), "32fc1": ("f4", 1.0)}
 """Encodings of depth images by REP 118: type of a pixel, and its unit in m."""
 _FLOATS = {7: "f4", 8: "f8"}  # of sensor_msgs/PointField
+_SILENCE = 1.0  # s without a message after which nobody waits for the next one
 
 
 def depth_to_array(message: Any) -> np.ndarray:
     """Depth (H, W) in m, float32, of a ``sensor_msgs/Image`` with 16UC1 (mm) or 32FC1 (m).
 
-    What is not measured, 0 or NaN, stays so. Raises ``ValueError`` for another encoding, and for
-    less data than the size says.
+    What is not measured, 0 or NaN, stays so. Raises ``ValueError`` for another encoding, and as
+    ``check_image`` does.
     """
     kind, unit = _DEPTH.get(message.encoding.lower(), ("", 0.0))
     if not kind:
         raise ValueError(f"depth image is {message.encoding}: expected 16UC1 or 32FC1")
+    check_image(message)
     kind = (">" if message.is_bigendian else "<") + kind
-    size = np.dtype(kind).itemsize
-    height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, np.uint8)
-    if not (height and width) or step < width * size or len(data) < height * step:
-        raise ValueError(
-            f"depth image of {width} x {height} px has {len(data)} bytes in rows of {step}: "
-            f"expected rows of {width * size} or more"
-        )
-    rows = data[: height * step].reshape(height, step)[:, : width * size]
+    rows = np.lib.stride_tricks.as_strided(
+        np.frombuffer(message.data, np.uint8),
+        (message.height, message.width * np.dtype(kind).itemsize),
+        (message.step, 1),
+    )
     return np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)
 
 
@@ -113,6 +112,13 @@ class Recent:
                 f"the closest {self._name} is {away:.3f} s away, expected {self._tolerance:g} s"
             )
         return closest
+
+    def expects(self, stamp_ns: int) -> bool:
+        """Whether the message of a time in ns may still come: the last one is a little older."""
+        if not self._messages:
+            return False
+        behind = (stamp_ns - stamp_to_ns(self._messages[-1].header.stamp)) / 1e9
+        return self._tolerance < behind <= _SILENCE
 
     @staticmethod
     def _distance(message: Any, stamp_ns: int) -> float:

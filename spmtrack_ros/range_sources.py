@@ -180,10 +180,11 @@ class RangeSources:
         """Whether a message that is still to come can give the range of an earlier image."""
         return bool(self._recent)
 
-    def measure(self, seen: Seen) -> tuple[str, Range]:
+    def measure(self, seen: Seen, patient: bool) -> tuple[str, Range]:
         """The source that was used, and its range.
 
-        Raises ``ValueError`` with the problem of each source if none has a range.
+        Raises ``ValueError`` with the problem of each source if none has a range; if ``patient``,
+        also where a message that may still come is better than the sources after it.
         """
         problems = []
         for source in self._parameters.ranges:
@@ -196,6 +197,9 @@ class RangeSources:
                 return source, measured
             except ValueError as error:
                 problems.append(f"{source}: {error}")
+                recent = self._recent.get(source)
+                if patient and recent is not None and recent.expects(seen.stamp_ns):
+                    break
         raise ValueError("; ".join(problems))
 
     def _check(self, measured: Range) -> None:

@@ -118,35 +118,32 @@ class TargetPose(Node):
     ) -> None:
         self._last_box = self.get_clock().now().nanoseconds
         if self._waiting is not None:  # in vain
-            self._refuse()
-            self._waiting = None
+            self._measure(self._waiting, patient=False)
         try:
             view = make_view()
             box = None if detection is None else bbox_to_xywh(detection.bbox)
             seen = Seen(header, stamp_to_ns(header.stamp), view, box, detection)
         except ValueError as error:
-            self._problem = str(error)
-            self._refuse()
+            self._refuse(str(error))
             return
         self._measure(seen)
-        if self._problem and self._sources.waits:
-            self._waiting = seen
-        elif self._problem:
-            self._refuse()
 
     def _retry(self) -> None:
         """A sensor has sent what an image may wait for."""
         if self._waiting is not None:
             self._measure(self._waiting)
-            if not self._problem:
-                self._waiting = None
 
-    def _measure(self, seen: Seen) -> None:
+    def _measure(self, seen: Seen, patient: bool = True) -> None:
+        """Publish, or wait for the next message of a sensor if ``patient``."""
+        self._waiting = None
         try:
-            self._publish(seen, *self._sources.measure(seen))
+            self._publish(seen, *self._sources.measure(seen, patient))
             self._problem = ""
         except ValueError as error:
-            self._problem = str(error)
+            if patient and self._sources.waits:
+                self._waiting = seen
+            else:
+                self._refuse(str(error))
 
     # Results out
 
@@ -218,9 +215,10 @@ class TargetPose(Node):
         marker.lifetime.sec = 1
         self._marker.publish(marker)
 
-    def _refuse(self) -> None:
+    def _refuse(self, problem: str) -> None:
+        self._problem = problem
         self._tell_source("none")
-        self.get_logger().warning(f"no range: {self._problem}", **at_most_every(10.0))
+        self.get_logger().warning(f"no range: {problem}", **at_most_every(10.0))
 
     def _tell_source(self, source: str) -> None:
         if source != self._source:

@@ -36,12 +36,19 @@ def test_depth_in_both_encodings(padding, big):
     np.testing.assert_allclose(found, [[1.5, 0, 65.535]], rtol=1e-6)
 
 
+def test_the_padding_of_the_last_row_may_be_absent():
+    meters = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    message = depth_message(meters, "32FC1", padding=4)
+    message.data = message.data[:-4]
+    np.testing.assert_array_equal(depth_to_array(message), meters)
+
+
 BROKEN_DEPTH = [
     ({"encoding": "rgb8"}, "depth image is rgb8: expected 16UC1 or 32FC1"),
-    ({"data": b"1234"}, "has 4 bytes"),
-    ({"step": 1}, "in rows of 1: expected rows of 12 or more"),
+    ({"data": b"1234"}, "have 4 bytes: expected 2 rows of 12"),
+    ({"step": 1}, "step of 1 bytes is shorter than a row"),
     ({"height": 0, "data": b""}, "3 x 0 px"),
-    ({"height": 10**6}, "x 1000000 px"),
+    ({"height": 10**6}, "expected 1000000 rows"),
 ]
 
 
@@ -136,3 +143,22 @@ def test_the_closest_message_within_the_tolerance():
         recent.at(3_400_000_000)
     with pytest.raises(ValueError, match=r"1\.000 s away"):  # only three are kept
         recent.at(1_000_000_000)
+
+
+# Each row: whether the message of that time in ms is expected after one of 1000, and why.
+EXPECTED = [
+    (True, 1200, "the next one may be that"),
+    (True, 2000, "just within the time after which nobody waits"),
+    (False, 2001, "the sensor has ended"),
+    (False, 1100, "within the tolerance: it has come"),
+    (False, 900, "too late"),
+]
+
+
+@pytest.mark.parametrize(("expected", "milliseconds", "_why"), EXPECTED)
+def test_a_message_is_expected_while_the_sensor_sends(expected, milliseconds, _why):
+    recent = Recent("scan", tolerance=0.1, count=3)
+    assert not recent.expects(milliseconds * 10**6)
+    stamp = SimpleNamespace(sec=1, nanosec=0)
+    recent.add(SimpleNamespace(header=SimpleNamespace(stamp=stamp)))
+    assert recent.expects(milliseconds * 10**6) == expected
