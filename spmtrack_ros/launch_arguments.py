@@ -70,13 +70,26 @@ def _convert(name: str, default: Any, text: str) -> Any:
         return text == "true"
     if kind is str:
         return ParameterValue(text, value_type=str)  # a name may look like a number
-    words = re.findall(r"[^\s,\[\]]+", text)
+    texts = kind is tuple and isinstance(default[0], str)
     try:
-        if kind is tuple and isinstance(default[0], str):
-            return words
+        if texts:
+            return _texts(text)
         if kind is tuple:
-            return [float(number) for number in words]
+            return [float(number) for number in re.findall(r"[^\s,\[\]]+", text)]
         return kind(text)
-    except ValueError:
+    except (ValueError, yaml.YAMLError):
         expected = {float: "a number", int: "a whole number"}.get(kind, "numbers")
+        expected = "texts, such as [one, two]" if texts else expected
         raise RuntimeError(f"{name} is '{text}': expected {expected}") from None
+
+
+def _texts(text: str) -> list[str]:
+    """A list in YAML, of which the brackets may be absent; plain words need no commas either."""
+    if re.search(r"[\[\]{},\"']", text):
+        listed = text if text.lstrip().startswith("[") else f"[{text}]"
+        found = yaml.load(listed, yaml.BaseLoader)  # each value stays a text
+    else:
+        found = text.split()
+    if not found or not all(isinstance(each, str) for each in found):
+        raise ValueError
+    return found

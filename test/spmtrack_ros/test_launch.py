@@ -128,6 +128,9 @@ def with_rviz(monkeypatch, folder):
         ({"lost_threshold": "low"}, "lost_threshold is 'low': expected a number"),
         ({"params_file": "no.yaml"}, "params_file is 'no.yaml': there is no such file"),
         ({"precision": "float8"}, "float8"),
+        ({"init_classes": "[cup"}, "init_classes is '[cup': expected texts, such as [one, two]"),
+        ({"init_classes": "[[cup]]"}, "init_classes is '[[cup]]': expected texts"),
+        ({"init_classes": "[]"}, "init_classes is '[]': expected texts"),
         ({"web": "true", "web_port": "http"}, "web_port is 'http': expected a whole number"),
         # no tracker must be left behind without its RViz
         ({"rviz": "true"}, "the package rviz2 is not installed"),
@@ -262,6 +265,25 @@ def test_a_given_profile_is_kept(monkeypatch):
 def test_init_box_in_the_usual_notations(box):
     (tracker,), _ = perform("tracker.launch.py", init_box=box)
     assert parameters_of(tracker)["init_box"] == (1.0, 2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ('[""]', [""]),  # the default
+        ("person", ["person"]),
+        ("person car", ["person", "car"]),
+        ("[person, car]", ["person", "car"]),
+        ('["person"]', ["person"]),
+        ("[traffic light, 'stop sign']", ["traffic light", "stop sign"]),
+        ("traffic light, car", ["traffic light", "car"]),
+        ('"traffic light"', ["traffic light"]),
+        ("[1, no]", ["1", "no"]),  # class_ids may be numbers
+    ],
+)
+def test_lists_of_texts_as_yaml_or_words(text, classes):
+    (tracker,), _ = perform("tracker.launch.py", init_classes=text)
+    assert [*parameters_of(tracker)["init_classes"]] == classes
 
 
 def test_two_trackers_in_namespaces_of_their_own():
