@@ -69,7 +69,9 @@ class Nav2Follow(Node):
         self._goal: Any = None  # accepted, and not yet ended
         self._servers: set[bytes] = set()  # those that were there when the goal was sent
         self._asked: Any = None
-        self._client = ActionClient(self, FollowObject, self.parameters.action)
+        # Some distributions remap the name of a service and not that of an action.
+        self._action = self.resolve_service_name(self.parameters.action)
+        self._client = ActionClient(self, FollowObject, self._action)
         self._topic = self.resolve_topic_name("pose")
         subscribe(self, PoseStamped, "pose", self._on_pose)
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -107,9 +109,8 @@ class Nav2Follow(Node):
         if busy or self._within(self.parameters.retry_period, now):
             return
         if not servers:
-            name = self.resolve_service_name(self.parameters.action)
             self.get_logger().warning(
-                f"no action server {name}: start Nav2's following server",
+                f"no action server {self._action}: start Nav2's following server",
                 **at_most_every(10.0),
             )
             return
@@ -130,8 +131,7 @@ class Nav2Follow(Node):
         """
         if not self._client.server_is_ready():
             return set()
-        status = f"{self.parameters.action}/_action/status"
-        publishers = self.get_publishers_info_by_topic(status)
+        publishers = self.get_publishers_info_by_topic(f"{self._action}/_action/status")
         return {bytes(each.endpoint_gid) for each in publishers}
 
     def _within(self, seconds: float, now: Any) -> bool:

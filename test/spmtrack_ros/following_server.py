@@ -12,12 +12,12 @@ from rclpy.task import Future
 class FollowingServer:
     """Follows until it is cancelled or told how to end."""
 
-    def __init__(self, node):
+    def __init__(self, node, name="follow_object"):
         self.goals, self.active, self.accept, self.cancelled = [], None, True, 0
         self.server = ActionServer(
             node,
             FollowObject,
-            "follow_object",
+            name,
             self.execute,
             goal_callback=self.on_goal,
             cancel_callback=self.on_cancel,

@@ -26,12 +26,14 @@ SMALL_TF = Path(__file__).with_name("small_tf")
 FRAME = "camera_optical"
 
 
-def start(module, *parameters, tf=False):
+def start(module, *parameters, tf=False, remap=()):
     """Start a node of the package, or a file; ``tf``: with the small tf2_ros of the tests."""
     program = [module] if module.endswith(".py") else ["-m", f"spmtrack_ros.{module}"]
     command = [sys.executable, *program, "--ros-args"]
     for each in parameters:
         command += ["-p", each]
+    for each in remap:
+        command += ["-r", each]
     paths = [*([str(SMALL_TF)] if tf else []), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     log = tempfile.TemporaryFile("w+")

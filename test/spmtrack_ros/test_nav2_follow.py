@@ -34,8 +34,8 @@ def serve(world):
     """Starts a following server, which would outlive its node."""
     servers = []
 
-    def starter():
-        servers.append(FollowingServer(world.node))
+    def starter(name="follow_object"):
+        servers.append(FollowingServer(world.node, name))
         return servers[-1]
 
     yield starter
@@ -47,8 +47,8 @@ def serve(world):
 def run(world):
     processes = []
 
-    def starter(*parameters):
-        processes.append(start("nav2_follow", *parameters, "retry_period:=0.3"))
+    def starter(*parameters, remap=()):
+        processes.append(start("nav2_follow", *parameters, "retry_period:=0.3", remap=remap))
         client = world.node.create_client(SetBool, "/nav2_follow/enable")
         assert world.until(client.service_is_ready, 60.0), output_of(processes[-1])
         return processes[-1]
@@ -92,6 +92,12 @@ def test_a_frame_and_a_goal_that_ends_with_the_node(world, serve, run):
     assert (server.goals[0].pose_topic, server.goals[0].tracked_frame) == ("", "cup")
     process.terminate()
     assert world.until(lambda: server.cancelled == 1)
+
+
+def test_an_action_of_another_name_by_remapping(world, serve, run):
+    server = serve("/robot/follow_object")
+    run("enabled:=true", remap=["follow_object:=/robot/follow_object"])
+    assert show_poses(world, lambda: server.active)
 
 
 def test_a_server_that_is_absent_or_rejects_is_told(world, serve, run):
