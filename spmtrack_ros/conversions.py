@@ -90,10 +90,10 @@ def fill_answer(response: Any, reply: Any) -> Any:
 def best_class(detection: Any, classes: Collection[str] = ()) -> tuple[str, float]:
     """class_id and score of the best hypothesis of a ``vision_msgs/Detection2D``.
 
-    With ``classes`` only of these; ``("", -inf)`` if there is none.
+    With ``classes`` only of these; ``("", -inf)`` if there is none with a score.
     """
     hypotheses = [each.hypothesis for each in detection.results]
-    scores = [(each.score, each.class_id) for each in hypotheses]
+    scores = [(each.score, each.class_id) for each in hypotheses if not math.isnan(each.score)]
     scores = [each for each in scores if not classes or each[1] in classes]
     score, name = max(scores, default=(-math.inf, ""))
     return name, score

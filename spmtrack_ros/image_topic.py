@@ -74,7 +74,7 @@ class ImageTopic:
 
     def why_silent(self, publishers: list[Publisher]) -> str:
         """What is known of a silent topic with these publishers, and the cure."""
-        own = self._node.get_fully_qualified_name()
+        own = self._node.get_fully_qualified_name() + "/"
         topics = [
             name
             for name, kinds in self._node.get_topic_names_and_types()

@@ -8,6 +8,7 @@ Exit code 0: accepted; 1: refused; 2: wrong arguments, or no node, image or dete
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -222,8 +223,11 @@ def best_detection(client: Client, options: argparse.Namespace, first_ns: int = 
     first image to arrive.
     """
 
+    def score(detection: Any) -> float:
+        return best_class(detection, options.classes)[1]
+
     def scored(message: Any) -> list[Any]:
-        return [each for each in message.detections if best_class(each, options.classes)[0]]
+        return [each for each in message.detections if score(each) > -math.inf]
 
     def wanted(message: Any) -> bool:
         older = first_ns - stamp_to_ns(message.header.stamp)
@@ -232,7 +236,7 @@ def best_detection(client: Client, options: argparse.Namespace, first_ns: int = 
 
     what = "detection" + (f" of class {' or '.join(options.classes)}" if options.classes else "")
     array = client.newest(Detection2DArray, options.detector_topic, wanted, what)
-    best = max(scored(array), key=lambda each: best_class(each, options.classes)[1])
+    best = max(scored(array), key=score)
     if not stamp_to_ns(best.header.stamp):
         best.header = array.header
     return best

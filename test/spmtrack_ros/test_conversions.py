@@ -103,6 +103,9 @@ def test_answers():
         ([("cat", 0.2), ("dog", 0.7)], ("cat", "cow"), ("cat", 0.2)),
         ([("cat", 0.2)], ("cow",), ("", float("-inf"))),
         ([], (), ("", float("-inf"))),
+        ([("cat", 0.2), ("dog", float("nan"))], (), ("cat", 0.2)),
+        ([("dog", float("nan")), ("cat", 0.2)], (), ("cat", 0.2)),
+        ([("dog", float("nan"))], (), ("", float("-inf"))),
     ],
 )
 def test_best_class(given_, classes, best):

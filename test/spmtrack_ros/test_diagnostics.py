@@ -260,7 +260,10 @@ def test_a_subscription_says_how_its_images_come(monkeypatch, reliability, profi
         resolve_topic_name=lambda name: f"/{name}",
         create_subscription=subscription,
         get_fully_qualified_name=lambda: "/spmtrack",
-        get_topic_names_and_types=lambda: [],
+        get_topic_names_and_types=lambda: [
+            ("/spmtrack/debug_image", [IMAGE]),
+            ("/spmtrack_camera/image", [IMAGE]),
+        ],
     )
     monkeypatch.setattr(image_topic.shutil, "disk_usage", no_folder)
     monkeypatch.setattr(
@@ -270,4 +273,6 @@ def test_a_subscription_says_how_its_images_come(monkeypatch, reliability, profi
     topic = image_topic.ImageTopic(node, print, "raw", reliability)
     text = topic.why_silent([Publisher("cam", IMAGE, True)])
     assert "no image arrives" in text and (PROFILES_VARIABLE in text) is advised
+    # not its own topic, but that of a node whose name begins like its own
+    assert topic.why_silent([]).endswith("set image_topic to one of /spmtrack_camera/image")
     assert ("set image_reliability" in topic.why_lossy()) is (reliability == "best_effort")

@@ -57,7 +57,12 @@ class Tracker(Node):
         for name, score, x in (("cat", 0.6, 10.0), ("dog", 0.9, 40.0), ("cat", 0.8, 70.0)):
             parts = Detection2D(), ObjectHypothesisWithPose(), Header()
             array.detections.append(fill_detection(*parts, (x, 10, 20, 30), "", name, score))
+        unnamed = Detection2DArray(header=header)
+        for score, x in ((0.5, 10.0), (0.7, 40.0), (float("nan"), 70.0)):
+            parts = Detection2D(), ObjectHypothesisWithPose(), Header()
+            unnamed.detections.append(fill_detection(*parts, (x, 10, 20, 30), "", "", score))
         published = (
+            (self.create_publisher(Detection2DArray, "unnamed", 1), unnamed),
             (self.create_publisher(Image, "image", 1), raw),
             (self.create_publisher(CompressedImage, "image/compressed", 1), jpeg),
             (self.create_publisher(Detection2DArray, "found", 1), array),
@@ -259,6 +264,13 @@ def test_the_best_detection_is_given_with_its_stamp(select, classes, x, label):
     (request,) = done.requests
     assert bbox_to_xywh(request.bbox) == (x, 10, 20, 30)
     assert (request.label, stamp_to_ns(request.header.stamp)) == (label, STAMP_NS)
+
+
+def test_a_detection_needs_a_score_and_no_class(select):
+    done = select("--detector-topic", "unnamed")
+    assert done.code == 0, done.err
+    (request,) = done.requests
+    assert (bbox_to_xywh(request.bbox), request.label) == ((40, 10, 20, 30), "")
 
 
 @pytest.mark.parametrize(
