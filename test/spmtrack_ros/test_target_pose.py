@@ -214,6 +214,7 @@ def test_scan_cloud_and_ground_by_tf(run):
     node = run("ranges:=[cloud, scan, ground]", "output_frame:=base_footprint", tf=True)
     world = node.world
     node.see(900)
+    world.settle()
     node.see(950)  # gives up the one before
     assert node.says("no point cloud has arrived; scan: no scan has arrived; ground: no transform")
     tree = [
@@ -258,6 +259,7 @@ def test_a_bearing_has_a_range_by_depth_but_no_size(run):
     for stamp in (1000, 1050):  # the second one gives up the first one
         bearing.header = header_at(stamp * MS)
         node.world.publish("bearing", bearing)
+        node.world.settle()
     assert node.says("size: a bearing has no size")
     for stamp in (1100, 1200, 1300):  # the first message may come before the node listens
         bearing.header = header_at(stamp * MS)
