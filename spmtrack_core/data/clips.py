@@ -122,13 +122,18 @@ def listed_clip(
     ``files`` are the names in order; None: all images in natural order.
     """
     if files is None:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder of images at {folder}")
-        files = [path.name for path in image_paths(folder)]
+        files = image_names(folder)
     track = _fitted(folder, track, len(files), spare)
     path = folder.relative_to(root).as_posix()
     length = len(track.boxes_xywh)
     return Clip(track.name, path, length, [track], files=tuple(files[:length]))
+
+
+def image_names(folder: Path) -> list[str]:
+    """The images of a folder in natural order; ``FileNotFoundError`` without the folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of images at {folder}")
+    return [path.name for path in image_paths(folder)]
 
 
 def _fitted(folder: Path, track: Track, images: int, spare: bool) -> Track:
@@ -154,15 +159,17 @@ def cut_track(track: Track, length: int, note: str) -> Track:
     return replace(track, boxes_xywh=boxes, absent=absent, notes=notes)
 
 
-def read_flags(path: Path, length: int | None = None) -> NDArray[np.int64]:
-    """(length,) whole numbers of a text file, split by commas, blanks or lines.
+def read_flags(path: Path, length: int | None = None) -> NDArray[np.float64]:
+    """(length,) whole numbers of a text file, split by commas, semicolons, blanks or lines.
 
-    Raises ``ValueError`` naming the file for anything else or, where a length is given, for
-    another number of them.
+    They may be written as ``1.0``, as ``np.savetxt`` does. Raises ``ValueError`` naming the file
+    for anything else or, where a length is given, for another number of them.
     """
-    words = re.split(r"[,\s]+", read_text(path).strip())
+    words = re.split(r"[,;\s]+", read_text(path).strip(",; \t\r\n"))
     try:
-        flags = np.array([int(word) for word in words], np.int64)
+        flags = np.array([float(word) for word in words])
+        if not all(flag.is_integer() for flag in flags):
+            raise ValueError
     except ValueError:
         raise ValueError(f"{path} must hold whole numbers") from None
     if length is not None and len(flags) != length:
@@ -176,6 +183,11 @@ def folders_in(folder: Path) -> list[Path]:
         return []
     with os.scandir(folder) as entries:  # tells folders from files without a call for each
         return sorted(Path(e.path) for e in entries if e.is_dir() and e.name[0] != ".")
+
+
+def first_of(*places: Path) -> Path:
+    """The first of some places that exists; the first one where none does, to be named."""
+    return next((place for place in places if place.exists()), places[0])
 
 
 def base_of(root: Path, *patterns: str) -> Path:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import mimetypes
+import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from spmtrack_core.data.clips import Clip, Entry, Track, listed_clip, video_times
-from spmtrack_core.data.images import IMAGE_SUFFIXES, has_images
+from spmtrack_core.data.images import has_images
 from spmtrack_core.data.sequence import (
     GROUNDTRUTH,
     boxes_of,
@@ -20,6 +20,14 @@ from spmtrack_core.data.sequence import (
 
 DEPTH = 3
 """Folders between the root and a sequence: VOT's ``sequences``, a split, LaSOT's class."""
+# fmt: off
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
+    ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".mxf", ".mjpeg", ".mjpg",
+    ".h264", ".264", ".h265", ".265", ".hevc", ".y4m", ".ivf", ".nut",
+)
+# fmt: on
+"""Names of videos end so, in any case."""
 OUTPUTS = ("results.json", "comparison.json", "done/*.json")
 """What an evaluation leaves in its folder. Images there are plots, and those in ``worst``."""
 
@@ -33,7 +41,7 @@ def find(root: Path, split: str = "") -> list[Entry]:
     entries = []
     for name, path in _named(root):
         boxes = _boxes_file(path)
-        watched = (boxes, images_of(path) if path.is_dir() else path)
+        watched = (boxes, images_of(path), *_videos(path)) if path.is_dir() else (boxes, path)
         read = partial(_read, root, path, boxes, name)
         entries.append(Entry(name, watched, read, partial(_track, boxes, name)))
     return entries
@@ -55,6 +63,10 @@ def _named(root: Path) -> list[tuple[str, Path]]:
         if times[name] > 1:  # results are kept by name
             name = path.relative_to(root).as_posix().replace("/", "-")
         named.append((name, path))
+    (name, count), *_ = Counter(name for name, _ in named).most_common(1)
+    if count > 1:  # a/b and a-b
+        both = " and ".join(str(path) for other, path in named if other == name)
+        raise ValueError(f"{both} are both named {name}; rename one of them")
     return named
 
 
@@ -69,7 +81,7 @@ def _sequences(folder: Path, depth: int) -> Iterator[Path]:
             if path.is_dir():
                 if not (plots and path.name == "worst"):
                     yield from _sequences(path, depth - 1)
-            elif _is_video(path):
+            elif _is_video(path.name):
                 yield path
 
 
@@ -79,21 +91,17 @@ def _boxes_file(path: Path) -> Path:
     return path.with_suffix(".txt")
 
 
-def _is_video(path: Path) -> bool:
-    """Whether the name says video, or boxes lie beside a file that is neither image nor text."""
-    if (mimetypes.guess_type(path.name)[0] or "").startswith("video/"):
-        return True
-    other = path.suffix.lower() not in (*IMAGE_SUFFIXES, ".txt", "")
-    # what lies beside groundtruth.txt under that name is a copy of it in another form
-    other = other and not path.name.startswith(GROUNDTRUTH.removesuffix("txt"))
-    return other and path.is_file() and path.with_suffix(".txt").is_file()
+def _is_video(name: str) -> bool:
+    return name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _videos(folder: Path) -> list[Path]:
+    return sorted(folder / name for name in os.listdir(folder) if _is_video(name))
 
 
 def _video_of(path: Path) -> Path | None:
     """The video of a sequence, ``None`` for one of images; ``ValueError`` for several videos."""
-    videos = [path]
-    if path.is_dir():
-        videos = sorted(file for file in path.iterdir() if _is_video(file))
+    videos = _videos(path) if path.is_dir() else [path]
     if len(videos) > 1:
         raise ValueError(f"{path} holds {len(videos)} videos, expected one")
     return videos[0] if videos else None

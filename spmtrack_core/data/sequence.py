@@ -165,16 +165,17 @@ def read_boxes(path: str | Path) -> Boxes:
     """(N, 4) from a text file of one ``x,y,w,h`` a line; ``nan`` for a target that is absent.
 
     Commas, semicolons, tabs and blanks separate. A line of eight numbers is a polygon of four
-    corners (VOT), of which the axis-aligned bounds are taken. Raises ``FileNotFoundError`` without
-    the file and ``ValueError`` naming file and line for anything else.
+    corners (VOT), of which the axis-aligned bounds are taken; ``,,,`` is an absent target, as
+    pandas writes it. Empty lines may follow the last box. Raises ``FileNotFoundError`` without the
+    file and ``ValueError`` naming file and line for anything else.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no boxes at {path}")
     boxes = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         words = re.split(r"[,;\s]+", line.strip(",; \t"))
-        if words == [""]:
-            continue
+        if re.fullmatch(r"\s*([,;]\s*){3,4}", line):
+            words = ["nan"] * 4
         try:
             box = [float(word) for word in words]
         except ValueError:

@@ -10,6 +10,7 @@ from dataset_trees import video
 
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_sequences
+from spmtrack_core.data.clips import read_flags
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.sequence import image_folder, read_boxes
 from spmtrack_core.data.video import open_frames
@@ -59,6 +60,39 @@ def test_boxes_in_any_usual_text_are_read(tmp_path, text, why, encoding):
     assert read_boxes(tmp_path / "boxes.txt").tolist() == [[1, 2, 3, 4]], why
 
 
+@pytest.mark.parametrize("absent", [",,,", ";;;", " , , ,", ",,,,", "nan,nan,nan,nan"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n \t\r\n"])
+def test_an_absent_target_keeps_its_frame(tmp_path, absent, end):
+    """pandas writes a row of NaN as separators alone; the boxes behind it must not move up."""
+    (tmp_path / "boxes.txt").write_text(f"1,2,3,4\n{absent}\n5,6,7,8\n{absent}{end}")
+    expected = [[1, 2, 3, 4], [np.nan] * 4, [5, 6, 7, 8], [np.nan] * 4]
+    np.testing.assert_array_equal(read_boxes(tmp_path / "boxes.txt"), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0,1,0", "LaSOT"),
+        ("0\n1\n0\n", "GOT-10k"),
+        ("0,1,0,\n", "a comma at the end"),
+        ("0; 1; 0", "semicolons"),
+        ("0.0\n1.0\n0.0\n", "numpy"),
+        ("\ufeff0 1 0\r\n", "a byte order mark"),
+        ("0,99999999999999999999,0", "more than 64 bits: not 0"),
+    ],
+)
+def test_flags_in_any_usual_text_are_read(tmp_path, text, why):
+    (tmp_path / "flags.txt").write_text(text)
+    assert (read_flags(tmp_path / "flags.txt", 3) != 0).tolist() == [False, True, False], why
+
+
+@pytest.mark.parametrize("text", ["", "0,,x", "0,0.5,1", "0,nan,1", "0,1e999,1"])
+def test_flags_that_are_no_whole_numbers_are_named(tmp_path, text):
+    (tmp_path / "flags.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"flags\.txt must hold whole numbers"):
+        read_flags(tmp_path / "flags.txt")
+
+
 def test_written_boxes_are_read_again(tmp_path):
     boxes = np.array([[1.25, 2, 3, 4], [np.nan] * 4, [-1, 0.001, 7, 8]])
     write_boxes(tmp_path / "boxes.txt", boxes)
@@ -70,6 +104,8 @@ def test_written_boxes_are_read_again(tmp_path):
     [
         (["1,2,3", "1,2,3,4", "1,2,3,4"], "line 1: expected x,y,w,h"),
         (["1,2,3,4", "one,2,3,4", "1,2,3,4"], "line 2"),
+        (["1,2,3,4", "", "1,2,3,4", "1,2,3,4"], "line 2: expected x,y,w,h .* got ''"),
+        (["1,2,3,4", ",", "1,2,3,4", "1,2,3,4"], "line 2: expected x,y,w,h .* got ','"),
         (["1,2,3,4", "1,2,3,4"], "3 images and 2 boxes"),
         ([], "holds no boxes"),
     ],
@@ -121,6 +157,34 @@ def test_sequences_of_one_name_keep_apart(tmp_path):
     make(tmp_path / "val" / "0002")
     names = [sequence.name for sequence in opened(tmp_path)]
     assert names == ["train-0001", "val-0001", "0002"]
+
+
+def test_names_that_would_be_the_same_are_refused(tmp_path):
+    """Results are kept by name: one of the two would be taken for the other's."""
+    for folder in ("a/b", "c/b", "a-b"):
+        make(tmp_path / folder)
+    with pytest.raises(ValueError, match=r"a/b and .*a-b are both named a-b; rename one"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts", ".MTS", ".mkv"])
+def test_a_video_is_known_by_its_suffix(tmp_path, suffix):
+    (tmp_path / "clip").mkdir()
+    video(tmp_path / "clip" / "camera.ts", 12)
+    (tmp_path / "clip" / "camera.ts").rename(tmp_path / "clip" / f"camera{suffix}")
+    (tmp_path / "clip" / "groundtruth.txt").write_text("1,2,3,4\n" * 12)
+    (tmp_path / "clip" / "._camera.ts").write_bytes(b"Mac OS X")
+    (sequence,) = opened(tmp_path)
+    assert len(list(sequence)) == 12
+
+
+def test_other_files_with_a_text_beside_are_no_videos(tmp_path):
+    make(tmp_path / "a")
+    for name in ("a/notes.md", "a/notes.txt", "a/occlusion.csv", "a/occlusion.txt"):
+        (tmp_path / name).write_text("0")
+    for name in ("README.md", "README.txt"):
+        (tmp_path / name).write_text("two files of one stem")
+    assert [sequence.name for sequence in opened(tmp_path)] == ["a"]
 
 
 def test_videos_with_boxes_are_sequences(tmp_path):
