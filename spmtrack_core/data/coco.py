@@ -63,7 +63,7 @@ def _read(root: Path, images: Path, annotations: Path) -> Iterator[Clip | str]:
         if min(box[2:]) >= MIN_SIDE:
             tracks.setdefault(image, []).append(Track(name, box[None]))
     folder = images.relative_to(root).as_posix()
-    for image in sorted(tracks, key=lambda image: (isinstance(image, str), image)):
+    for image in sorted(tracks, key=lambda image: files[image]):
         file = files[image]
         yield Clip(Path(file).stem, folder, 1, tracks[image], files=(file,))
 

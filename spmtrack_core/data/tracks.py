@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from spmtrack_core.data.clips import Clip, visible
 from spmtrack_core.data.decoding import upright, video_stream
-from spmtrack_core.data.images import image_levels, read_image, read_pixels, to_image
-from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.data.images import read_image
+from spmtrack_core.data.sequence import FrameSequence, read_frames
 from spmtrack_core.data.video import video_file
 from spmtrack_core.geometry.boxes import Boxes
 from spmtrack_core.geometry.image import Image
@@ -136,11 +136,7 @@ class Tracks:
                 video = video_file(Path(self.root, self.paths[clip]))
                 yield from itertools.islice(video, start, start + len(boxes))
             else:
-                levels = None  # of the first frame, for all
-                for frame in range(len(boxes)):
-                    pixels = read_pixels(self._image(i, frame))
-                    levels = levels or image_levels(pixels)
-                    yield to_image(pixels, levels)
+                yield from read_frames(self._image(i, frame) for frame in range(len(boxes)))
 
         name, read = self.track_name(i), partial(self.read, i)
         return FrameSequence(name, frames, len(boxes), None, boxes, read_frame=read)
