@@ -39,11 +39,11 @@ def find(root: Path, split: str) -> list[Entry]:
         raise ValueError(f"split of lasot must be one of {tuple(LISTS)}, got {split!r}")
     base = base_of(root, LISTS[split])
     names_file = base / LISTS[split]
-    flags = toolkit_folder(root, "absent")
+    flags = toolkit_folder("absent", root)
     toolkit = flags.parent if flags else base
     listed = toolkit.parent / "sequence_evaluation_config" / LISTS[split]
     if listed.is_file() and (names_file == listed or not names_file.is_file()):
-        names = read_text(listed).split()
+        names = _names(listed)
         return [annotation_entry("lasot", toolkit, toolkit / f"{name}.txt", 1) for name in names]
     if not names_file.is_file():
         known = looks_like(base)
@@ -52,7 +52,7 @@ def find(root: Path, split: str) -> list[Entry]:
             f"LaSOT and belongs beside the folders <class>/<class>-<n>/{GROUNDTRUTH}"
             + (f"; this looks like {known}" if known else "")
         )
-    names = read_text(names_file).split()
+    names = _names(names_file)
     # <class>/<class>-<n>, or all sequences in one folder
     folders = [
         nested if (nested := base / name.rpartition("-")[0] / name).is_dir() else base / name
@@ -85,17 +85,23 @@ def find_ext(root: Path, split: str) -> list[Entry]:
     return [_entry("lasot_ext", root, base, folder, True) for folder in folders]
 
 
+def _names(path: Path) -> list[str]:
+    """The sequences of a list, each once."""
+    return list(dict.fromkeys(read_text(path).split()))
+
+
 def _entry(dataset: str, root: Path, base: Path, folder: Path, spare: bool) -> Entry:
     return Entry(
         folder.name,
         (folder / GROUNDTRUTH, folder / FLAGS[0], folder / FLAGS[1], folder / "img"),
         partial(_read, dataset, root, base, folder, spare),
-        partial(_track, dataset, base, folder),
+        partial(_track, dataset, root, base, folder),
     )
 
 
-def _track(dataset: str, base: Path, folder: Path) -> Track:
-    boxes, named = read_boxes(folder / GROUNDTRUTH), attributes_beside(dataset, base, folder.name)
+def _track(dataset: str, root: Path, base: Path, folder: Path) -> Track:
+    boxes = read_boxes(folder / GROUNDTRUTH)
+    named = attributes_beside(dataset, folder.name, base, root)
     origin = ORIGINS[dataset]
     boxes[:, :2] -= origin
     absent = np.zeros(len(boxes), bool)
@@ -105,5 +111,5 @@ def _track(dataset: str, base: Path, folder: Path) -> Track:
 
 
 def _read(dataset: str, root: Path, base: Path, folder: Path, spare: bool) -> list[Clip]:
-    track = _track(dataset, base, folder)
+    track = _track(dataset, root, base, folder)
     return [numbered_clip(root, folder / "img", "%08d.jpg", 1, track, spare)]

@@ -13,15 +13,18 @@ from spmtrack_core.data.clips import (
     Track,
     base_of,
     cut_track,
+    first_of,
     folders_in,
+    image_names,
     listed_clip,
 )
-from spmtrack_core.data.images import image_paths
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 from spmtrack_core.files import read_text
 
 STEP = 8
 """The dataset's own annotation is for 240 frames per second: every 8th row is kept."""
+MOST = 1_000_000
+"""Frames of 240 per second that no video of NfS has: such a number in a file is damage."""
 CUTS = {"pingpong_2": 263}
 """Frames, of 240 per second, at which SPMTrack's code stops."""
 
@@ -39,17 +42,22 @@ def find(root: Path, split: str) -> list[Entry]:
     own = [
         (folder.name, folder / "30" / f"{folder.name}.txt")
         for folder in folders_in(base)
-        if split == "test" and (folder / "30" / f"{folder.name}.txt").is_file()
+        if split == "test" and (folder / "30").is_dir()
     ]
     others = [
         (path.stem.removeprefix("nfs_"), path) for path in sorted(base.glob("anno/nfs_*.txt"))
     ]
-    found = own or others
+    found = own if any(path.is_file() for _, path in own) else others
     if not found:
         expected = "<name>/30/<name>.txt with <name>/30/<name>/, or anno/nfs_<name>.txt"
         raise wrong_root(root, "NfS", expected)
     return [
-        Entry(name, (path,), partial(_read, root, base, name, path), partial(_track, name, path))
+        Entry(
+            name,
+            (path, _images(base, name)),
+            partial(_read, root, base, name, path),
+            partial(_track, name, path),
+        )
         for name, path in found
     ]
 
@@ -57,19 +65,23 @@ def find(root: Path, split: str) -> list[Entry]:
 def _track(name: str, path: Path) -> Track:
     if path.name.startswith("nfs_"):
         return Track(name, read_boxes(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"no boxes at {path}")
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
-            # id, x1, y1, x2, y2, frame from 1, flags and a label in quotation marks (VATIC)
+            # id, x1, y1, x2, y2, frame, flags and a label in quotation marks (VATIC)
             rows.append([float(word) for word in line.split()[1:6]])
-            if len(rows[-1]) < 5:
+            frame = rows[-1][4] if len(rows[-1]) == 5 else np.nan
+            if not (0 <= frame <= MOST and frame.is_integer()):
                 raise ValueError
         except ValueError:
             raise ValueError(
-                f"{path}, line {number}: expected id x1 y1 x2 y2 frame ...; got {line[:60]!r}"
+                f"{path}, line {number}: expected id x1 y1 x2 y2 frame ... with a frame from 0 to "
+                f"{MOST}; got {line[:60]!r}"
             ) from None
     table = np.array(rows, float).reshape(-1, 5)
-    frames = table[:, 4].astype(int) - 1
+    frames = table[:, 4].astype(int) - 1  # some files begin at 0, which SPMTrack's code drops
     last = CUTS.get(name)
     kept = (frames % STEP == 0) & (frames < (last or np.inf))
     if not kept.any():
@@ -82,13 +94,13 @@ def _track(name: str, path: Path) -> Track:
     return Track(name, boxes, notes=notes)
 
 
+def _images(base: Path, name: str) -> Path:
+    return first_of(base / name / "30" / name, base / "sequences" / name, base / name)
+
+
 def _read(root: Path, base: Path, name: str, path: Path) -> list[Clip]:
-    track = _track(name, path)
-    places = (base / name / "30" / name, base / "sequences" / name, base / name)
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError(f"no folder of images at {places[0]}")
-    files = [file.name for file in image_paths(folder)]
+    track, folder = _track(name, path), _images(base, name)
+    files = image_names(folder)
     if len(files) == len(track.boxes_xywh) - 1:
         note = f"{len(files)} images for {len(track.boxes_xywh)} boxes: the last box is dropped"
         track = cut_track(track, len(files), note)

@@ -7,8 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, base_of, folders_in, listed_clip
-from spmtrack_core.data.images import image_paths
+from spmtrack_core.data.clips import (
+    Clip,
+    Entry,
+    Track,
+    base_of,
+    folders_in,
+    image_names,
+    listed_clip,
+)
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 from spmtrack_core.data.toolkits import attributes_beside
 
@@ -23,7 +30,7 @@ FRAMES = {
     "Freeman4": (1, 283),
 }
 """First and last image of the videos whose boxes do not cover all images."""
-TRUTH = "groundtruth_rect*.txt"
+TRUTH = re.compile(r"groundtruth_rect\.?(\d*)\.txt")
 
 
 def find(root: Path, split: str) -> list[Entry]:
@@ -33,33 +40,41 @@ def find(root: Path, split: str) -> list[Entry]:
     """
     if split != "test":
         raise ValueError(f"split of otb2015 must be test, got {split!r}")
-    base = base_of(root, f"*/{TRUTH}")
-    entries = []
+    base = base_of(root, "*/groundtruth_rect*.txt")
+    targets: dict[str, Path] = {}
     for folder in folders_in(base):
-        # some copies have empty files, too
-        files = [file for file in sorted(folder.glob(TRUTH)) if file.stat().st_size > 1]
+        found = {
+            f"{folder.name}_{target[1]}".removesuffix("_"): file
+            for file in sorted(folder.glob("groundtruth_rect*.txt"))
+            # some copies have empty files, too
+            if (target := TRUTH.fullmatch(file.name)) and file.stat().st_size > 1
+        }
+        if not found and (folder / "img").is_dir():
+            found = {folder.name: folder / "groundtruth_rect.txt"}  # to be named as missing
         if folder.name == "Human4":  # the benchmark follows the second target alone
-            files = [file for file in files if "2" in file.name] or files
-        for file in files:
-            target = re.fullmatch(r"groundtruth_rect\.?(\d*)\.txt", file.name)
-            number = target[1] if target else ""
-            name = f"{folder.name}_{number}" if number else folder.name
-            read, track = partial(_read, root, base, file, name), partial(_track, base, file, name)
-            entries.append(Entry(name, (file, folder / "img"), read, track))
-    if not entries:
+            found = {name: found[name] for name in found if name == "Human4_2"} or found
+        targets |= found
+    if not any(file.is_file() for file in targets.values()):
         raise wrong_root(root, "OTB2015", "<video>/groundtruth_rect.txt and <video>/img/")
-    return entries
+    return [
+        Entry(
+            name,
+            (file, file.parent / "img"),
+            partial(_read, root, base, file, name),
+            partial(_track, root, base, file, name),
+        )
+        for name, file in targets.items()
+    ]
 
 
-def _track(base: Path, file: Path, name: str) -> Track:
-    return Track(name, read_boxes(file), attributes=attributes_beside("otb2015", base, name))
+def _track(root: Path, base: Path, file: Path, name: str) -> Track:
+    named = attributes_beside("otb2015", name, base, root)
+    return Track(name, read_boxes(file), attributes=named)
 
 
 def _read(root: Path, base: Path, file: Path, name: str) -> list[Clip]:
-    track, folder = _track(base, file, name), file.parent / "img"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of images at {folder}")
-    files = [path.name for path in image_paths(folder)]
+    track, folder = _track(root, base, file, name), file.parent / "img"
+    files = image_names(folder)
     if file.parent.name in FRAMES:
         first, last = FRAMES[file.parent.name]
         mine = [each for each in files if first <= int(re.sub(r"\D", "", each) or 0) <= last]

@@ -10,10 +10,11 @@ from spmtrack_core.data.clips import (
     Entry,
     Track,
     base_of,
+    first_of,
     folders_in,
+    image_names,
     listed_clip,
 )
-from spmtrack_core.data.images import image_paths
 from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
 from spmtrack_core.data.sequence import GROUNDTRUTH, read_boxes, wrong_root
 from spmtrack_core.data.toolkits import (
@@ -27,7 +28,7 @@ NO_FLAGS = "no flags of absence, annos/absent/ of the toolkit: official is not t
 
 
 def find(root: Path, split: str) -> list[Entry]:
-    """The sequences of the test set, folders with ``groundtruth.txt`` and ``imgs``.
+    """The sequences of the test set, folders with ``imgs`` and ``groundtruth.txt``.
 
     The toolkit may lie beside them, for flags of absence and attributes; alone it will do to score
     results. Raises ``ValueError`` for another split and a root without sequences.
@@ -35,16 +36,13 @@ def find(root: Path, split: str) -> list[Entry]:
     if split != "test":
         raise ValueError(f"split of tnl2k must be test, got {split!r}")
     base = base_of(root, f"*/{GROUNDTRUTH}")
-    folders = [
-        path
-        for path in folders_in(base)
-        if (path / GROUNDTRUTH).is_file() and not (path / LASOT_FLAGS[0]).is_file()
-    ]
-    boxes = toolkit_folder(root, "gt_rect")
-    if not folders and boxes:
-        paths = sorted(boxes.glob("*.txt"))
+    folders = [path for path in folders_in(base) if not (path / LASOT_FLAGS[0]).is_file()]
+    known = any((path / GROUNDTRUTH).is_file() for path in folders)
+    boxes = toolkit_folder("gt_rect", root)
+    if not known and boxes:
+        paths = sorted(boxes.glob("[!.]*.txt"))
         return [annotation_entry("tnl2k", boxes.parent, path) for path in paths]
-    if not folders:
+    if not known:
         expected = (
             f"<sequence>/{GROUNDTRUTH} and <sequence>/imgs/, or annos/gt_rect/ of the toolkit"
         )
@@ -52,30 +50,36 @@ def find(root: Path, split: str) -> list[Entry]:
     return [
         Entry(
             folder.name,
-            (folder / GROUNDTRUTH, folder / "imgs"),
+            (folder / GROUNDTRUTH, _images(folder), _flags(root, folder)),
             partial(_read, root, folder),
-            partial(_track, folder),
+            partial(_track, root, folder),
         )
         for folder in folders
+        if _images(folder).is_dir() or (folder / GROUNDTRUTH).is_file()
     ]
 
 
-def _track(folder: Path) -> Track:
-    boxes, base = read_boxes(folder / GROUNDTRUTH), folder.parent
-    named = attributes_beside("tnl2k", base, folder.name)
-    flags = toolkit_folder(base, "absent")
-    places = [folder / "absent.txt", *([flags / f"{folder.name}.txt"] if flags else [])]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+def _images(folder: Path) -> Path:
+    return first_of(folder / "imgs", folder / "img")
+
+
+def _flags(root: Path, folder: Path) -> Path:
+    """The file of flags, in the sequence or, if there is none, in the toolkit."""
+    own, toolkit = folder / "absent.txt", toolkit_folder("absent", folder.parent, root)
+    return first_of(own, toolkit / f"{folder.name}.txt") if toolkit else own
+
+
+def _track(root: Path, folder: Path) -> Track:
+    boxes, flags = read_boxes(folder / GROUNDTRUTH), _flags(root, folder)
+    named = attributes_beside("tnl2k", folder.name, folder.parent, root)
+    if not flags.is_file():
         return Track(folder.name, boxes, attributes=named, notes=(NO_FLAGS,))
-    absent, notes = fitting_flags(path, len(boxes))
+    absent, notes = fitting_flags(flags, len(boxes))
     return Track(folder.name, boxes, absent=absent, attributes=named, notes=notes)
 
 
 def _read(root: Path, folder: Path) -> list[Clip]:
-    images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "img"
-    if not images.is_dir():
-        raise FileNotFoundError(f"no folder of images at {folder / 'imgs'}")
+    images = _images(folder)
     # OSTrack and SPMTrack sort the names as text: 10.png comes before 2.png
-    files = sorted(path.name for path in image_paths(images))
-    return [listed_clip(root, images, _track(folder), files, spare=True)]
+    files = sorted(image_names(images))
+    return [listed_clip(root, images, _track(root, folder), files, spare=True)]

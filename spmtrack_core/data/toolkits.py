@@ -32,21 +32,26 @@ dataset that it was unpacked into."""
 
 
 @lru_cache(64)
-def toolkit_folder(base: Path, kind: str) -> Path | None:
-    """The folder ``att``, ``absent`` or ``gt_rect`` of the toolkit in ``base``; None without."""
-    if base.name == kind:
-        return base
-    patterns = (f"{place}/{kind}".removeprefix("/") for place in PLACES)
-    found = (path for pattern in patterns for path in sorted(base.glob(pattern)))
-    return next((path for path in found if path.is_dir()), None)
+def toolkit_folder(kind: str, *bases: Path) -> Path | None:
+    """The folder ``att``, ``absent`` or ``gt_rect`` of a toolkit, in the first of ``bases`` that
+    has one; None without.
+    """
+    for base in bases:
+        if base.name == kind:
+            return base
+        patterns = (f"{place}/{kind}".removeprefix("/") for place in PLACES)
+        found = (path for pattern in patterns for path in sorted(base.glob(pattern)))
+        if folder := next((path for path in found if path.is_dir()), None):
+            return folder
+    return None
 
 
-def attributes_beside(dataset: str, base: Path, sequence: str) -> tuple[str, ...]:
-    """The attributes of a sequence by the toolkit in ``base``; none where it has no file.
+def attributes_beside(dataset: str, sequence: str, *bases: Path) -> tuple[str, ...]:
+    """The attributes of a sequence by the toolkit in one of ``bases``; none without its file.
 
     Raises ``ValueError`` for another number of flags.
     """
-    folder = toolkit_folder(base, "att")
+    folder = toolkit_folder("att", *bases)
     path = _file(folder, sequence) if folder else None
     return _flagged(dataset, path) if path else ()
 
@@ -59,7 +64,7 @@ def read_attributes(dataset: str, folder: Path, sequence: str) -> tuple[str, ...
     """
     if dataset not in NAMES:
         raise ValueError(f"attributes are known for {', '.join(NAMES)}; got {dataset!r}")
-    path = _file(toolkit_folder(folder, "att") or folder, sequence)
+    path = _file(toolkit_folder("att", folder) or folder, sequence)
     if path is None:
         raise FileNotFoundError(
             f"no attributes at {folder / f'{sequence}.txt'}: expected one file a sequence with "
@@ -80,11 +85,11 @@ def annotation_entry(dataset: str, base: Path, boxes: Path, origin: float = 0.0)
 def _track(dataset: str, base: Path, path: Path, origin: float) -> Track:
     boxes, name = read_boxes(path), path.stem
     boxes[:, :2] -= origin
-    folder = toolkit_folder(base, "absent")
+    folder = toolkit_folder("absent", base)
     if folder is None or not (folder / path.name).is_file():
         raise FileNotFoundError(f"no flags of absence at {folder or base / 'absent'}/{path.name}")
     absent, notes = fitting_flags(folder / path.name, len(boxes))
-    named = attributes_beside(dataset, base, name)
+    named = attributes_beside(dataset, name, base)
     return Track(name, boxes, absent=absent, origin=origin, attributes=named, notes=notes)
 
 

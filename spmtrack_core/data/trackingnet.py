@@ -51,7 +51,7 @@ def _entries(root: Path, parts: list[Path], first_only: bool) -> list[Entry]:
             partial(_track, boxes, first_only),
         )
         for part in parts
-        for boxes in sorted((part / "anno").glob("*.txt"))
+        for boxes in sorted((part / "anno").glob("[!.]*.txt"))
     ]
 
 

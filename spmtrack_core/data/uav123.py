@@ -6,8 +6,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, base_of, listed_clip
-from spmtrack_core.data.images import image_paths
+from spmtrack_core.data.clips import Clip, Entry, Track, base_of, image_names, listed_clip
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 from spmtrack_core.data.toolkits import attributes_beside
 
@@ -23,14 +22,18 @@ def find(root: Path, split: str, name: str = "UAV123") -> list[Entry]:
     if split != "test":
         raise ValueError(f"split of {name.lower()} must be test, got {split!r}")
     base = base_of(root, f"anno/{name}/*.txt")
-    paths = sorted((base / "anno" / name).glob("*.txt"))
+    paths = sorted((base / "anno" / name).glob("[!.]*.txt"))
     if not paths:
         expected = f"anno/{name}/<sequence>.txt and data_seq/UAV123/<video>/000001.jpg"
         raise wrong_root(root, name, expected)
-    return [
-        Entry(path.stem, (path,), partial(_read, root, base, path), partial(_track, path))
-        for path in paths
-    ]
+    entries = []
+    for path in paths:
+        folder, cut = _cut(base, path)
+        # where a cut begins depends on the cuts before
+        before = [path.with_name(f"{folder.name}_{number}.txt") for number in range(1, cut)]
+        read = partial(_read, root, base, path)
+        entries.append(Entry(path.stem, (path, *before, folder), read, partial(_track, path)))
+    return entries
 
 
 def find_20l(root: Path, split: str) -> list[Entry]:
@@ -39,21 +42,25 @@ def find_20l(root: Path, split: str) -> list[Entry]:
 
 
 def _track(path: Path) -> Track:
-    named = attributes_beside("uav123", path.parent, path.stem)
+    named = attributes_beside("uav123", path.stem, path.parent)
     return Track(path.stem, read_boxes(path), attributes=named)
+
+
+def _cut(base: Path, path: Path) -> tuple[Path, int]:
+    """The folder with the images of a sequence, and which cut of this video it is, from 1."""
+    folder = base / "data_seq" / "UAV123" / path.stem
+    # person1_s is a video; bird1_2 is the second cut of bird1
+    cut = re.fullmatch(r"(.+)_([1-9])", path.stem)
+    if cut is None or folder.is_dir():
+        return folder, 1
+    return folder.with_name(cut[1]), int(cut[2])
 
 
 def _read(root: Path, base: Path, path: Path) -> list[Clip]:
     track, name = _track(path), path.stem
-    images = base / "data_seq" / "UAV123"
-    # person1_s is a video; bird1_2 is the second cut of bird1
-    cut = re.fullmatch(r"(.+)_(\d)", name)
-    video = cut[1] if cut and not (images / name).is_dir() else name
-    folder = images / video
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of images at {folder}")
-    first = _start(path, video, int(cut[2])) if cut and video != name else 1
-    files = [file.name for file in image_paths(folder)]
+    folder, cut = _cut(base, path)
+    files = image_names(folder)
+    first = _start(path, folder.name, cut)
     mine = files[first - 1 : first - 1 + len(track.boxes_xywh)]
     if len(mine) < len(track.boxes_xywh):
         raise ValueError(

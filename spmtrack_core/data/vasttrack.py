@@ -5,17 +5,34 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, folders_in, listed_clip, visible
+from spmtrack_core.data.clips import (
+    Clip,
+    Entry,
+    Track,
+    base_of,
+    first_of,
+    folders_in,
+    listed_clip,
+    visible,
+)
 from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
 from spmtrack_core.data.sequence import read_boxes, wrong_root
+
+SPLITS = ("train", "test")
+NESTED = "*/*/[Gg]roundtruth.txt"
 
 
 def find(root: Path, split: str) -> list[Entry]:
     """The sequences ``<class>/<class>-<n>`` in ``root/split`` if that exists, else in ``root``.
 
-    Raises ``ValueError`` for a root that holds none.
+    Raises ``ValueError`` for another split and a root that holds none.
     """
-    base = root / split if (root / split).is_dir() else root
+    if split not in SPLITS:
+        raise ValueError(f"split of vasttrack must be train or test, got {split!r}")
+    base = base_of(root, f"{split}/{NESTED}", NESTED)
+    if base.parent == root and base.name in SPLITS:
+        base = root  # without the split that is asked for
+    base = base / split if (base / split).is_dir() else base
     folders = [
         sequence
         for group in folders_in(base)
@@ -27,7 +44,7 @@ def find(root: Path, split: str) -> list[Entry]:
     return [
         Entry(
             folder.name,
-            (folder / "Groundtruth.txt", folder / "imgs", folder),
+            (_truth(folder), _images(folder)),
             partial(_read, root, folder, split == "test"),
             partial(_track, folder),
         )
@@ -35,16 +52,21 @@ def find(root: Path, split: str) -> list[Entry]:
     ]
 
 
+# both spellings of either name are in use
+def _truth(folder: Path) -> Path:
+    return first_of(folder / "Groundtruth.txt", folder / "groundtruth.txt")
+
+
+def _images(folder: Path) -> Path:
+    return first_of(folder / "imgs", folder / "img")
+
+
 def _track(folder: Path) -> Track:
-    # both spellings of either name are in use
-    names = ("Groundtruth.txt", "groundtruth.txt")
-    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    boxes = read_boxes(path)  # 0,0,0,0 for a target that is hidden or out of view
+    boxes = read_boxes(_truth(folder))  # 0,0,0,0 for a target that is hidden or out of view
     boxes[:, :2] -= 1  # VastTrack counts pixels from 1
     absent = ~visible(boxes)
     return Track(folder.name, boxes, absent=absent, origin=1)
 
 
 def _read(root: Path, folder: Path, spare: bool) -> list[Clip]:
-    images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "img"
-    return [listed_clip(root, images, _track(folder), spare=spare)]
+    return [listed_clip(root, _images(folder), _track(folder), spare=spare)]

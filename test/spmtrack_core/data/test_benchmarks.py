@@ -85,7 +85,7 @@ def test_an_unpacked_folder_above_is_recognised_and_annotations_need_no_images(t
     if name == "trackingnet":
         split = "train"
         config = DatasetConfig(name, str(tmp_path / "unpacked"), split)
-    elif name in ("vasttrack", "folder"):
+    elif name == "folder":
         config = DatasetConfig(name, str(tmp_path / "unpacked"), split)
     else:
         config = DatasetConfig(name, str(tmp_path), split)
@@ -189,12 +189,67 @@ def test_the_root_of_another_dataset_is_recognised(tmp_path, name, other, match)
         opened(tmp_path, name)
 
 
-@pytest.mark.parametrize("line", ["0 1 2", "bee", "0 a b c d 1", ""])
+FRAME = "0 1 1 6 7 {} 0 0 0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0 1 2", "bee", "0 a b c d 1"]
+    + [FRAME.format(frame) for frame in (-7, 1.5, "nan", "inf", 8000000000001)],
+)
 def test_a_broken_row_of_nfs_is_named(tmp_path, line):
     images(tmp_path / "bee" / "30" / "bee", ["1.jpg"])
     text(tmp_path / "bee" / "30" / "bee.txt", line)
     with pytest.raises(ValueError, match=r"bee\.txt, line 1: expected id x1 y1 x2 y2 frame"):
         opened(tmp_path, "nfs")
+
+
+def test_a_file_of_nfs_may_begin_at_0_and_end_in_empty_lines(tmp_path):
+    MAKE["nfs"](tmp_path)
+    path = tmp_path / "bee" / "30" / "bee.txt"
+    path.write_text("0 9 9 19 19 0 0 0 0\n" + path.read_text() + "\n \n")
+    assert opened(tmp_path, "nfs")["bee"].boxes_xywh.tolist() == [[3, 3, 5, 6], [11, 3, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence", "truth"),
+    [
+        ("tnl2k", "monitor", "zebra/groundtruth.txt"),
+        ("nfs", "bee", "zebra/30/zebra.txt"),
+        ("otb2015", "Walking", "zebra/groundtruth_rect.txt"),
+    ],
+)
+def test_images_without_boxes_are_a_fault(tmp_path, name, sequence, truth):
+    MAKE[name](tmp_path)
+    shutil.copytree(tmp_path / sequence, tmp_path / "zebra")
+    (tmp_path / truth).unlink(missing_ok=True)
+    _, faults = open_sequences(DatasetConfig(name, str(tmp_path), "test"))
+    assert faults == [f"zebra: no boxes at {tmp_path / truth}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "file"),
+    [
+        ("uav123", make_uav123, "anno/UAV123/._car1_1.txt"),
+        ("trackingnet", MAKE["trackingnet"], "TEST/anno/._t_0.txt"),
+        ("tnl2k", make_tnl2k_toolkit, "annos/gt_rect/._monitor.txt"),
+    ],
+)
+def test_hidden_files_of_macos_are_no_sequences(tmp_path, name, make, file):
+    make(tmp_path)
+    config = DatasetConfig(name, str(tmp_path), "test")
+    expected = [track.name for track in open_annotations(config)[0]]
+    (tmp_path / file).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    tracks, faults = open_annotations(config)
+    assert ([track.name for track in tracks], faults) == (expected, [])
+
+
+def test_a_split_of_vasttrack_is_not_taken_for_another(tmp_path):
+    MAKE["vasttrack"](tmp_path / "unpacked" / "train")
+    assert len(opened(tmp_path, "vasttrack", "train")) == 2
+    assert len(opened(tmp_path / "unpacked", "vasttrack", "train")) == 2
+    with pytest.raises(ValueError, match="is no VastTrack"):
+        opened(tmp_path / "unpacked", "vasttrack", "test")
 
 
 @pytest.mark.parametrize("inside", [".", "annos"])
@@ -217,6 +272,7 @@ def test_a_toolkit_alone_will_do_to_score(
         open_sequences(config)
 
 
+@pytest.mark.parametrize("unpacked", [".", "unpacked"])
 @pytest.mark.parametrize(
     ("name", "sequence", "file", "flags", "expected"),
     [
@@ -231,8 +287,10 @@ def test_a_toolkit_alone_will_do_to_score(
         ("nfs", "bee", "att/bee.txt", 9, ()),
     ],
 )
-def test_attributes_beside_a_dataset_are_read(tmp_path, name, sequence, file, flags, expected):
-    MAKE[name](tmp_path)
+def test_attributes_beside_a_dataset_are_read(
+    tmp_path, name, sequence, file, flags, expected, unpacked
+):
+    MAKE[name](tmp_path / unpacked)
     text(tmp_path / file, ",".join(["1", *["0"] * (flags - 2), "1"]))
     assert opened(tmp_path, name)[sequence].annotation.attributes == expected
 
@@ -242,6 +300,12 @@ def test_attributes_of_another_number_are_a_fault(tmp_path):
     text(tmp_path / "att" / "monitor.txt", "1,0,1")
     with pytest.raises(ValueError, match=r"monitor.txt holds 3 numbers; expected 17"):
         opened(tmp_path, "tnl2k")
+
+
+def test_the_toolkit_may_lie_beside_the_folder_of_the_dataset(tmp_path):
+    MAKE["tnl2k"](tmp_path / "unpacked")
+    (tmp_path / "unpacked" / "absent").rename(tmp_path / "absent")
+    np.testing.assert_array_equal(opened(tmp_path, "tnl2k")["monitor"].boxes_xywh, [ONE, nan])
 
 
 def test_missing_flags_of_tnl2k_are_told(tmp_path):
@@ -264,3 +328,12 @@ def test_an_empty_file_of_otb_is_no_target(tmp_path):
     make_otb2015(tmp_path)
     text(tmp_path / "Human4" / "groundtruth_rect1.txt")
     assert [name for name in opened(tmp_path, "otb2015") if "Human4" in name] == ["Human4_2"]
+
+
+@pytest.mark.parametrize("name", ["groundtruth_rect_old.txt", "groundtruth_rect (1).txt"])
+def test_a_copy_of_the_boxes_of_otb_is_no_target(tmp_path, name):
+    make_otb2015(tmp_path)
+    text(tmp_path / "Walking" / name, "9,9,5,6", "9,9,5,6")
+    sequences, _ = open_sequences(DatasetConfig("otb2015", str(tmp_path), "test"))
+    boxes = [each.boxes_xywh.tolist() for each in sequences if each.name == "Walking"]
+    assert boxes == [[ONE] * 2]

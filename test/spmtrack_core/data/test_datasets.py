@@ -18,6 +18,7 @@ from dataset_trees import (
     make_got10k,
     make_mot,
     text,
+    video,
 )
 
 from spmtrack_core.config import DatasetConfig
@@ -140,6 +141,18 @@ def test_a_broken_annotation_of_coco_is_left_out_by_its_id(tmp_path, opened, box
     assert any(re.match(reason, line) for line in tracks.skipped), tracks.skipped
 
 
+@pytest.mark.parametrize("number", [None, "text", 9.5, True])
+def test_an_image_of_coco_may_have_any_id(tmp_path, opened, number):
+    make_coco(tmp_path / "data")
+    whole = len(opened("coco"))
+    path = tmp_path / "data" / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": number, "file_name": "000000000009.jpg"})
+    content["annotations"].append({"id": 99, "image_id": number, "bbox": [0, 0, 20, 15]})
+    path.write_text(json.dumps(content))
+    assert len(opened("coco")) == whole + 1
+
+
 def test_the_information_of_a_mot_sequence_may_have_a_mark(tmp_path, opened):
     make_mot(tmp_path / "data")
     for name in ("seqinfo.ini", "gt/gt.txt"):
@@ -154,6 +167,10 @@ def unlink(path):
 
 def write(path, *lines):
     return lambda root: text(root / path, *lines)
+
+
+def moved(path, to):
+    return lambda root: (root / path).rename(root / to)
 
 
 def swap(path):
@@ -175,6 +192,7 @@ def swap(path):
         ("lasot", write("cat/cat-1/groundtruth.txt", "1,2,3,4", "1,2"), "cat-1: .* line 2"),
         ("lasot", swap("cat/cat-1/img/00000001.jpg"), "cat-1: .*00000001.jpg is not an image"),
         ("lasot", write("training_set.txt", "cat-1", "cat-9"), "cat-9: .*groundtruth.txt"),
+        ("lasot", write("training_set.txt", "cat-1", "cat-1", "cat-9"), "cat-9: "),  # named twice
         (
             "got10k",
             lambda root: os.rename(
@@ -262,6 +280,7 @@ def test_mot_images_must_be_those_of_seqinfo(tmp_path, opened):
         ("coco", "train", r"annotations/instances_train2017\.json"),
         ("coco", "test", "split of coco"),
         ("vasttrack", "train", "<class>/<class>-<n>/Groundtruth.txt"),
+        ("vasttrack", "val", "split of vasttrack must be train or test, got 'val'"),
         ("mot", "train", "<sequence>/gt/gt.txt"),
         ("folder", "train", "expected <clip>/"),
     ],
@@ -382,6 +401,54 @@ def test_a_change_of_boxes_is_seen(tmp_path, opened):
     text(tmp_path / "data" / "a" / "groundtruth.txt", "9,9,9,9", "1,2,3,4")
     assert opened("folder").boxes_xywh(0)[0, 0] == 9
     assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+
+
+def image(path):
+    return lambda root: images((root / path).parent, [Path(path).name])
+
+
+def rewritten(path):
+    def rewritten(root):
+        video(root / "other.mp4", 3)
+        (root / path).write_bytes((root / "other.mp4").read_bytes())
+        (root / "other.mp4").unlink()
+
+    return rewritten
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "change"),
+    [
+        ("uav123", None, image("data_seq/UAV123/car1/000006.jpg")),
+        ("uav123", None, image("data_seq/UAV123/car1_s/000003.jpg")),
+        # its second cut begins elsewhere
+        ("uav123", None, write("anno/UAV123/car1_1.txt", "2,3,5,6", "2,3,5,6")),
+        ("nfs", None, image("bee/30/bee/00003.jpg")),
+        ("nfs", None, image("pingpong_2/30/pingpong_2/00036.jpg")),
+        ("tnl2k", None, write("absent/monitor.txt", 1, 0)),
+        ("tnl2k", moved("monitor/imgs", "monitor/img"), image("monitor/img/3.png")),
+        ("vasttrack", None, write("T-Shirt/T-Shirt-22/groundtruth.txt", "2,3,5,6")),
+        (
+            "vasttrack",
+            moved("T-Shirt/T-Shirt-22/imgs", "T-Shirt/T-Shirt-22/img"),
+            image("T-Shirt/T-Shirt-22/img/00003.jpg"),
+        ),
+        ("folder", None, rewritten("c/any.mp4")),
+    ],
+)
+def test_a_change_of_what_is_read_makes_the_index_again(
+    tmp_path, opened, monkeypatch, name, before, change
+):
+    MAKE[name](tmp_path / "data")
+    if before:
+        before(tmp_path / "data")
+    split = "train" if name in ("folder", "vasttrack") else "test"
+    opened(name, split=split)
+    change(tmp_path / "data")
+    read, times = catalog._read_clips, []
+    monkeypatch.setattr(catalog, "_read_clips", lambda *args: times.append(1) or read(*args))
+    opened(name, split=split)
+    assert times == [1]
 
 
 def test_the_index_lies_where_caches_do(tmp_path, monkeypatch):
