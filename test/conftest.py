@@ -72,7 +72,8 @@ def spmtrack(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["spmtrack", *map(str, arguments)])
         monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: signal.getsignal(number) for number in numbers}
         try:
             with pytest.raises(SystemExit) as stop:
                 main()

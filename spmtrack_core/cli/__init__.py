@@ -8,9 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import io
 import logging
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +20,7 @@ import typer.core
 import typer.main
 
 import spmtrack_core
+from spmtrack_core.cli.ending import open_outlets, take_signals
 from spmtrack_core.files import one_line, user_path
 
 COMMANDS = {
@@ -133,20 +132,16 @@ def _options(
 
 def main() -> None:
     """Run ``spmtrack``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files need not be texts
-            stream.reconfigure(errors="backslashreplace")
+    open_outlets()
     run_command(app)
 
 
 def run_command(command: Callable[[], object]) -> None:
     """Call ``command``; for errors that the user can correct, one line on stderr and exit code 2.
 
-    SIGTERM and SIGHUP (docker, systemd, Slurm, a closed terminal) end it as Ctrl-C does.
+    Signals end it as ``take_signals`` says.
     """
-    for name in ("SIGTERM", "SIGHUP"):
-        if signal.getsignal(signal.Signals[name]) is signal.SIG_DFL:  # nohup ignores SIGHUP
-            signal.signal(signal.Signals[name], signal.default_int_handler)
+    take_signals()
     _show_own_warnings()
     try:
         command()

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spmtrack_core.cli.ending import begin_to_end
 from spmtrack_core.cli.options import (
     Device,
     Policy,
@@ -166,7 +167,7 @@ class _Run:
         try:
             write()
             self.written.append(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.faults.append(str(error))
 
 
@@ -222,6 +223,7 @@ def _follow(
             bar.console.print("stopped; what was tracked so far is written")
         except (OSError, ValueError, RuntimeError) as error:
             run.faults.append(f"frame {len(run.boxes_xywh) + 1}: {error}")
+        begin_to_end()
         if video and output and record_video in run.recorders:
             run.write(output, video.close)
     return run

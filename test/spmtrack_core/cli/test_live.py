@@ -56,11 +56,27 @@ async def follow(address):
             await page.send_str('{"type": "shown"}')
 
 
+IMPATIENT = """
+import signal
+from spmtrack_core.cli import main
+from spmtrack_core.live.tracking import LiveTracking
+
+def close_slowly(live, close=LiveTracking.close):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGHUP)
+    return close(live)
+
+LiveTracking.close = close_slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+main()
+"""
+"""The command, of somebody who presses Ctrl-C again and closes the terminal."""
+
+
 def test_name_a_target_follow_it_and_end(folder, tmp_path, tiny_checkpoint):
     record = tmp_path / "out.mp4"
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     command = [
-        *(sys.executable, "-c", f"{code}from spmtrack_core.cli import main; main()", "live"),
+        *(sys.executable, "-c", IMPATIENT, "live"),
         *(folder, "--port", "0", "--weights", tiny_checkpoint, "--device", "cpu"),
         *("--record", record),
     ]
