@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -77,7 +78,7 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
             raise ValueError(f"{path} is an input of this run ({each}); choose another output")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    if os.path.exists(path) and not os.path.isfile(path):
+    if _descriptor(path) is not None or (os.path.exists(path) and not os.path.isfile(path)):
         return  # a device or a pipe
     target = Path(os.path.realpath(path))
     try:
@@ -100,10 +101,14 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make the file under another name; it takes the place of ``path`` at the end.
 
     Makes the folders above. A link stays a link: the file that it points to is replaced. A device
-    or a pipe, such as ``/dev/stdout``, is written to as it is. If ``write`` fails, an old ``path``
-    stays and nothing else is left. Raises ``OSError`` where ``path`` cannot be written.
+    or a pipe is written to as it is, and an open file such as ``/dev/stdout`` where it stands. If
+    ``write`` fails, an old ``path`` stays and nothing else is left. Raises ``OSError`` where
+    ``path`` cannot be written.
     """
     path = Path(path)
+    if (descriptor := _descriptor(path)) is not None:
+        _write_to(descriptor, path, write)
+        return
     if path.exists() and not path.is_file():
         write(path)
         return
@@ -121,6 +126,29 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file that a name such as ``/dev/stdout`` stands for; None for any other name.
+
+    Its target is the file behind it, which is the user's: ``spmtrack ... >> log`` goes on in it.
+    """
+    while os.path.exists(path) and path.is_symlink():
+        if os.path.realpath(path.parent) == os.path.realpath("/proc/self/fd"):
+            return int(path.name)
+        path = path.parent / os.readlink(path)
+    return None
+
+
+def _write_to(descriptor: int, path: Path, write: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, path.name)
+        write(made)
+        try:
+            with made.open("rb") as source, open(descriptor, "wb", closefd=False) as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def part_of(path: Path) -> Path:

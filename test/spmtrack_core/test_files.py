@@ -46,6 +46,31 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
+@pytest.mark.parametrize(("mode", "content"), [("a", "old\nnew\nend\n"), ("w", "new\nend\n")])
+def test_an_open_file_is_written_to_where_it_stands(tmp_path, name, mode, content):
+    """As of ``spmtrack --boxes /dev/stdout >> all.log``, which says more after the boxes."""
+    log = tmp_path / "all.log"
+    log.write_text("old\n")
+    with log.open(mode) as file:
+        path = tmp_path / name.format(file.fileno())
+        if name == "link":  # as /dev/stdout is one
+            path.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        check_output(path)
+        write_beside(path, lambda made: made.write_text("new\n"))
+        file.write("end\n")
+    assert log.read_text() == content
+    assert [each for each in os.listdir(tmp_path) if each != "link"] == ["all.log"]
+
+
+def test_an_open_file_that_takes_nothing_is_named(tmp_path):
+    (tmp_path / "a.txt").touch()
+    with (tmp_path / "a.txt").open() as file:  # only to be read
+        path = f"/dev/fd/{file.fileno()}"
+        with pytest.raises(OSError, match=f"{path} cannot be written: "):
+            write_beside(path, lambda made: made.write_text("new"))
+
+
 def same(path):
     return path / "in.mp4"
 
