@@ -12,7 +12,7 @@ import numpy as np
 
 from spmtrack_core.data.recording import VideoRecorder, write_boxes
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.tracking.followed import Target, draw_targets
+from spmtrack_core.tracking.followed import Reason, Target, draw_targets
 
 _LONGEST_GAP = 1.0  # s between two images in the video; a pause is shorter there
 
@@ -39,11 +39,19 @@ class LiveRecorder:
     def show(self, number: int, image: Image, seconds: float, targets: Sequence[Target]) -> None:
         """An image of this ``number``, ``seconds`` after the first one of its source.
 
-        Written when the next one is shown: until then, targets may be named and removed in it.
+        Written when the next one is shown: until then, targets may be named and removed in it. One
+        that no image comes for any more stays as it was measured in this one.
         """
-        before, self._shown = self._shown, (number, image, seconds, targets)
+        before = self._shown
         if before is not None and before[0] != number:
             self._write(*before[1:])
+        elif before is not None:
+            measured = {each.id: each for each in before[3]}
+            targets = [
+                measured.get(each.id, each) if each.reason is Reason.NO_IMAGE else each
+                for each in targets
+            ]
+        self._shown = number, image, seconds, targets
 
     def _write(self, image: Image, seconds: float, targets: Sequence[Target]) -> None:
         gap = seconds - self._before

@@ -71,6 +71,7 @@ class Session:
     def limits(self, limits: Limits) -> None:
         with self._state.lock:
             self._state.limits = limits
+            self._state.last_arrival = time.monotonic()  # nothing was expected before
             self._state.alarm.notify_all()  # perhaps another time to be woken up
 
     def snapshot(self) -> Snapshot:

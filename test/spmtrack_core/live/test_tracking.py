@@ -204,6 +204,19 @@ def test_a_paused_camera_does_not_lose_its_targets(bench):
     b.until(lambda view: view.targets[0].reason == "no image")
 
 
+def test_a_camera_that_stalls_keeps_the_last_box_in_its_recording(bench, tmp_path):
+    b = bench(squares(live=True, length=10**6), record=tmp_path / "walk.mp4")
+    b.ask(Play(False))
+    b.until(lambda view: not view.playback.playing)
+    assert b.start((1.0, 1.0, 30.0, 30.0)).code is Code.OK
+    b.live._session.limits = Limits(image_timeout=0.01)
+    b.until(lambda view: view.targets and view.targets[0].reason == "no image")
+    box = list(b.box("target-1"))
+    b.ask(MakePrimary("target-1"))  # whatever else changes
+    b.live.close()
+    assert read_boxes(tmp_path / "walk.target-1.txt")[-1].tolist() == box
+
+
 def test_what_is_shown_is_recorded_with_its_boxes(bench, tmp_path):
     path = tmp_path / "walk.mp4"
     b = bench(squares(30, 30.0), record=path)

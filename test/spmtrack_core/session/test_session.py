@@ -1128,5 +1128,7 @@ def test_a_shorter_timeout_holds_at_once(make_bench):
     bench.start()
     time.sleep(0.1)
     assert bench.target.state is State.TRACKING
+    begun = time.monotonic()
     bench.session.limits = Limits(image_timeout=0.05)
     assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
+    assert time.monotonic() - begun >= 0.05  # the time before does not count
