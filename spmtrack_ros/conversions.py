@@ -11,7 +11,6 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-import cv2
 import numpy as np
 
 from spmtrack_core.data.messages import (
@@ -23,7 +22,7 @@ from spmtrack_core.data.messages import (
     stamp_text,
     stamp_to_ns,
 )
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.image import Image, encode_image
 
 __all__ = [
     "bbox_to_xywh",
@@ -64,14 +63,10 @@ def fill_compressed(message: Any, image: Image, header: Any) -> Any:
 
     Raises ``ValueError`` for an image that JPEG cannot hold: no side is above 65500 px.
     """
-    try:
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        text = f"JPEG cannot hold an image {image.shape}: expected sides up to 65500"
-        raise ValueError(text) from None
+    jpeg = encode_image(image, ".jpg")
     message.header = header
     message.format = "jpeg"
-    message.data = array.array("B", jpeg.tobytes())
+    message.data = array.array("B", jpeg)
     return message
 
 

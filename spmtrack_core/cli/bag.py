@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spmtrack_core.cli.ending import begin_to_end
 from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Threads, Trunk, Weights
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.bag import Bag, BagImage
@@ -136,10 +137,10 @@ def bag(
         if sheet:
             check_image_path(sheet)
         topic = recorded.choose_topic(topic)
-        images: Iterable[BagImage] = itertools.islice(recorded.images(topic), max_frames)
+        stored = recorded.images(topic)
         tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
         run = _Run(topic, given_seconds=seconds)
-        images = run.counted(images)
+        images: Iterable[BagImage] = itertools.islice(run.counted(stored), max_frames)
         if frames == "latest":
             images = newest_only(
                 images,
@@ -151,8 +152,10 @@ def bag(
         total = min(count, max_frames or count)
         try:
             run.follow(replay(tracker, images, starts), output, storage, total)
-            run.faults += [f"target {start.id}: no image {_shown(start)}" for start in starts]
+            missing = "no image" if run.read_all else "not reached: image"
+            run.faults += [f"target {start.id}: {missing} {_shown(start)}" for start in starts]
         finally:
+            stored.close()
             run.faults[:0] = recorded.faults
             for fault in run.faults:
                 typer.echo(f"spmtrack: warning: {fault}", err=True)
@@ -230,6 +233,8 @@ class _Run:
     topic: str
     given_seconds: float | None
     read: int = 0
+    read_all: bool = False
+    """Whether the bag came to its end."""
     processed: int = 0
     unreadable: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -248,13 +253,14 @@ class _Run:
         for image in images:
             self.read += 1
             yield image
+        self.read_all = True
 
     def write(self, path: Path, write: Callable[[], object]) -> None:
         """Let ``write`` make a file; that it cannot is an error of the run."""
         try:
             write()
             self.written.append(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.errors.append(error)
 
     def follow(
@@ -264,16 +270,10 @@ class _Run:
 
         Raises what ended the run, or ``ValueError``, and writes nothing, if no target was started.
         """
-        columns = (
-            TextColumn("tracking"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        columns = TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        console = Console(stderr=True, soft_wrap=True)
         with ExitStack() as stack:
-            bar = stack.enter_context(
-                Progress(*columns, console=Console(stderr=True, soft_wrap=True))
-            )
+            bar = stack.enter_context(Progress(*columns, console=console))
             bag = BagWriter(output, TOPICS, storage)
             stack.callback(bag.discard)  # leaves a bag that is complete
             task = bar.add_task("", total=total)
@@ -289,6 +289,7 @@ class _Run:
                     raise
                 self.errors.append(error)
                 bar.console.print(f"stopped at image {self.read - 1}")
+            begin_to_end()
             if not self._targets:
                 text = f"no target was started: {self.topic} has {self.read} images"
                 if self._stamps:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -57,8 +57,8 @@ class Bag:
     """A bag that is read from its beginning to its end, as far as that is possible.
 
     A context manager. What cannot be read is passed over and named in ``faults``, which is
-    complete when the images have been read. Raises ``FileNotFoundError`` where nothing is and
-    ``ValueError`` for what is no bag.
+    complete when ``images`` has ended or was closed. Raises ``FileNotFoundError`` where nothing is
+    and ``ValueError`` for what is no bag.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -130,21 +130,24 @@ class Bag:
             )
         return next(iter(counts))
 
-    def images(self, topic: str) -> Iterator[BagImage]:
+    def images(self, topic: str) -> Generator[BagImage, None, None]:
         """The images of a topic in the order of the recording."""
         number, unreadable = 0, 0
-        for file in self._files:
-            with closing(file):  # one at a time is open, or unpacked
-                for record in file.records(topic):
-                    message = _message(record)
-                    if message is None:
-                        unreadable += 1
-                        continue
-                    stamp_ns = stamp_to_ns(message.header.stamp)
-                    yield BagImage(number, record.time_ns, stamp_ns, message, record.kind)
-                    number += 1
-        if unreadable:
-            self.faults.append(f"{unreadable} messages of {topic} are damaged and were left out")
+        try:
+            for file in self._files:
+                with closing(file):  # one at a time is open, or unpacked
+                    for record in file.records(topic):
+                        message = _message(record)
+                        if message is None:
+                            unreadable += 1
+                            continue
+                        stamp_ns = stamp_to_ns(message.header.stamp)
+                        yield BagImage(number, record.time_ns, stamp_ns, message, record.kind)
+                        number += 1
+        finally:  # also where no more images are wanted
+            if unreadable:
+                text = f"{unreadable} messages of {topic} are damaged and were left out"
+                self.faults.append(text)
 
     def _paths(self) -> list[Path]:
         path = self.path

@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike
 
 from spmtrack_core.data.decoding import reason
 from spmtrack_core.files import part_of, write_beside
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.image import Image, encode_image
 
 TICK = Fraction(1, 60_000)
 """Seconds between two possible times of a frame; MPEG-4 allows no less than 1 / 65535."""
+
+_GRAY = (".pgm", ".pbm")  # formats without colors
 
 
 class VideoRecorder:
@@ -188,18 +190,21 @@ def contact_sheet(frames: Iterable[Image], columns: int = 3, width: int = 400) -
 
 
 def check_image_path(path: str | Path) -> None:
-    """Raise ``ValueError`` for a name without the suffix of an image format."""
+    """Raise ``ValueError`` for a name without the suffix of a color image format."""
     suffix = Path(path).suffix.encode(errors="replace").decode()  # OpenCV crashes on other names
-    if not cv2.haveImageWriter(f"image{suffix}"):
-        raise ValueError(f"{path} has no suffix of an image format, such as .png")
+    if suffix.lower() in _GRAY or not cv2.haveImageWriter(f"image{suffix}"):
+        raise ValueError(f"{path} has no suffix of a color image format, such as .png")
 
 
 def write_image(path: str | Path, image: Image) -> None:
-    """Write an RGB image; the suffix chooses the format, ``ValueError`` if it names none."""
+    """Write an RGB image; the suffix chooses the format.
+
+    Raises ``ValueError`` if it names none, or one that cannot hold the image.
+    """
     path = Path(path)
     check_image_path(path)
-    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_beside(path, lambda beside: beside.write_bytes(encoded.tobytes()))
+    content = encode_image(image, path.suffix)
+    write_beside(path, lambda beside: beside.write_bytes(content))
 
 
 def write_boxes(path: str | Path, boxes_xywh: ArrayLike) -> None:

@@ -38,6 +38,20 @@ def check_frame(frame: object) -> Image:
     return frame
 
 
+def encode_image(image: Image, suffix: str, *options: int) -> bytes:
+    """An RGB image as a file of the format that ``suffix`` names; ``options`` as OpenCV has them.
+
+    Raises ``ValueError`` where that format cannot hold the image.
+    """
+    try:
+        held, content = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:  # of OpenCV 4, which raises
+        held = False
+    if not held:
+        raise ValueError(f"a {suffix} file cannot hold an image of shape {image.shape}")
+    return content.tobytes()
+
+
 def mean_color(frame: Image) -> NDArray[np.float32]:
     """(3,) mean of each channel in 0..255: what fills a crop beyond the frame."""
     return np.array(cv2.mean(np.asarray(frame))[:3], np.float32)

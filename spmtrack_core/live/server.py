@@ -25,7 +25,7 @@ from typing import Any
 import cv2
 from aiohttp import WSCloseCode, WSMsgType, http_exceptions, web
 
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.image import Image, encode_image
 from spmtrack_core.live.access import Access
 from spmtrack_core.live.connections import Allowance, Connection, Connections
 from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
@@ -169,7 +169,8 @@ class LiveServer:
             raise ConnectionResetError
         connection = request.transport.get_protocol()
         assert isinstance(connection, Connection)
-        websocket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=LONGEST, compress=False)
+        limit = LONGEST + 1  # aiohttp refuses it already
+        websocket = web.WebSocketResponse(heartbeat=_SILENCE, max_msg_size=limit, compress=False)
         await websocket.prepare(request)
         page = _Page(websocket, connection)
         if len(self._pages) >= MAX_PAGES:
@@ -326,9 +327,8 @@ def encode_jpeg(image: Callable[[], Image]) -> Encoded:
     if scale < 1:
         sides = tuple(max(1, round(side * scale)) for side in reversed(size_hw))
         rgb = cv2.resize(rgb, sides, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return (size_hw[0], size_hw[1]), jpeg.tobytes()
+    jpeg = encode_image(rgb, ".jpg", cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
+    return (size_hw[0], size_hw[1]), jpeg
 
 
 def _page_handler() -> Callable[[web.Request], Any]:

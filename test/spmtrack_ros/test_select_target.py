@@ -319,7 +319,7 @@ def test_a_preview_alone_shows_the_pixels_and_asks_for_nothing(select, tmp_path)
         (("--detector-topic", "found", "--class", "bird"), "no detection of class bird on found"),
         ((*BOX, "--preview", "out.png"), "--preview needs --topic"),
         ((*BOX, "--topic", "image", "--preview", "/proc/x/out.png"), "cannot be written"),
-        ((*BOX, "--topic", "image", "--preview", "out.xyz"), "no suffix of an image format"),
+        ((*BOX, "--topic", "image", "--preview", "out.xyz"), "no suffix of a color image"),
         ((), "give one of --box, --point, --detector-topic, --remove or --preview"),
         (("--box", 1, 2, 3), "expected 4 arguments"),
         ((*BOX, "--point", 1, 2), "not allowed with argument --box"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -26,6 +27,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spmtrack_core.cli import bag as bag_module
 from spmtrack_core.data.messages import bbox_to_xywh, stamp_to_ns
+from spmtrack_core.data.recording import write_image
 from spmtrack_core.geometry.boxes import check_box_xywh
 from spmtrack_core.tracking.bag_results import TOPICS
 from spmtrack_core.tracking.replay import replay
@@ -191,22 +193,63 @@ def test_a_damaged_bag_is_tracked_as_far_as_it_can_be_read(run):
     assert any("cut off" in fault for fault in report["faults"])
 
 
-def test_ctrl_c_keeps_what_was_tracked(run, monkeypatch):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("again", [0, 1])
+def test_signals_keep_what_was_tracked(run, monkeypatch, name, again):
     def interrupted(*arguments):
         for index, done in enumerate(replay(*arguments)):
             if index == 3:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.Signals[name])
             yield done
 
+    def write_slowly(*arguments):
+        for _ in range(again):
+            signal.raise_signal(signal.Signals[name])
+        write_image(*arguments)
+
     monkeypatch.setattr(bag_module, "replay", interrupted)
+    monkeypatch.setattr(bag_module, "write_image", write_slowly)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         write_ros2("in", range(8))
-        code, text = run("in", *ARGUMENTS, "-o", "out")
+        outputs = ("-o", "out", "--sheet", "s.png", "--summary", "s.json")
+        code, text = run("in", *ARGUMENTS, *outputs)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (code, "stopped; what was tracked so far is written" in text) == (0, True)
     assert len(by_rosbags("out")["/spmtrack/detections"]) == 3
+    assert cv2.imread("s.png").shape[2] == 3
+    assert json.loads(Path("s.json").read_text())["images_processed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-frames", "3"], "target b: not reached: image 9"),
+        (["--max-frames", "3", "--frames", "latest"], "target b: not reached: image 9"),
+        ([], "target b: no image 9"),  # 7 can be read
+    ],
+)
+def test_what_is_damaged_is_told_however_the_run_ends(run, options, said):
+    write_ros2("in", range(8), storage="sqlite3")
+    with contextlib.closing(sqlite3.connect("in/in.db3")) as bag:
+        bag.execute("UPDATE messages SET data = x'00' WHERE id = 2")
+        bag.commit()
+    targets = ("--target", "a=20,12,16,14", "--target", "b=20,12,16,14@9")
+    code, text = run("in", *targets, "-o", "out", "--summary", "s.json", *options)
+    assert code == 0, text
+    faults = ["1 messages of /camera/image_raw are damaged and were left out", said]
+    assert json.loads(Path("s.json").read_text())["faults"] == faults
+
+
+def test_a_sheet_that_its_format_cannot_hold_leaves_the_summary(run, monkeypatch):
+    write_ros2("in", range(3))
+    sheet = np.zeros((66_000, 6, 3), np.uint8)  # of images that are that narrow
+    monkeypatch.setattr(bag_module, "contact_sheet", lambda _: sheet)
+    outputs = ("-o", "out", "--sheet", "s.jpg", "--summary", "s.json")
+    code, text = run("in", *ARGUMENTS, *outputs)
+    assert (code, "a .jpg file cannot hold an image" in text.splitlines()[-1]) == (2, True), text
+    assert sorted(path.name for path in Path().iterdir()) == ["in", "out", "s.json"]
 
 
 @pytest.mark.parametrize("box", ["99,2,5,4", "1,2,0,4"])
@@ -305,7 +348,11 @@ def tree():
         (["in", *ARGUMENTS, "-o", "out", "--sheet", "in/in.mcap-wal"], "is an input"),
         (
             ["in", *ARGUMENTS, "-o", "out", "--sheet", "s.txt"],
-            "s.txt has no suffix of an image",
+            "s.txt has no suffix of a color image",
+        ),
+        (
+            ["in", *ARGUMENTS, "-o", "out", "--sheet", "s.pgm"],
+            "s.pgm has no suffix of a color image",
         ),
         (
             ["in", *ARGUMENTS, "-o", "out", "--topic", "/no"],

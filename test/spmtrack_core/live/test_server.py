@@ -460,6 +460,8 @@ def test_bytes_and_long_messages_end_the_connection(server, handler):
             await page.socket.send_bytes(b"\x00" * 100)
             assert await page.end() == 1003
         async with open_page(server) as page:
+            await page.socket.send_str(" " * LONGEST)
+            assert (await page.answer())["code"] == "INTERNAL_ERROR"
             await page.socket.send_str(" " * (LONGEST + 1))
             assert await page.end() == 1009
 
