@@ -86,7 +86,7 @@ class Web(Node):
         self._status = TrackStateArray(enabled=True)
         self._last_image = self._last_word = self._last_page = time.monotonic()
         self._decode, _ = image_codec(settings.image_transport, settings.max_pixels)
-        name = settings.tracker.rstrip("/")
+        self._tracker = name = settings.tracker.rstrip("/")
         clients = {
             StartTarget: (InitTarget, "init_target"),
             RemoveRequest: (RemoveTarget, "remove_target"),
@@ -161,8 +161,9 @@ class Web(Node):
         same = message.header.stamp == self._status.header.stamp
         with self._lock:
             self._status = message
-        frames = self._buffer.since(stamp_to_ns(message.header.stamp))
-        if not same:
+        stamp_ns, newest = stamp_to_ns(message.header.stamp), self._buffer.newest
+        frames = self._buffer.since(stamp_ns)
+        if not same or (newest and newest.stamp_ns == stamp_ns):  # stamps may stand still
             self._last_word = time.monotonic()
         self._show(frames[0] if frames and not same else None)
 
@@ -179,6 +180,8 @@ class Web(Node):
             self.destroy_subscription(self._images.subscription)
             self._images = None
             self._buffer.clear()
+            with self._lock:
+                self._view = View(self._view.number)  # the next page begins with a new image
         self._show(None)
 
     def _show(self, frame: Frame | None) -> None:
@@ -210,9 +213,9 @@ class Web(Node):
         if now - self._last_image > _SILENCE:
             return self._images.why_silent(self._images.publishers())
         if not self._status.enabled:
-            return f"tracking is disabled: call {self.parameters.tracker}/enable"
+            return f"tracking is disabled: call {self._tracker}/enable"
         if now - self._last_word > _SILENCE:
-            name = self.parameters.tracker
+            name = self._tracker
             if not self.count_publishers(f"{name}/status"):
                 return f"no node {name}: is the tracker running, and under this name?"
             return f"{name} says nothing of these images: does it get them, and is it active?"

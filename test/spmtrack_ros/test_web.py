@@ -23,10 +23,11 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from spmtrack_core.session.frame_buffer import Frame, FrameBuffer
 from spmtrack_core.session.init_request import Code, Reply
 from spmtrack_ros import web
 from spmtrack_ros.conversions import fill_compressed, fill_stamp
-from spmtrack_ros.msg import TrackState
+from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.srv import InitTarget
 from test.spmtrack_ros.peer import (
     BOX,
@@ -218,7 +219,7 @@ def test_silence_and_a_tracker_that_ends_are_explained(page, running):
 
 
 def test_compressed_images_without_a_tracker():
-    process = start_web("image_transport:=compressed", "tracker:=nobody")
+    process = start_web("image_transport:=compressed", "tracker:=nobody/")
     peer = Peer("nobody", CompressedImage, "image/compressed")
     try:
         page = Page(peer, address_of(process, peer))
@@ -279,13 +280,31 @@ def test_images_are_taken_only_while_a_page_is_open():
         for _ in range(2):
             assert not peer.camera.get_subscription_count()
             page = Page(peer, address)
+            page.until(lambda page: True)
+            assert page.view["width"] == 0  # not the last image of the page before
             assert peer.until(peer.camera.get_subscription_count)
+
+            def shown(page):
+                peer.send(picture(1), 10, wait=False)
+                return page.view["width"]
+
+            page.until(shown)
             page.close()
             assert peer.until(lambda: not peer.camera.get_subscription_count())
     finally:
         peer.close()
         code, output = stop_node(process)
     assert code == 0 and "Traceback" not in output, output
+
+
+def test_a_camera_whose_stamps_stand_still_is_followed_without_a_hint():
+    node = SimpleNamespace(_lock=threading.Lock(), _buffer=FrameBuffer(), _last_word=0.0)
+    node._status, node._show = TrackStateArray(), lambda frame: None
+    web.Web._on_status(node, TrackStateArray())
+    assert not node._last_word  # of no image
+    node._buffer.add(Frame(1, 0, None))
+    web.Web._on_status(node, TrackStateArray())
+    assert node._last_word
 
 
 def test_its_parameters_are_documented():
