@@ -101,16 +101,17 @@ def image_folder(folder: str | Path, with_boxes: bool = True) -> FrameSequence:
     return FrameSequence(name, lambda: read_frames(paths), len(paths), None, boxes)
 
 
-def read_frames(paths: Iterable[Path]) -> Iterator[Image]:
+def read_frames(paths: Iterable[Path], one_size: bool = True) -> Iterator[Image]:
     """The images, one after the other; 16-bit and float images by the levels of the first.
 
     Raises ``ValueError`` or ``FileNotFoundError`` naming an image that cannot be read, or is of
-    another size or type than the first.
+    another type than the first or, with ``one_size``, of another size.
     """
     levels, expected = (0.0, 255.0), ""
     for path in paths:
         pixels = read_pixels(path)
-        kind = f"{pixels.shape[1]} x {pixels.shape[0]} pixels of {pixels.dtype}"
+        size = f"{pixels.shape[1]} x {pixels.shape[0]} " if one_size else ""
+        kind = f"{size}pixels of {pixels.dtype}"
         if not expected:
             levels, expected = image_levels(pixels), kind
         if kind != expected:

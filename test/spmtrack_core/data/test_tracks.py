@@ -92,17 +92,16 @@ def test_a_sequence_gives_all_frames_of_a_track_in_order(tracks):
                 np.testing.assert_array_equal(image, tracks.read(i, frame))
 
 
-@pytest.mark.parametrize(
-    ("image", "reason"),
-    [
-        (np.full((16, 24, 3), 30000, np.uint16), "24 x 16 pixels of uint16"),
-        (np.zeros((8, 24, 3), np.uint8), "24 x 8 pixels of uint8"),
-    ],
-)
-def test_an_image_of_another_kind_than_the_first_is_named(tracks, tmp_path, image, reason):
-    cv2.imwrite(str(tmp_path / "50%d" / "009.png"), image)
-    with pytest.raises(ValueError, match=rf"009\.png has {reason}, the frames before it 24 x 16"):
+def test_an_image_of_another_type_than_the_first_is_named(tracks, tmp_path):
+    cv2.imwrite(str(tmp_path / "50%d" / "009.png"), np.full((16, 24, 3), 30000, np.uint16))
+    reason = "has pixels of uint16, the frames before it pixels of uint8"
+    with pytest.raises(ValueError, match=rf"009\.png {reason}"):
         list(tracks.sequence(0))
+
+
+def test_images_of_a_benchmark_may_change_their_size(tracks, tmp_path):
+    cv2.imwrite(str(tmp_path / "50%d" / "009.png"), np.zeros((8, 24, 3), np.uint8))
+    assert {image.shape[:2] for image in tracks.sequence(0)} == {(16, 24), (8, 24)}
 
 
 def test_kept_and_pickled_tracks_are_the_same(tracks, tmp_path):
