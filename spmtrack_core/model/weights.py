@@ -54,6 +54,8 @@ class Checkpoint:
     """How the weights were made, as free text by topic."""
     trunk: Path | None = None
     """The file of the frozen tensors, where the weight file has none."""
+    trunk_mark: str = ""
+    """``fingerprint`` of the trunk that the weights need, also where ``model`` has none."""
 
 
 def choose_precision(name: str) -> torch.dtype:
@@ -80,7 +82,7 @@ def save_checkpoint(
     stored = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
     tensors = {n: t.cpu().contiguous() for n, t in in_precision(stored, model, dtype).items()}
     check_finite(tensors, f"the network to be saved as {path}")
-    metadata = describe(FORMAT, checkpoint, trunk=fingerprint(model.state_dict()))
+    metadata = describe(FORMAT, checkpoint, trunk=trunk_mark(checkpoint))
     try:
         write_beside(path, lambda beside: save_file(tensors, beside, metadata))
     except SafetensorError as error:
@@ -94,6 +96,11 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         return ""
     numbers = torch.cat([norm.detach().float().cpu() for norm in norms if norm is not None])
     return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()[:16]
+
+
+def trunk_mark(checkpoint: Checkpoint) -> str:
+    """``fingerprint`` of the trunk in the network, or of the one that its adapters need."""
+    return fingerprint(checkpoint.model.state_dict()) or checkpoint.trunk_mark
 
 
 def load_checkpoint(
@@ -112,7 +119,8 @@ def load_checkpoint(
         dtype: that of linear layers and convolutions; everything else is float32.
         overrides: ``model.key=value`` and ``tracker.key=value`` in place of what the file stores.
             The authors' files store neither crop sizes nor the number of heads.
-        frozen: False leaves frozen tensors that the file does not have on the meta device.
+        frozen: False leaves frozen tensors that the file does not have on the meta device, unless
+            ``trunk`` is given.
 
     Raises:
         FileNotFoundError: a file is not there, or the hub cannot be reached.
@@ -133,22 +141,23 @@ def load_checkpoint(
         stored = from_published(stored, model, path)
     tensors = in_precision(stored, model, dtype)
     del stored  # closes the file, and frees what was converted, before the trunk is read
-    source = None
-    if not complete and frozen:
+    mark, source = about.get("trunk", ""), None
+    filled = complete or frozen or trunk is not None
+    if filled and not complete:
         source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
         below = in_precision(read_trunk(model, config.model, source), model, dtype)
-        if about.get("trunk") and about["trunk"] != fingerprint(below):
+        if mark and mark != fingerprint(below):
             raise ValueError(f"{path} was trained on another trunk than {source}")
         tensors |= below
     if dtype is torch.float16:
         check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
-    load_tensors(model, tensors, path, None if complete or frozen else trainable_names(model))
+    load_tensors(model, tensors, path, None if filled else trainable_names(model))
     provenance = about.get("provenance", {"source": f"published checkpoint {path.name}"})
     if overrides:
         provenance = provenance | {"settings given": " ".join(overrides)}
     if source is not None:
         provenance = provenance | {"trunk": source.name}
-    return Checkpoint(model, config.model, config.tracker, provenance, source)
+    return Checkpoint(model, config.model, config.tracker, provenance, source, mark)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -205,8 +214,10 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
                 f"{first.model_config}"
             )
     states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
-    trunks = {fingerprint(state) for state in states}
-    if first.model_config.trunk != "explicit" and len(trunks) > 1:
+    with_trunk = {bool(fingerprint(state)) for state in states}
+    # the trunks of explicit networks are trained, and averaged too where they are there
+    averaged = first.model_config.trunk == "explicit" and with_trunk == {True}
+    if len(with_trunk) > 1 or (len(set(map(trunk_mark, checkpoints))) > 1 and not averaged):
         raise ValueError("a mean needs weights on one trunk, all of them with it or all without")
     mean = {
         name: torch.stack([state[name].float() for state in states]).mean(0).to(tensor.dtype)

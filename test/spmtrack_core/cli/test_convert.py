@@ -192,6 +192,34 @@ def test_adapters_alone_need_no_trunk(files, spmtrack):
     assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
 
 
+@pytest.mark.parametrize("arguments", [[], ["--trunk", "dinov2.pth"]])
+def test_adapters_keep_the_mark_of_their_trunk(files, spmtrack, monkeypatch, arguments):
+    """Whatever is made of them, with their trunk at hand or without it."""
+    monkeypatch.chdir(files)
+    published = ("published.bin", *SETTINGS, "--adapters-only", "--trunk")
+    other = trunk_part("default")
+    torch.save(other | {"norm.weight": other["norm.weight"] + 0.1}, "other.pth")
+    for trunk, few in (("dinov2.pth", "few.safetensors"), ("other.pth", "foreign.safetensors")):
+        assert spmtrack("convert", *published, trunk, "-o", few)[0] == 0
+    makes = {
+        "again.safetensors": ["tracker.lost_threshold=0.3"],
+        "mean.safetensors": ["--mean-with", "few.safetensors"],
+    }
+    for made, how in makes.items():
+        command = ("convert", "few.safetensors", *how, *arguments, "--adapters-only", "-o", made)
+        assert spmtrack(*command)[0] == 0
+        load_checkpoint(made, "dinov2.pth")
+        with pytest.raises(ValueError, match=f"{made} was trained on another trunk than other"):
+            load_checkpoint(made, "other.pth")
+    for refused, match in (
+        (["--mean-with", "foreign.safetensors"], "trunk"),
+        (["--trunk", "other.pth"], "few.safetensors was trained on another trunk than other.pth"),
+    ):
+        command = ("convert", "few.safetensors", *refused, "--adapters-only", "-o", "no")
+        code, _, err = spmtrack(*command)
+        assert (code, match in err, err.count("\n")) == (2, True, 1)
+
+
 @pytest.mark.slow
 def test_g_is_built_in_less_than_8_gb(tmp_path):
     """Needs 8 GB of disk: a trunk of the size of DINOv2 g/14 and adapters, both of zeros."""
