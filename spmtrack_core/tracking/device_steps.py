@@ -13,6 +13,7 @@ from torch import Tensor
 from spmtrack_core.geometry.crop import AlignedCrop
 from spmtrack_core.model.fused import FusedSPMTrack
 from spmtrack_core.model.spmtrack import Prediction
+from spmtrack_core.tracking.postprocess import SMALLEST
 
 CROP_NUMBERS = 13
 """Length of the vector that ``crop_numbers`` makes."""
@@ -82,8 +83,9 @@ def select_box_tensor(
         agree = overlaps(every, chosen[:, None]) >= box_overlap  # (B, N)
         weights = (scores * agree).unsqueeze(2)  # (B, N, 1)
         total = weights.sum(1)  # (B, 1); zero for a box that is none
-        mean = torch.where(agree.unsqueeze(2), weights * every, 0).sum(1) / total.clamp_min(1e-9)
-        averaged = (total > 0) & torch.as_tensor(box_overlap < 1, device=total.device)
+        mean = torch.where(agree.unsqueeze(2), weights * every, 0).sum(1)
+        mean = mean / total.clamp_min(SMALLEST)
+        averaged = (total >= SMALLEST) & torch.as_tensor(box_overlap < 1, device=total.device)
         chosen = torch.where(averaged, mean.to(chosen.dtype), chosen)
     x0, y0, x1, y1 = chosen.unbind(-1)  # (B,)
     height, width = search_hw

@@ -9,6 +9,9 @@ from spmtrack_core.geometry.boxes import Boxes, clip_xyxy, iou_xyxy
 from spmtrack_core.geometry.crop import CropTransform
 from spmtrack_core.runtimes.inference import Array
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Sum of scores from which on boxes are averaged; smaller numbers are not exact."""
+
 
 def hann_window(grid_hw: tuple[int, int]) -> Array:
     """(H, W) symmetric Hann window, zero at the border, 1 in the middle of odd grids."""
@@ -30,7 +33,8 @@ def select_box(
     affects the choice of the cell, not the confidence; ``window_weight`` is its share for all or,
     (B, 1, 1), for each target. ``box_overlap`` is that of ``TrackerConfig``.
     """
-    scores = 0.5 + 0.5 * np.tanh(0.5 * score_map)  # the sigmoid, (B, H, W); no number overflows
+    with np.errstate(over="ignore"):  # the score of a logit whose exp is infinite is 0
+        scores = 1 / (1 + np.exp(-score_map))  # (B, H, W)
     ranked = (1 - window_weight) * scores + window_weight * window
     cells = ranked.reshape(len(ranked), -1).argmax(1)  # (B,)
     targets = np.arange(len(cells))
@@ -42,8 +46,8 @@ def select_box(
             agree = iou_xyxy(boxes, chosen[:, None]) >= box_overlap  # (B, H * W)
         weights = np.where(agree, scores, 0)[..., None]
         total = weights.sum(1)  # (B, 1); zero for a box that is none
-        mean = np.where(agree[..., None], weights * boxes, 0).sum(1) / np.maximum(total, 1e-9)
-        chosen = np.where(total > 0, mean, chosen).astype(np.float32)
+        mean = np.where(agree[..., None], weights * boxes, 0).sum(1) / np.maximum(total, SMALLEST)
+        chosen = np.where(total >= SMALLEST, mean, chosen).astype(np.float32)
     chosen = chosen * np.array([width, height, width, height], np.float32)
     return chosen, scores[targets, cells], cells
 

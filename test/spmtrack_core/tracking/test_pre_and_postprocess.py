@@ -135,6 +135,9 @@ EMPTY, NONE = [0.4, 0.4, 0.4, 0.4], [np.nan] * 4
         ([1.0, 0.5], [BEST, NONE], 0.7, [20, 20, 60, 60]),  # what is no box does not count
         ([1.0, 0.5], [EMPTY, NEAR], 0.7, [40, 40, 40, 40]),  # a chosen box without an area stays
         ([1.0, 0.5], [NONE, NEAR], 0.7, [np.nan] * 4),  # so does one that is none
+        ([-24.0, -24 - np.log(3)], [BEST, NEAR], 0.7, [20, 20, 60, 57.5]),  # scores of 4e-11
+        ([-80.0, -80 - np.log(3)], [BEST, NEAR], 0.7, [20, 20, 60, 57.5]),  # of 2e-35
+        ([-95.0, -95.0], [BEST, NEAR], 0.7, [20, 20, 60, 60]),  # too small to be exact
         ([-200.0, -200.0], [BEST, NEAR], 0.7, [20, 20, 60, 60]),  # scores of 0
     ],
 )
