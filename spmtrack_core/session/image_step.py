@@ -80,9 +80,8 @@ class ImageStep:
         except Exception as error:
             text = f"the tracker did not start: {type(error).__name__}: {error}"
             return Reply(Code.INTERNAL_ERROR, text)
-        return Target.started_in(
-            frame, request.id, request.label, box_xywh, handle, time.monotonic()
-        )
+        hw, now = image.shape[:2], time.monotonic()
+        return Target.started_in(frame, hw, request.id, request.label, box_xywh, handle, now)
 
     def follow(
         self,

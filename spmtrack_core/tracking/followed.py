@@ -74,12 +74,21 @@ class Target:
     """Time of the initialization in s: of the monotonic clock, or of a replay the stamp."""
     first_ns: int = 0
     """Stamp of the image of the initialization."""
+    image_hw: tuple[int, int] | None = None
+    """Size of the image that ``box_xywh`` is in; None: of all images."""
     handle: Any = field(default=None, repr=False, compare=False)
     """The tracker's own object for this target."""
 
     @classmethod
     def started_in(
-        cls, frame: Frame, target_id: str, label: str, box_xywh: BoxXywh, handle: Any, now: float
+        cls,
+        frame: Frame,
+        image_hw: tuple[int, int],
+        target_id: str,
+        label: str,
+        box_xywh: BoxXywh,
+        handle: Any,
+        now: float,
     ) -> Target:
         """A new target whose box in ``frame`` was given; ``now`` as ``started``."""
         return cls(
@@ -92,6 +101,7 @@ class Target:
             frame.stamp_ns,
             started=now,
             first_ns=frame.stamp_ns,
+            image_hw=image_hw,
             handle=handle,
         )
 
@@ -104,12 +114,11 @@ class Target:
         """The target after the tracker's ``result`` for this image."""
         state, score = State[result.state.name], float(result.confidence)
         if state is State.LOST:
-            reason = Reason.LOW_CONFIDENCE
             if getattr(self.handle, "lost_reason", ""):  # the tracker cannot look for it
-                reason = Reason.IMAGE_SIZE_CHANGED
-            elif _at_border(self.box_xywh, image_hw):
-                reason = Reason.LEFT_IMAGE
-            return self.lost(frame, reason, score)
+                return self.lost(frame, Reason.IMAGE_SIZE_CHANGED, score)
+            scaled = self._scaled_to(image_hw)
+            left = _at_border(scaled.box_xywh, image_hw)
+            return scaled.lost(frame, Reason.LEFT_IMAGE if left else Reason.LOW_CONFIDENCE, score)
         reason = Reason.NONE if state is State.TRACKING else Reason.LOW_CONFIDENCE
         return replace(
             self,
@@ -120,7 +129,16 @@ class Target:
             last_seen_ns=frame.stamp_ns,
             reason=reason,
             frames_lost=0,
+            image_hw=image_hw,
         )
+
+    def _scaled_to(self, image_hw: tuple[int, int]) -> Target:
+        """The target with its box in pixels of an image of this size, which has its aspect."""
+        (height, width), (old_height, old_width) = image_hw, self.image_hw or image_hw
+        x, y, w, h = self.box_xywh
+        right, down = width / old_width, height / old_height
+        box_xywh = (x * right, y * down, w * right, h * down)
+        return replace(self, box_xywh=box_xywh, image_hw=image_hw)
 
     def lost(self, frame: Frame, reason: Reason, score: float = 0.0) -> Target:
         """The target after an image in which it was not found."""

@@ -118,8 +118,8 @@ def replay(
                     raise
                 failed.append(_not_started(start, frame, error))
                 continue
-            now = frame.stamp_ns / 1e9
-            after.append(Target.started_in(frame, start.id, start.label, box, handle, now))
+            hw, now = image.shape[:2], frame.stamp_ns / 1e9
+            after.append(Target.started_in(frame, hw, start.id, start.label, box, handle, now))
         targets = tuple(after)
         seconds = time.perf_counter() - begun
         yield ReplayedImage(frame, image, targets, seconds, failed=tuple(failed))
