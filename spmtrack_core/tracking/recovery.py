@@ -21,6 +21,8 @@ OVERLAP = 0.4
 """Of neighboring regions of the grid, so that a target on the seam is whole in one of them."""
 CANDIDATE = 0.2
 """Confidence from which on what a wide region shows is looked at closely."""
+MOST_REGIONS = 128
+"""In a row or column of the grid; those of a target of few pixels in a large frame leave gaps."""
 
 
 class Recovery:
@@ -45,6 +47,7 @@ class Recovery:
         self._regions = regions((box_xyxy[:2] + box_xyxy[2:]) / 2, region, frame_hw)
         self._candidate: Boxes | None = None
         self._wide = False
+        self._scale = np.ones(2)  # frame pixels for each of those at the start
 
     def next_box(self) -> Boxes:
         """(4,) frame pixels: the box to center the region of the next frame on."""
@@ -53,12 +56,17 @@ class Recovery:
         else:
             center, size = next(self._regions)
         self._wide = size > 1
-        return np.concatenate((center - size / 2 * self.sides, center + size / 2 * self.sides))
+        corners = center - size / 2 * self.sides, center + size / 2 * self.sides
+        return np.concatenate([corner * self._scale for corner in corners])
 
     def doubted(self, box_xyxy: Boxes, confidence: float) -> None:
         """Report what the last region showed, if it was not taken for the target."""
         if self._wide and confidence >= CANDIDATE:
-            self._candidate = (box_xyxy[:2] + box_xyxy[2:]) / 2
+            self._candidate = (box_xyxy[:2] + box_xyxy[2:]) / 2 / self._scale
+
+    def rescale(self, scale: Boxes) -> None:
+        """Go on in frames that are ``scale`` (2,) times as wide and high."""
+        self._scale = self._scale * scale
 
 
 def regions(
@@ -71,7 +79,8 @@ def regions(
     """
     axes = []
     for length, reach in zip(frame_hw[::-1], WIDE * region, strict=True):
-        count = 1 + max(0, int(np.ceil((length - reach) / (reach * (1 - OVERLAP)))))
+        steps = np.ceil((length - reach) / (reach * (1 - OVERLAP)))
+        count = 1 + int(np.clip(steps, 0, MOST_REGIONS - 1))
         half = min(reach, length) / 2
         axes.append(np.linspace(half, length - half, count))
     grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)  # (cells, 2) x, y

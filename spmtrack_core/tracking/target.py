@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,17 @@ class Target:
     """Moving average over the last frames."""
     seen: bool = True
     """False while the target is LOST."""
-    certain_xyxy: Boxes | None = None
-    """(4,) the last box with a confidence above the threshold, frame pixels; None: the given."""
+    certain_xyxy: Boxes = field(init=False)
+    """(4,) the last box with a confidence above the threshold, at first the given one; frame
+    pixels."""
     recovery: Recovery | None = None
     """Where to search for the target besides its last box; None while it is not LOST."""
 
+    def __post_init__(self) -> None:
+        self.certain_xyxy = self.box_xyxy
+
     def rescale(self, frame_hw: tuple[int, int]) -> str:
-        """Scale the box along with frames of another size; what changed, empty if nothing did.
+        """Scale the boxes along with frames of another size; what changed, empty if nothing did.
 
         A camera that changes its resolution shows the same picture in another scale. With another
         aspect it shows another part of the scene, or a stretched one: ``lost_reason`` is set until
@@ -60,8 +64,11 @@ class Target:
                 "it is started again"
             )
             return "" if self.lost_reason == before else self.lost_reason
-        self.box_xyxy = self.box_xyxy * np.tile((w / old_w, h / old_h), 2)
-        self.certain_xyxy = self.recovery = None  # they are in the former scale
+        scale = np.array((w / old_w, h / old_h))
+        self.box_xyxy = self.box_xyxy * np.tile(scale, 2)
+        self.certain_xyxy = self.certain_xyxy * np.tile(scale, 2)
+        if self.recovery is not None:
+            self.recovery.rescale(scale)
         self.frame_hw = frame_hw
         return f"{change}: the target's box is scaled along"
 

@@ -227,16 +227,15 @@ class Tracker:
     def _recover(self, target: Target, confidence: float, frame_hw: tuple[int, int]) -> None:
         """Begin to search elsewhere for a target that is lost; end it for one that is seen."""
         config = self.config
-        if config.recovery == "none":  # may have been switched off meanwhile
-            target.recovery = target.certain_xyxy = None
-        elif target.seen:
+        if target.seen and confidence >= config.lost_threshold:
+            target.certain_xyxy = target.box_xyxy
+        if target.seen or config.recovery == "none":  # may have been switched off meanwhile
             target.recovery = None
-            if confidence >= config.lost_threshold:
-                target.certain_xyxy = target.box_xyxy
         elif target.recovery is None:
-            box = target.box_xyxy if target.certain_xyxy is None else target.certain_xyxy
             factor, search_hw = config.search_area_factor, self.model_config.search_hw
-            target.recovery = Recovery(box, factor, frame_hw, search_hw, config.min_side)
+            target.recovery = Recovery(
+                target.certain_xyxy, factor, frame_hw, search_hw, config.min_side
+            )
 
     def warm_up(self, targets: int = 1) -> None:
         """Follow ``targets`` targets on a blank frame, so that the first real frame is not slow.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spmtrack_core.geometry.crop import crop_transform
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.recovery import CANDIDATE, WIDE, Recovery
+from spmtrack_core.tracking.recovery import CANDIDATE, MOST_REGIONS, WIDE, Recovery
 from spmtrack_core.tracking.result import TrackState
 
 FRAME_HW = (240, 320)
@@ -56,6 +56,14 @@ def test_the_regions_get_wide_and_then_go_outwards_without_an_end():
     assert sides == pytest.approx([30, *[30 * WIDE] * 5])
     distances = [np.hypot(*((b[:2] + b[2:]) / 2 - (115, 95))) for b in boxes[1:6]]
     assert distances == sorted(distances) and distances[0] == 0
+
+
+@pytest.mark.parametrize("side", [1.0, 0.01, 1e-9])
+def test_the_regions_of_a_target_of_no_size_are_not_too_many(side):
+    box = np.array([0.0, 0.0, side, side])
+    search = Recovery(box, 4.0, (1080, 1920), (208, 208))
+    boxes = [search.next_box() for _ in range(3 + MOST_REGIONS**2)]
+    assert any((each == boxes[0]).all() for each in boxes[1:])  # all of it again
 
 
 FOUND = np.array([200.0, 20, 220, 60])
@@ -157,6 +165,39 @@ def test_a_target_that_returns_elsewhere_is_found_again(tracker, monkeypatch):
     np.testing.assert_allclose(centers[-1], place, atol=2)
     assert tracker.target.recovery is None
     assert references < tracker.target.references.frames <= references + 60 - lost + 2
+
+
+def test_the_second_search_begins_at_the_given_box_if_none_was_certain(tracker, monkeypatch):
+    frame = np.zeros((*FRAME_HW, 3), np.uint8)
+    drifted = np.array([55.0, 55.0])
+    searched = answers(tracker, monkeypatch, lambda center, width: 0.3, drifted)
+    tracker.init(frame, (30, 30, 20, 20))
+    for _ in range(2):
+        assert tracker.update(frame).state is TrackState.LOST
+    (_, first, second) = (center for center, _ in searched)
+    np.testing.assert_allclose(first, drifted, atol=1)
+    np.testing.assert_allclose(second, (40, 40), atol=1)
+
+
+def test_the_second_search_goes_on_in_frames_of_another_size(tracker, monkeypatch):
+    frame = np.zeros((*FRAME_HW, 3), np.uint8)
+    large = np.zeros((2 * FRAME_HW[0], 2 * FRAME_HW[1], 3), np.uint8)
+    searched = answers(tracker, monkeypatch, lambda center, width: 0.3)
+    tracker.init(frame, (100, 80, 30, 40))
+    for each in [frame] * 9:
+        tracker.update(each)
+    before = searched.copy()
+    searched.clear()
+    tracker.init(frame, (100, 80, 30, 40))
+    for each in [frame] * 4 + [large] * 5:
+        tracker.update(each)
+    assert len(searched) == len(before) == 17
+    scales = [1] * 7 + [2] * 10
+    for (center, width), (center_before, width_before), scale in zip(
+        searched, before, scales, strict=True
+    ):
+        np.testing.assert_allclose(center, scale * center_before, atol=2)
+        np.testing.assert_allclose(width, scale * width_before, rtol=0.05)
 
 
 def test_switching_the_recovery_off_ends_the_second_search(tracker, monkeypatch):
