@@ -27,8 +27,14 @@ def user_path(text: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Folder for what can be made again: ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+    """Folder for what can be made again: ``$XDG_CACHE_HOME/spmtrack`` or ``~/.cache/spmtrack``.
+
+    Raises ``FileNotFoundError`` where the user has no home folder either.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spmtrack")
+    except RuntimeError:
+        raise FileNotFoundError("no home folder: set HOME or XDG_CACHE_HOME") from None
 
 
 def sha256_of(*paths: Path, start: str = "") -> str:

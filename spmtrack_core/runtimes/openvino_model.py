@@ -30,16 +30,16 @@ OPENVINO_FORMAT = "spmtrack-openvino-2"
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """OpenVINO's names of the precisions. Without one it chooses bfloat16 where the CPU has it."""
 CACHE_BYTES = 4_000_000_000
-"""Of converted and compiled networks, those of the present weights aside."""
+"""Of converted and compiled networks, the last converted ones aside."""
 Networks = Mapping[str, Any]
 
 
 class OpenVinoSPMTrack:
     """Converted or exported networks, with settings and provenance.
 
-    Networks are compiled for one target, when they are first used, in a second: with fixed shapes
-    they are faster, and one target after the other takes no longer than all at once with one
-    thread. ``cache_folder()`` keeps what was compiled.
+    Networks are compiled for one target, when they are first used or by ``compile``, in a second:
+    with fixed shapes they are faster, and one target after the other takes no longer than all at
+    once with one thread. ``cache_folder()`` keeps what was compiled.
 
     Args:
         networks: OpenVINO's networks by the names in ``INPUTS``.
@@ -66,15 +66,13 @@ class OpenVinoSPMTrack:
         self._core = openvino.Core()
         self._networks = networks
         self._compiled: dict[tuple[str, int], Any] = {}
-        folder = cache_folder() / "compiled"
         with contextlib.suppress(OSError):
+            folder = cache_folder() / "compiled"
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 self._core.set_property({"CACHE_DIR": str(folder)})
-        _, *references, state = (  # of the inputs: search, (B, R, ...) each, (B, 1, C)
-            [size.get_length() for size in list(each.partial_shape)[1:]]
-            for each in networks["locate"].inputs
-        )
+        # of the inputs: search, (B, R, ...) each, (B, 1, C)
+        _, *references, state = map(_sizes, networks["locate"].inputs)
         self.no_state: Array = np.zeros((1, *state), np.float32)
         self.reference_shapes = tuple(tuple(shape[1:]) for shape in references)
 
@@ -97,27 +95,42 @@ class OpenVinoSPMTrack:
         """See ``InferenceModel``."""
         return self._run("locate", search, *references_and_state)
 
-    def _run(self, name: str, *inputs: Array) -> tuple[Array, ...]:
-        key = name, self.threads
+    def compile(self) -> None:
+        """Compile now, for one thread where their number is open; raises ``RuntimeError``."""
+        for name in self._networks:
+            self._request(name, self.threads or 1)
+
+    def _request(self, name: str, threads: int) -> Any:
+        """The compiled network for one target."""
+        key = name, threads
         if key not in self._compiled:
             network = self._networks[name].clone()
-            shapes = [[1, *each.shape[1:]] for each in inputs]
-            network.reshape(dict(zip(network.inputs, shapes, strict=True)))
+            network.reshape({each: [1, *_sizes(each)] for each in network.inputs})
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[self._precision],
-                "INFERENCE_NUM_THREADS": str(self.threads),
+                "INFERENCE_NUM_THREADS": str(threads),
                 "PERFORMANCE_HINT": "LATENCY",
                 # the threads of several programs would be pinned to the same cores
                 "ENABLE_CPU_PINNING": "NO",
             }
             compiled = self._core.compile_model(network, "CPU", settings)
             self._compiled[key] = compiled.create_infer_request()
-        request, found = self._compiled[key], []
+            with contextlib.suppress(OSError):
+                remove_oldest(cache_folder())
+        return self._compiled[key]
+
+    def _run(self, name: str, *inputs: Array) -> tuple[Array, ...]:
+        request, found = self._request(name, self.threads), []
         for index in range(len(inputs[0])):
             one = [np.ascontiguousarray(each[index : index + 1]) for each in inputs]
             # the request keeps its outputs and will overwrite them
             found.append([each.copy() for each in request.infer(one).values()])
         return tuple(map(np.concatenate, zip(*found, strict=True)))
+
+
+def _sizes(tensor: Any) -> list[int]:
+    """Of an input of a network, without the number of targets before them."""
+    return [size.get_length() for size in list(tensor.partial_shape)[1:]]
 
 
 def imported() -> Any:
@@ -153,8 +166,6 @@ def exported_networks(path: Path) -> tuple[Networks, Description]:
         keys = ["framework", ENTRY]
         known = networks[part].has_rt_info(keys)
         metadata[part] = {ENTRY: networks[part].get_rt_info(keys).astype(str)} if known else {}
-    with contextlib.suppress(OSError):
-        remove_oldest(cache_folder(), keep=None)
     try:
         return networks, description_of_both(metadata)
     except ValueError as error:
@@ -171,12 +182,21 @@ def openvino_networks(
     openvino = imported()
     versions = f"{OPENVINO_FORMAT} {openvino.__version__}{spmtrack_core.__version__}"
     digest = sha256_of(*filter(None, (weights, trunk)), start=versions)
-    folder, stem = cache_folder(), f"openvino-{digest[:16]}"
-    paths = {part: folder / f"{stem}-{part}.xml" for part in INPUTS}
+    try:
+        folder = cache_folder()
+    except OSError as error:
+        LOG.warning("the converted network is not kept: %s", error)
+        return convert()
+    paths = {part: folder / f"openvino-{digest[:16]}-{part}.xml" for part in INPUTS}
     if all(path.is_file() for path in paths.values()):
         try:
             core = openvino.Core()
-            return {part: core.read_model(path) for part, path in paths.items()}
+            kept = {part: core.read_model(path) for part, path in paths.items()}
+            with contextlib.suppress(OSError):
+                for path in paths.values():  # needed now, where reading leaves no trace
+                    os.utime(path)
+                    os.utime(path.with_suffix(".bin"))
+            return kept
         except RuntimeError as error:
             LOG.warning("%s cannot be read and is made again: %s", paths["locate"], error)
     networks = convert()
@@ -187,24 +207,30 @@ def openvino_networks(
                 openvino.save_model(networks[part], Path(made, path.name), compress_to_fp16=False)
             for each in sorted(Path(made).iterdir()):  # .bin before .xml, its reader
                 os.replace(each, folder / each.name)
-        remove_oldest(folder, keep=stem)
     except (OSError, RuntimeError) as error:
         LOG.warning("the converted network is not kept in %s: %s", folder, error)
     return networks
 
 
-def remove_oldest(folder: Path, keep: str | None, limit: int = CACHE_BYTES) -> None:
-    """Remove what OpenVINO needed longest ago beyond ``limit`` bytes, but no ``keep``*.
+def remove_oldest(folder: Path, limit: int = CACHE_BYTES) -> None:
+    """Remove what OpenVINO needed longest ago beyond ``limit`` bytes.
 
-    Whoever misses a file makes it again.
+    The converted networks that were needed last stay. Whoever misses a file makes it again.
     """
-    found = (*folder.glob("openvino-*"), *folder.glob("compiled/*.blob"))
-    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    needed = []
+    for path in (*folder.glob("openvino-*"), *folder.glob("compiled/*.blob")):
+        with contextlib.suppress(FileNotFoundError):  # another process removes files too
+            status = path.stat()
+            needed.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    needed.sort(reverse=True)
+    converted = [path.name for *_, path in needed if path.parent == folder]
+    last = converted[0].rpartition("-")[0] if converted else None
     total = 0
-    for path in newest:
-        total += path.stat().st_size
-        if total > limit and not (keep and path.name.startswith(keep)):
+    for _, size, path in needed:
+        total += size
+        if total > limit and path.name.rpartition("-")[0] != last:
             path.unlink(missing_ok=True)
     for path in folder.glob("tmp*"):  # of a conversion that was killed
-        if path.is_dir() and path.stat().st_mtime < time.time() - 86_400:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and path.stat().st_mtime < time.time() - 86_400:
+                shutil.rmtree(path, ignore_errors=True)

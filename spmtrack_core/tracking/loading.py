@@ -92,7 +92,10 @@ def load_tracker(
         try:
             networks = openvino_networks(path, frozen, lambda: _convert(path, frozen))
             about = converted_description(networks)
-            return _tracker(OpenVinoSPMTrack(networks, about, precision, threads), lost_threshold)
+            model = OpenVinoSPMTrack(networks, about, precision, threads)
+            if asked == "auto":
+                model.compile()  # now, when there is a choice left
+            return _tracker(model, lost_threshold)
         except RuntimeError as error:
             if asked != "auto":
                 raise

@@ -21,6 +21,7 @@ from spmtrack_core.model.fused import fuse
 from spmtrack_core.model.openvino_export import to_openvino
 from spmtrack_core.model.torch_model import TorchSPMTrack
 from spmtrack_core.model.weights import Checkpoint
+from spmtrack_core.runtimes import openvino_model
 from spmtrack_core.runtimes.openvino_model import (
     OpenVinoSPMTrack,
     converted_description,
@@ -189,6 +190,78 @@ def test_auto_takes_pytorch_where_openvino_fails(
 
 
 @needs_openvino
+@pytest.mark.parametrize("threads", [0, 2])
+def test_auto_compiles_while_it_can_still_take_pytorch(
+    threads, tiny_checkpoint, monkeypatch, caplog
+):
+    import openvino
+
+    def refuse(*_):
+        raise RuntimeError("no plugin for this processor")
+
+    load_tracker(tiny_checkpoint, "cpu", runtime="auto", threads=threads)  # with the real one
+    monkeypatch.setattr(openvino.Core, "compile_model", refuse)
+    tracker = load_tracker(tiny_checkpoint, "cpu", runtime="auto", threads=threads)
+    assert tracker.runtime == "torch"
+    assert "since OpenVINO does not: no plugin for this processor" in caplog.text
+
+
+@needs_openvino
+@pytest.mark.parametrize("exported", [False, True])
+def test_without_a_home_folder_nothing_is_kept(
+    exported, tiny_checkpoint, tmp_path, monkeypatch, caplog
+):
+    import openvino  # its own telemetry, where that is installed, looks for one
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")  # an uid without a user
+
+    assert openvino
+    weights = tiny_checkpoint
+    if exported:
+        pytest.importorskip("onnx", reason="onnx writes the network")
+        from exported_network import write_network
+
+        weights = write_network(tmp_path / "tiny.onnx")
+    before = set(tmp_path.rglob("*"))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    load_tracker(weights, "cpu", runtime="openvino", threads=1).warm_up()
+    warned = "is not kept: no home folder: set HOME or XDG_CACHE_HOME" in caplog.text
+    assert warned is not exported
+    assert set(tmp_path.rglob("*")) == before
+
+
+@needs_openvino
+def test_what_a_start_needs_is_not_the_oldest(tiny_checkpoint, cache):
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    old = time.time() - 9 * 86_400
+    for path in cache.glob("openvino-*"):
+        os.utime(path, (old, old))
+    load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+    needed = {path.suffix: path.stat().st_mtime for path in cache.glob("openvino-*")}
+    assert set(needed) == {".xml", ".bin"} and min(needed.values()) > old + 86_400
+
+
+@needs_openvino
+def test_every_compilation_keeps_the_limit(tiny_checkpoint, cache, monkeypatch):
+    """Those of further numbers of threads, and those of a start that converts nothing."""
+    tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino", threads=1)
+    tracker.warm_up()
+    converted = set(cache.glob("openvino-*"))
+    size = sum(path.stat().st_size for path in converted)
+    largest = max(path.stat().st_size for path in cache.glob("compiled/*.blob"))
+    limit = size + 2 * largest
+    monkeypatch.setattr(openvino_model.remove_oldest, "__defaults__", (limit,))
+    for threads in (2, 3):
+        tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino", threads=threads)
+        tracker.warm_up()
+        kept = [*cache.glob("openvino-*"), *cache.glob("compiled/*.blob")]
+        assert sum(path.stat().st_size for path in kept) <= limit
+        assert converted < set(kept)
+
+
+@needs_openvino
 def test_a_failure_of_the_conversion_is_told_as_one(tiny_checkpoint, monkeypatch, caplog):
     from spmtrack_core.tracking import torch_engines
 
@@ -201,27 +274,39 @@ def test_a_failure_of_the_conversion_is_told_as_one(tiny_checkpoint, monkeypatch
     assert load_tracker(tiny_checkpoint, "cpu", runtime="auto").runtime == "torch"
 
 
-def test_the_cache_keeps_what_is_new(tmp_path):
+def test_the_cache_keeps_what_was_needed_last(tmp_path, monkeypatch):
     compiled = tmp_path / "compiled"
     compiled.mkdir()
-    ages = {
-        "openvino-1-locate.bin": 50,
-        "compiled/1.blob": 40,
-        "openvino-2-locate.bin": 30,
-        "compiled/2.blob": 20,
-        "openvino-3-locate.bin": 60,  # of the present weights
-        "other.npz": 99,
+    ages = {  # since it was read, and since it was made
+        "openvino-1-locate.bin": (50, 50),
+        "compiled/1.blob": (40, 40),
+        "openvino-2-locate.bin": (25, 25),
+        "compiled/2.blob": (20, 90),
+        "openvino-3-encode.bin": (95, 95),  # of the weights that were needed last
+        "openvino-3-locate.bin": (10, 70),
+        "compiled/gone.blob": (0, 0),
+        "other.npz": (99, 99),
     }
-    for name, age in ages.items():
+    now = time.time()
+    for name, (read, made) in ages.items():
         (tmp_path / name).write_bytes(bytes(100))
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        os.utime(tmp_path / name, (now - read, now - made))
+    stat = Path.stat
+
+    def vanished(path, **options):
+        if path.name == "gone.blob":  # another process has removed it meanwhile
+            raise FileNotFoundError(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", vanished)
     for name, age in (("tmp1", 2 * 86_400), ("tmp2", 10)):  # killed, and still at work
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    remove_oldest(tmp_path, "openvino-3", limit=250)
+    remove_oldest(tmp_path, limit=250)
+    monkeypatch.undo()
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"compiled"}
-    kept = {"compiled/2.blob", "openvino-2-locate.bin", "openvino-3-locate.bin", "other.npz"}
-    assert left == kept | {"tmp2"}
+    kept = {"compiled/2.blob", "openvino-3-encode.bin", "openvino-3-locate.bin", "other.npz"}
+    assert left == kept | {"tmp2", "compiled/gone.blob"}
 
 
 @pytest.mark.parametrize(
