@@ -170,7 +170,7 @@ def from_trunk(
 
     q, k and v are thirds of the packed layer; the position table loses its row for the class token
     and is resampled to the search grid. Raises ``ValueError`` that lists, in the file's names,
-    what is missing, unexpected and mis-shaped.
+    what is missing, unexpected, mis-shaped and not finite.
     """
     trained = trainable_names(model)
     frozen = {n: tuple(t.shape) for n, t in model.state_dict().items() if n not in trained}
@@ -189,6 +189,7 @@ def from_trunk(
         wanted["pos_embed"] = (1, *rows, wanted["pos_embed"][-1])
     # parts of a ViT that SPMTrack does not use
     check_tensors(wanted, tensors, source, ("cls_token", "mask_token"))
+    check_finite({name: tensors[name] for name in wanted}, source)
     own = {}
     for name, file_name in theirs.items():
         tensor = tensors[file_name]

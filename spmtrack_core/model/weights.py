@@ -137,7 +137,11 @@ def load_checkpoint(
     complete = _has_trunk(stored)
     if complete and trunk is not None:
         raise ValueError(f"{path} has a trunk of its own: leave {trunk} out")
-    if not about:
+    if about:
+        names = model.state_dict() if complete else trainable_names(model)
+        check_tensors(_shapes(model, names), stored, path)
+        check_finite(stored, path)
+    else:
         stored = from_published(stored, model, path)
     tensors = in_precision(stored, model, dtype)
     del stored  # closes the file, and frees what was converted, before the trunk is read
@@ -187,12 +191,18 @@ def _build(
         config = from_dict(CheckpointConfig, tree)
         with torch.device("meta"):
             model = build_spmtrack(config.model)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         given = " with those given" if overrides else ""
-        raise ValueError(f"{path} has settings that cannot be used{given}: {error}") from None
+        reason = str(error).partition("\n")[0]  # torch adds its stack
+        raise ValueError(f"{path} has settings that cannot be used{given}: {reason}") from None
     if _has_trunk(stored) and config.model.swapped_positions != swapped:
         raise ValueError(f"{path} has a position table of its own: swapped_positions is too late")
     return config, model
+
+
+def _shapes(model: SPMTrack, names: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of ``model`` with these ``names``."""
+    return {name: tuple(t.shape) for name, t in model.state_dict().items() if name in names}
 
 
 def _has_trunk(stored: Mapping[str, Tensor]) -> bool:
@@ -241,13 +251,13 @@ def read_trunk(model: SPMTrack, config: ModelConfig, path: str | Path) -> dict[s
     if not about:
         if not is_trunk(stored):
             raise ValueError(f"{path} has none of the names of a DINOv2 trunk")
-        check_finite({name: t for name, t in stored.items() if t.is_floating_point()}, path)
         return from_trunk(stored, model, config, path)
     frozen = set(model.state_dict()) - trainable_names(model)
-    shapes = {name: tuple(model.state_dict()[name].shape) for name in frozen}
-    check_tensors(shapes, stored, path, trainable_names(model))
+    check_tensors(_shapes(model, frozen), stored, path, trainable_names(model))
+    check_finite({name: stored[name] for name in frozen}, path)
     rows, columns = config.search_grid_hw
-    if rows != columns and about["model"].get("swapped_positions") != config.swapped_positions:
+    swapped = about.get("model", {}).get("swapped_positions")
+    if rows != columns and swapped != config.swapped_positions:
         raise ValueError(f"{path} has its positions in another order: see swapped_positions")
     return {name: stored[name] for name in frozen}
 
@@ -290,7 +300,5 @@ def load_tensors(
 
     Raises ``ValueError`` that lists missing, unexpected and mis-shaped names of ``source``.
     """
-    state = model.state_dict()
-    wanted = {n: tuple(t.shape) for n, t in state.items() if names is None or n in names}
-    check_tensors(wanted, tensors, source)
+    check_tensors(_shapes(model, names or model.state_dict()), tensors, source)
     model.load_state_dict(dict(tensors), assign=True, strict=False)

@@ -55,16 +55,23 @@ def describe(format: str, network: Described, **more: str) -> dict[str, str]:
 def read_description(metadata: Mapping[str, str], format: str) -> dict[str, Any]:
     """The metadata of a file as a tree; empty for a file of another format.
 
-    Raises ``ValueError`` for metadata that are damaged.
+    Its sections are mappings, where they are there, and its ``trunk`` is a text. Raises
+    ``ValueError`` for metadata that are damaged.
     """
     try:
         about = json.loads(metadata.get(ENTRY, "{}"))
         if about.get("format") != format:
             return {}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError("its settings cannot be used: they are not JSON") from None
     if "story" in about:  # the key of files written by versions before 0.1
         about["provenance"] = about.pop("story")
+    for part, kind in (("model", dict), ("tracker", dict), ("provenance", dict), ("trunk", str)):
+        if not isinstance(about.get(part, kind()), kind):
+            found = type(about[part]).__name__
+            raise ValueError(
+                f"its settings cannot be used: {part} must be {kind.__name__}; got {found}"
+            )
     return about
 
 

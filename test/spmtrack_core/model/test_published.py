@@ -177,7 +177,7 @@ def reshape(name):
         ),
         (
             lambda tensors, _: tensors.update(query_embed=torch.zeros(1, 64, dtype=torch.int64)),
-            r"published\.bin .*not of real numbers: query_embed$",
+            r"published\.bin .*not of float32, .* or bfloat16: query_embed$",
         ),
         (delete("blocks.1.attn.qkv.bias"), r"trunk\.pth .*missing: blocks\.1\.attn\.qkv\.bias$"),
         (

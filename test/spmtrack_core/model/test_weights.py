@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from safetensors.torch import save_file
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.model import weights
-from spmtrack_core.model.tensors import read_tensors
+from spmtrack_core.model.tensors import check_finite, read_tensors
 from spmtrack_core.model.weights import (
     Checkpoint,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
 )
+from spmtrack_core.runtimes.description import ENTRY
 
 
 def test_a_checkpoint_restores_tensors_settings_and_provenance(tmp_path):
@@ -64,6 +66,72 @@ def test_a_broken_file_is_named(tmp_path, tiny_checkpoint, damage, match):
     with pytest.raises(ValueError, match=match) as error:
         load_checkpoint(path)
     assert "broken.safetensors" in str(error.value)
+
+
+HUGE = {"embed_dim": 10**18, "num_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda about: about.update(model=None), "model must be dict; got NoneType"),
+        (lambda about: about.update(model=[1]), "model must be dict; got list"),
+        (lambda about: about.update(tracker=3), "tracker must be dict; got int"),
+        (lambda about: about.update(provenance="mine"), "provenance must be dict; got str"),
+        (lambda about: about.update(trunk=["a"]), "trunk must be str; got list"),
+        (lambda about: about["model"].update(HUGE), "settings that cannot be used"),
+        (lambda about: about["model"].update(embed_dim=10**30), "settings that cannot be used"),
+        (lambda about: "[" * 100_000, "they are not JSON"),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path, tiny_checkpoint, change, match):
+    tensors, metadata = read_tensors(tiny_checkpoint)
+    about = json.loads(metadata[ENTRY])
+    text = change(about) or json.dumps(about)
+    save_file(tensors, tmp_path / "damaged.safetensors", {ENTRY: text})
+    with pytest.raises(ValueError, match=match) as error:
+        load_checkpoint(tmp_path / "damaged.safetensors")
+    assert "damaged.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.fill_(torch.nan), r"is not finite: target_token$"),
+        (lambda t: t.fill_(-torch.inf), r"is not finite: target_token$"),
+        (lambda t: t.to(torch.complex64), r"or bfloat16: target_token$"),
+        (lambda t: t.to(torch.int64), r"or bfloat16: target_token$"),
+        (lambda t: t.to(torch.float8_e4m3fn), r"or bfloat16: target_token$"),
+    ],
+)
+@pytest.mark.parametrize("adapters_only", [False, True])
+def test_tensors_that_are_no_weights_are_named(
+    tmp_path, tiny_checkpoint, change, match, adapters_only
+):
+    path = tmp_path / "odd.safetensors"
+    save_checkpoint(path, load_checkpoint(tiny_checkpoint), adapters_only=adapters_only)
+    tensors, metadata = read_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    tensors["target_token"] = change(tensors["target_token"])
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=rf"odd\.safetensors .*{match}"):
+        load_checkpoint(path, tiny_checkpoint if adapters_only else None)
+
+
+def test_a_trunk_that_is_not_finite_is_named(tmp_path, tiny_checkpoint):
+    few, full = tmp_path / "few.safetensors", tmp_path / "full.safetensors"
+    save_checkpoint(few, load_checkpoint(tiny_checkpoint), adapters_only=True)
+    tensors, metadata = read_tensors(tiny_checkpoint)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    tensors["trunk.pos_embed"].fill_(torch.nan)
+    save_file(tensors, full, metadata)
+    with pytest.raises(ValueError, match=r"full\.safetensors is not finite: trunk\.pos_embed"):
+        load_checkpoint(few, full)
+
+
+def test_numbers_whose_sum_is_infinite_are_finite():
+    check_finite({"large": torch.full((9,), 3e38)}, "weights")
 
 
 def test_a_foreign_safetensors_file_and_a_missing_one_are_named(tmp_path):
