@@ -53,9 +53,12 @@ from spmtrack_core.tracking.references import REFERENCES
 try:
     import onnx
     import onnxscript
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError:  # the extra "onnx" of this package
     onnx = onnxscript = None
+try:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+except ImportError:  # of the same extra, for int8 alone
+    quantize_dynamic = None
 try:
     import tensorrt
 except ImportError:  # NVIDIA's, not an extra: it must fit the driver
@@ -93,9 +96,10 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype) ->
     own, ``<name>.data``. Returns the files: ``path``, and those that must stay beside it. Raises
     ``OSError`` where they cannot be written and ``RuntimeError`` without the extra ``onnx``.
     """
-    check_installed("onnx")
+    int8 = dtype is torch.int8
+    check_installed("onnx", int8)
     path, about = Path(path), _descriptions(checkpoint)
-    files, int8 = pair(path), dtype is torch.int8
+    files = pair(path)
     with _complete(path) as folder, TemporaryDirectory(dir=folder) as unrounded:
         for part, program in _programs(checkpoint, torch.float32 if int8 else dtype):
             made = torch.onnx.export(
@@ -192,7 +196,7 @@ FORMATS = {
 """Export formats by name."""
 
 
-def check_installed(format: str) -> None:
+def check_installed(format: str, int8: bool = False) -> None:
     """Raise ``RuntimeError``, with what to install, where ``format`` cannot be written."""
     version = 0 if tensorrt is None else int(tensorrt.__version__.partition(".")[0])
     if format == "tensorrt" and version < 10:
@@ -203,6 +207,11 @@ def check_installed(format: str) -> None:
     if format in ("onnx", "tensorrt") and onnxscript is None:
         raise RuntimeError(
             "ONNX needs the packages onnx and onnxscript, the extra onnx of this package: "
+            "pip install 'spmtrack_ros[onnx]'"
+        )
+    if int8 and quantize_dynamic is None:
+        raise RuntimeError(
+            "int8 needs the package onnxruntime, the extra onnx of this package: "
             "pip install 'spmtrack_ros[onnx]'"
         )
 

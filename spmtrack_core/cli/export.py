@@ -45,11 +45,11 @@ def export(
             f"{output} must end in {' but not in '.join((suffix, *others))}; what reads it "
             "recognizes it by that"
         )
-    check_installed(format)
+    int8 = precision == "int8"  # rounded while writing
+    check_installed(format, int8)
     path, frozen = find_weights(weights), find_weights(trunk) if trunk else None
     for each in (output, *(output.with_suffix(other) for other in others)):
         check_output(each, [file for file in (path, frozen) if file])
-    int8 = precision == "int8"  # rounded while writing
     dtype = torch.float32 if int8 else choose_precision(precision)
     checkpoint = load_checkpoint(path, frozen, dtype)
     with Console(stderr=True).status("tracing and writing both networks: minutes"):

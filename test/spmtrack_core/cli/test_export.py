@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +130,21 @@ def test_missing_packages_are_named(tmp_path, spmtrack, monkeypatch, format, fil
     assert match in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_only_int8_needs_onnx_runtime(tmp_path, spmtrack, monkeypatch):
+    with monkeypatch.context() as without:
+        for name in ("onnxruntime", "onnxruntime.quantization"):
+            without.setitem(sys.modules, name, None)
+        spec = importlib.util.find_spec(module.__name__)
+        again = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(again)
+    again.check_installed("onnx")
+    monkeypatch.setattr(module, "quantize_dynamic", again.quantize_dynamic)
+    output = tmp_path / "x.onnx"
+    code, _, err = spmtrack("export", "--precision", "int8", "-o", output)
+    assert (code, "needs the package onnxruntime" in err, err.count("\n")) == (2, True, 1)
+    assert not output.exists()
 
 
 def test_an_engine_is_built_by_the_calls_tensorrt_documents(
