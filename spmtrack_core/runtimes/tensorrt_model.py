@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,8 @@ def read_engines(path: Path) -> tuple[str, dict[str, bytes]]:
         KeyError,
         UnicodeDecodeError,
         EOFError,
-        NotImplementedError,
+        RuntimeError,  # of methods that are not supported, and of encrypted files
+        zlib.error,
     ) as error:
         raise ValueError(
             f"{path} is no complete engine file of spmtrack export --format tensorrt: {error}"

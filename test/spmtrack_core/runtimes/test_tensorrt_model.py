@@ -253,6 +253,8 @@ def test_memory_is_given_back_where_it_does_not_suffice(network, gpu):
         ("no engine", ValueError, "is no complete engine file of spmtrack export"),
         ("cut", ValueError, "is no complete engine file of spmtrack export"),
         ("one part", ValueError, "is no complete engine file .*locate.engine"),
+        ("compressed", ValueError, "is no complete engine file .*decompressing"),
+        ("encrypted", ValueError, "is no complete engine file .*encrypted"),
         ("foreign", ValueError, f"cannot be used: it is no {ENGINE_FORMAT} network"),
         ("third GPU", ValueError, "cuda:2 not found; CUDA devices available: 2"),
         ("cpu", ValueError, "tensorrt runs on cuda or cuda:N; got device 'cpu'"),
@@ -281,6 +283,18 @@ def test_what_cannot_be_used_is_named_in_one_line(network, gpu, monkeypatch, fau
             path.write_text("no engine")
         case "cut":
             path.write_bytes(path.read_bytes()[:-99])
+        case "compressed":  # by another program, and damaged
+            settings, _ = read_engines(path)
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("settings.json", settings)
+            content = path.read_bytes()
+            start = content.index(b"settings.json") + len("settings.json")
+            path.write_bytes(content[:start] + b"\xff\xff" + content[start + 2 :])
+        case "encrypted":
+            content = bytearray(path.read_bytes())
+            content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first file
+            content[6] |= 1
+            path.write_bytes(content)
         case "one part":
             write_engines(path, "{}", {"encode": b""})
         case "foreign":
