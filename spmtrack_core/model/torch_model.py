@@ -13,8 +13,8 @@ from spmtrack_core.runtimes.inference import Array
 class TorchSPMTrack:
     """A network of ``fuse`` on the CPU, with arrays in and out.
 
-    ``threads`` are those of its own passes, other networks of the process keep theirs; 0: as
-    PyTorch is set.
+    ``threads`` are those of its own passes; other networks of the process keep theirs, unless
+    their thread computes with PyTorch for the first time during such a pass. 0: as PyTorch is set.
     """
 
     runtime = "torch"
