@@ -85,11 +85,13 @@ def _convert(name: str, default: Any, text: str) -> Any:
 
 def _texts(text: str) -> list[str]:
     """A list in YAML, of which the brackets may be absent; plain words need no commas either."""
-    if re.search(r"[\[\]{},\"']", text):
-        listed = text if text.lstrip().startswith("[") else f"[{text}]"
-        found = yaml.load(listed, yaml.BaseLoader)  # each value stays a text
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):
+        inner = inner[1:-1]
+    if re.search(r"[\[\]{},\"']", inner):
+        found = yaml.load(f"[{inner}]", yaml.BaseLoader)  # each value stays a text
     else:
-        found = text.split()
+        found = inner.split()
     if not found or not all(isinstance(each, str) for each in found):
         raise ValueError
     return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from time import monotonic
 
 import numpy as np
 
 _MEMORY = 5.0  # s of own motion that are kept
-_LONGEST = 0.5  # s from one command to the next; after more the clock was set
+_JUMP = 0.5  # s that a clock gains over the steady one between two commands if it was set
 
 
 class OwnMotion:
@@ -22,19 +23,21 @@ class OwnMotion:
         self._delay = delay
         # from each of these times on the velocity holds: time, pose (x, y, yaw), v, w
         self._commands: deque[tuple[float, np.ndarray, float, float]] = deque()
+        self._commanded_at = 0.0  # of the last command, by the steady clock
         self._odometry: deque[tuple[float, np.ndarray]] = deque()
 
     def command(self, time: float, forward: float, turn: float) -> bool:
         """The robot is sent velocities in m/s and rad/s at ``time``.
 
-        True where the clock was set since the last command: the robot is where that one began, and
-        earlier places are of another time.
+        True where the clock was set since the last command. How far that one has brought the robot
+        is then told by a steady clock, and earlier places are of another time.
         """
-        start = time + self._delay
-        pose = self._commanded(start)
-        set_anew = bool(self._commands) and not 0 <= start - self._commands[-1][0] <= _LONGEST
+        start, now = time + self._delay, monotonic()
+        elapsed, self._commanded_at = now - self._commanded_at, now
+        last = self._commands[-1][0] if self._commands else start
+        set_anew = not 0 <= start - last <= elapsed + _JUMP
+        pose = self._commanded(last + elapsed if set_anew else start)
         if set_anew:
-            pose = self._commands[-1][1]
             self._commands.clear()
         self._commands.append((start, pose, forward, turn))
         while len(self._commands) > 2 and self._commands[1][0] < start - _MEMORY:

@@ -22,9 +22,10 @@ DEPTH = 3
 """Folders between the root and a sequence: VOT's ``sequences``, a split, LaSOT's class."""
 # fmt: off
 VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
-    ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".mxf", ".mjpeg", ".mjpg",
-    ".h264", ".264", ".h265", ".265", ".hevc", ".y4m", ".ivf", ".nut",
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv",
+    ".f4v", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".mp2", ".vob", ".ts", ".mts",
+    ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".mxf", ".mjpeg", ".mjpg",
+    ".h264", ".264", ".h265", ".265", ".hevc", ".y4m", ".ivf", ".nut", ".gif",
 )
 # fmt: on
 """Names of videos end so, in any case."""

@@ -24,6 +24,8 @@ from spmtrack_core.geometry.image import Image
 
 GROUNDTRUTH = "groundtruth.txt"
 BOX_FILES = (GROUNDTRUTH, "Groundtruth.txt", "groundtruth_rect.txt")
+ABSENT = re.compile(r" *([,;\t] *){3,4}")
+"""A line of boxes without its numbers."""
 """What benchmarks call the boxes of a sequence."""
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames", "rgb", "img1")
 """What they call the folder of its images, where these do not lie beside the boxes."""
@@ -166,16 +168,20 @@ def read_boxes(path: str | Path) -> Boxes:
     """(N, 4) from a text file of one ``x,y,w,h`` a line; ``nan`` for a target that is absent.
 
     Commas, semicolons, tabs and blanks separate. A line of eight numbers is a polygon of four
-    corners (VOT), of which the axis-aligned bounds are taken; ``,,,`` is an absent target, as
-    pandas writes it. Empty lines may follow the last box. Raises ``FileNotFoundError`` without the
-    file and ``ValueError`` naming file and line for anything else.
+    corners (VOT), of which the axis-aligned bounds are taken; three separators alone, as pandas
+    writes them, are an absent target. Empty lines may follow the last box. Raises
+    ``FileNotFoundError`` without the file and ``ValueError`` naming file and line for anything
+    else.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no boxes at {path}")
     boxes = []
-    for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
+    lines = read_text(path).splitlines()
+    while lines and not lines[-1].strip() and not ABSENT.fullmatch(lines[-1]):
+        lines.pop()
+    for number, line in enumerate(lines, 1):
         words = re.split(r"[,;\s]+", line.strip(",; \t"))
-        if re.fullmatch(r"\s*([,;]\s*){3,4}", line):
+        if ABSENT.fullmatch(line):
             words = ["nan"] * 4
         try:
             box = [float(word) for word in words]

@@ -180,8 +180,9 @@ def unpacked(path: Path) -> Iterator[Path]:
                 for member in archive.namelist():
                     if member.endswith(".txt") and "__MACOSX" not in member:
                         archive.extract(member, folder)  # drops .. and absolute parts of names
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+        # RuntimeError: encrypted, or of a method that is not supported
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise ValueError(f"{path} cannot be unpacked: {error}") from None
         yield Path(folder)
 
 

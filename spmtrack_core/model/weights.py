@@ -227,7 +227,8 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     with_trunk = {bool(fingerprint(state)) for state in states}
     # the trunks of explicit networks are trained, and averaged too where they are there
     averaged = first.model_config.trunk == "explicit" and with_trunk == {True}
-    if len(with_trunk) > 1 or (len(set(map(trunk_mark, checkpoints))) > 1 and not averaged):
+    marks = set(map(trunk_mark, checkpoints)) - {""}  # some adapters do not tell their trunk
+    if len(with_trunk) > 1 or (len(marks) > 1 and not averaged):
         raise ValueError("a mean needs weights on one trunk, all of them with it or all without")
     mean = {
         name: torch.stack([state[name].float() for state in states]).mean(0).to(tensor.dtype)

@@ -8,6 +8,7 @@ runs outside its lock.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import Future
@@ -70,8 +71,9 @@ class Session:
     @limits.setter
     def limits(self, limits: Limits) -> None:
         with self._state.lock:
+            if math.isinf(self._state.limits.image_timeout):
+                self._state.last_arrival = time.monotonic()  # nothing was expected before
             self._state.limits = limits
-            self._state.last_arrival = time.monotonic()  # nothing was expected before
             self._state.alarm.notify_all()  # perhaps another time to be woken up
 
     def snapshot(self) -> Snapshot:

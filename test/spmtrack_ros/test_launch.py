@@ -274,6 +274,7 @@ def test_init_box_in_the_usual_notations(box):
         ("person", ["person"]),
         ("person car", ["person", "car"]),
         ("[person, car]", ["person", "car"]),
+        ("[person car]", ["person", "car"]),
         ('["person"]', ["person"]),
         ("[traffic light, 'stop sign']", ["traffic light", "stop sign"]),
         ("traffic light, car", ["traffic light", "car"]),

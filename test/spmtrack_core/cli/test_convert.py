@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from spmtrack_core import load_tracker
 from spmtrack_core.config import ModelConfig
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
-from spmtrack_core.model.weights import load_checkpoint, save_checkpoint
+from spmtrack_core.model.weights import load_checkpoint, mean_of, save_checkpoint
 
 RUN = "from spmtrack_core.cli import main; main()"
 SETTINGS = crop_overrides("default")
@@ -96,6 +96,8 @@ def test_the_mean_of_weights_has_the_provenance_of_all(files, spmtrack):
     assert spmtrack("convert", full, "--mean-with", other, "-o", few, "--adapters-only")[0] == 0
     adapters = load_checkpoint(few, files / "dinov2.pth").model.state_dict()
     assert all(torch.equal(adapters[name], made.model.get_parameter(name)) for name in trained)
+    marked = load_checkpoint(few, frozen=False)
+    assert mean_of([marked, replace(marked, trunk_mark="")]).trunk_mark == marked.trunk_mark != ""
 
     code, _, err = spmtrack("convert", full, "--mean-with", "nano", "-o", mean)
     assert (code, "a mean needs weights of one network" in err, err.count("\n")) == (2, True, 1)

@@ -60,7 +60,7 @@ def test_boxes_in_any_usual_text_are_read(tmp_path, text, why, encoding):
     assert read_boxes(tmp_path / "boxes.txt").tolist() == [[1, 2, 3, 4]], why
 
 
-@pytest.mark.parametrize("absent", [",,,", ";;;", " , , ,", ",,,,", "nan,nan,nan,nan"])
+@pytest.mark.parametrize("absent", [",,,", ";;;", " , , ,", ",,,,", "\t\t\t", "nan,nan,nan,nan"])
 @pytest.mark.parametrize("end", ["", "\n", "\n\n \t\r\n"])
 def test_an_absent_target_keeps_its_frame(tmp_path, absent, end):
     """pandas writes a row of NaN as separators alone; the boxes behind it must not move up."""
@@ -167,7 +167,7 @@ def test_names_that_would_be_the_same_are_refused(tmp_path):
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".m2ts", ".MTS", ".mkv"])
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts", ".MTS", ".mkv", ".m2v", ".gif"])
 def test_a_video_is_known_by_its_suffix(tmp_path, suffix):
     (tmp_path / "clip").mkdir()
     video(tmp_path / "clip" / "camera.ts", 12)

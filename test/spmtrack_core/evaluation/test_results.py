@@ -59,6 +59,16 @@ def two_trackers(path, one="cat-2.txt", two="cat-2.txt"):
     text(path / "A" / "time" / "cat-2.txt" if "boxes" in one else path / "notes.txt", "0.1")
 
 
+def encrypted(path):
+    """A zip whose only file is marked as encrypted, in front of it and in the list at the end."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cat-2.txt", "1,2,3,4")
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+
+
 def damaged(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("cat-2.txt", ROWS[0])
@@ -120,7 +130,8 @@ def test_repetitions_are_kept_in_order(tmp_path):
             lambda path: two_trackers(path, "boxes/cat-2.txt", "boxes/cat-2.txt"),
             "A/boxes/cat-2.txt and B/boxes/cat-2.txt: expected",
         ),
-        (lambda path: damaged(path), "is damaged: Bad CRC-32"),
+        (lambda path: damaged(path), "cannot be unpacked: Bad CRC-32"),
+        (lambda path: encrypted(path), "cannot be unpacked: File .*cat-2.txt.* is encrypted"),
     ],
 )
 def test_what_holds_no_result_is_named(tmp_path, make, match):

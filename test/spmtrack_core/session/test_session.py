@@ -1132,3 +1132,14 @@ def test_a_shorter_timeout_holds_at_once(make_bench):
     bench.session.limits = Limits(image_timeout=0.05)
     assert until(lambda: bench.target.reason is Reason.NO_IMAGE)
     assert time.monotonic() - begun >= 0.05  # the time before does not count
+
+
+def test_limits_set_again_and_again_put_off_no_loss(make_bench):
+    bench = make_bench(limits=Limits(image_timeout=0.2))
+    bench.push(1)
+    bench.start()
+    begun = time.monotonic()
+    while time.monotonic() - begun < 10 and bench.target.state is State.TRACKING:
+        bench.session.limits = Limits(image_timeout=0.2)
+        time.sleep(0.05)
+    assert bench.target.reason is Reason.NO_IMAGE
