@@ -238,7 +238,8 @@ def mean_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         model = build_spmtrack(first.model_config)
     model.load_state_dict(mean, assign=True)
     provenance = {"mean_of": json.dumps([dict(each.provenance) for each in checkpoints])}
-    return replace(first, model=model, provenance=provenance)
+    mark = max(marks, default="")
+    return replace(first, model=model, provenance=provenance, trunk_mark=mark)
 
 
 def read_trunk(model: SPMTrack, config: ModelConfig, path: str | Path) -> dict[str, Tensor]:

@@ -97,7 +97,7 @@ def test_the_mean_of_weights_has_the_provenance_of_all(files, spmtrack):
     adapters = load_checkpoint(few, files / "dinov2.pth").model.state_dict()
     assert all(torch.equal(adapters[name], made.model.get_parameter(name)) for name in trained)
     marked = load_checkpoint(few, frozen=False)
-    assert mean_of([marked, replace(marked, trunk_mark="")]).trunk_mark == marked.trunk_mark != ""
+    assert mean_of([replace(marked, trunk_mark=""), marked]).trunk_mark == marked.trunk_mark != ""
 
     code, _, err = spmtrack("convert", full, "--mean-with", "nano", "-o", mean)
     assert (code, "a mean needs weights of one network" in err, err.count("\n")) == (2, True, 1)
