@@ -23,7 +23,7 @@ from spmtrack_core.data.recording import VideoRecorder
 from spmtrack_core.data.sequence import next_time
 from spmtrack_core.data.video import video_file
 from spmtrack_core.files import write_beside
-from spmtrack_core.geometry.image import Image
+from spmtrack_core.geometry.image import Image, encode_image
 from spmtrack_core.tracking.loop import TrackedFrame
 from spmtrack_core.tracking.result import TrackState
 
@@ -85,7 +85,7 @@ class TrackReport:
         if (before is TrackState.LOST) != (result.state is TrackState.LOST):
             self._changes += 1
             if len(self._moments) < MOMENTS:
-                jpeg = _jpeg(_fitted(drawn, 320))
+                jpeg = encode_image(_fitted(drawn, 320), ".jpg")
                 self._moments.append(_Moment(index, time, result.state, result.confidence, jpeg))
         self._times.append(time)
         self._states.append(result.state)
@@ -263,11 +263,6 @@ def _fitted(image: Image, side: int) -> Image:
         return image
     size = [max(2, round(each * scale)) for each in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _jpeg(image: Image) -> bytes:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return bytes(data)
 
 
 def _data(kind: str, content: bytes) -> str:
