@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spmtrack_core.data.image_messages import check_image
+from spmtrack_core.data.image_messages import pixel_bytes
 from spmtrack_ros.conversions import stamp_to_ns
 
 _DEPTH = {"16uc1": ("u2", 0.001), "mono16": ("u2", 0.001), "32fc1": ("f4", 1.0)}
@@ -23,19 +23,15 @@ def depth_to_array(message: Any) -> np.ndarray:
     """Depth (H, W) in m, float32, of a ``sensor_msgs/Image`` with 16UC1 (mm) or 32FC1 (m).
 
     What is not measured, 0 or NaN, stays so. Raises ``ValueError`` for another encoding, and as
-    ``check_image`` does.
+    ``pixel_bytes`` does.
     """
     kind, unit = _DEPTH.get(message.encoding.lower(), ("", 0.0))
     if not kind:
         raise ValueError(f"depth image is {message.encoding}: expected 16UC1 or 32FC1")
-    check_image(message)
     kind = (">" if message.is_bigendian else "<") + kind
-    rows = np.lib.stride_tricks.as_strided(
-        np.frombuffer(message.data, np.uint8),
-        (message.height, message.width * np.dtype(kind).itemsize),
-        (message.step, 1),
-    )
-    return np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)
+    _, pixels = pixel_bytes(message)
+    depth = np.ascontiguousarray(pixels).view(kind)[..., 0]
+    return depth.astype(np.float32) * np.float32(unit)
 
 
 def scan_to_points(message: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
@@ -128,6 +129,21 @@ def check_image(message: Any) -> _Encoding:
     return encoding
 
 
+def pixel_bytes(message: Any) -> tuple[_Encoding, NDArray[np.uint8]]:
+    """Layout and bytes (rows, W, bytes of a pixel) of an image, a view of the message's memory.
+
+    Raises ``ValueError`` as ``check_image`` does.
+    """
+    encoding = check_image(message)
+    pixel = encoding.channels * np.dtype(encoding.bits).itemsize
+    rows = np.lib.stride_tricks.as_strided(
+        np.frombuffer(message.data, np.uint8),
+        (round(message.height * encoding.rows), int(message.width), pixel),
+        (int(message.step), pixel, 1),
+    )
+    return encoding, rows
+
+
 def image_to_array(message: Any) -> Image:
     """RGB (H, W, 3) of a ``sensor_msgs/Image``; for rgb8 a view of the message's own memory.
 
@@ -143,14 +159,9 @@ def lazy_image(message: Any) -> AnyImage:
 
     An image of rgb8, and one that is too small to be worth it, is an array.
     """
-    encoding, name = check_image(message), message.encoding.lower()
-    height, width = int(message.height), int(message.width)
-    rows, item = round(height * encoding.rows), np.dtype(encoding.bits).itemsize
-    pixels = np.lib.stride_tricks.as_strided(
-        np.frombuffer(message.data, np.uint8),
-        (rows, width, encoding.channels * item),
-        (int(message.step), encoding.channels * item, 1),
-    )
+    encoding, pixels = pixel_bytes(message)
+    height, width, name = int(message.height), int(message.width), message.encoding.lower()
+    item = np.dtype(encoding.bits).itemsize
     if encoding.conversion is None and item == 1:
         return pixels
     order = f"{'>' if message.is_bigendian else '<'}{encoding.bits}" if item > 1 else ""
