@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _MARKS = (
@@ -87,11 +87,18 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     if _descriptor(path) is not None or (os.path.exists(path) and not os.path.isfile(path)):
         return  # a device or a pipe
     target = Path(os.path.realpath(path))
-    try:
+    with _named(path):
         with contextlib.suppress(FileNotFoundError):
             os.lstat(part_of(target))  # raises for a name that is too long, or below a file
         folder = next(each for each in target.parents if os.path.exists(each))
         tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An ``OSError`` says that ``path`` cannot be written, not the file that stands for it."""
+    try:
+        yield
     except OSError as error:
         raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -122,10 +129,8 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = part_of(path)
     try:
-        try:
+        with _named(shown):
             write(beside)
-        except OSError as error:
-            raise type(error)(f"{shown} cannot be written: {error.strerror or error}") from None
         umask = os.umask(0o077)  # some writers make files that only their owner can read
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)
@@ -150,11 +155,9 @@ def _write_to(descriptor: int, path: Path, write: Callable[[Path], object]) -> N
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)
         write(made)
-        try:
-            with made.open("rb") as source, open(descriptor, "wb", closefd=False) as target:
+        with _named(path), made.open("rb") as source:
+            with open(descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target)
-        except OSError as error:
-            raise type(error)(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def part_of(path: Path) -> Path:
