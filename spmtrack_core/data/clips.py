@@ -190,6 +190,11 @@ def first_of(*places: Path) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
+def imgs_of(folder: Path) -> Path:
+    """``imgs`` of a sequence, which copies of some datasets call ``img``."""
+    return first_of(folder / "imgs", folder / "img")
+
+
 def base_of(root: Path, *patterns: str) -> Path:
     """The folder that a dataset was unpacked into: ``root``, or its only fitting sub-folder.
 

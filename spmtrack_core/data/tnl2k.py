@@ -13,6 +13,7 @@ from spmtrack_core.data.clips import (
     first_of,
     folders_in,
     image_names,
+    imgs_of,
     listed_clip,
 )
 from spmtrack_core.data.lasot import FLAGS as LASOT_FLAGS
@@ -50,17 +51,13 @@ def find(root: Path, split: str) -> list[Entry]:
     return [
         Entry(
             folder.name,
-            (folder / GROUNDTRUTH, _images(folder), _flags(root, folder)),
+            (folder / GROUNDTRUTH, imgs_of(folder), _flags(root, folder)),
             partial(_read, root, folder),
             partial(_track, root, folder),
         )
         for folder in folders
-        if _images(folder).is_dir() or (folder / GROUNDTRUTH).is_file()
+        if imgs_of(folder).is_dir() or (folder / GROUNDTRUTH).is_file()
     ]
-
-
-def _images(folder: Path) -> Path:
-    return first_of(folder / "imgs", folder / "img")
 
 
 def _flags(root: Path, folder: Path) -> Path:
@@ -79,7 +76,7 @@ def _track(root: Path, folder: Path) -> Track:
 
 
 def _read(root: Path, folder: Path) -> list[Clip]:
-    images = _images(folder)
+    images = imgs_of(folder)
     # OSTrack and SPMTrack sort the names as text: 10.png comes before 2.png
     files = sorted(image_names(images))
     return [listed_clip(root, images, _track(root, folder), files, spare=True)]

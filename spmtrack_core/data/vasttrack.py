@@ -12,6 +12,7 @@ from spmtrack_core.data.clips import (
     base_of,
     first_of,
     folders_in,
+    imgs_of,
     listed_clip,
     visible,
 )
@@ -44,7 +45,7 @@ def find(root: Path, split: str) -> list[Entry]:
     return [
         Entry(
             folder.name,
-            (_truth(folder), _images(folder)),
+            (_truth(folder), imgs_of(folder)),
             partial(_read, root, folder, split == "test"),
             partial(_track, folder),
         )
@@ -52,13 +53,9 @@ def find(root: Path, split: str) -> list[Entry]:
     ]
 
 
-# both spellings of either name are in use
+# both spellings are in use
 def _truth(folder: Path) -> Path:
     return first_of(folder / "Groundtruth.txt", folder / "groundtruth.txt")
-
-
-def _images(folder: Path) -> Path:
-    return first_of(folder / "imgs", folder / "img")
 
 
 def _track(folder: Path) -> Track:
@@ -69,4 +66,4 @@ def _track(folder: Path) -> Track:
 
 
 def _read(root: Path, folder: Path, spare: bool) -> list[Clip]:
-    return [listed_clip(root, _images(folder), _track(folder), spare=spare)]
+    return [listed_clip(root, imgs_of(folder), _track(folder), spare=spare)]
