@@ -24,9 +24,9 @@ from spmtrack_core.geometry.image import Image
 
 GROUNDTRUTH = "groundtruth.txt"
 BOX_FILES = (GROUNDTRUTH, "Groundtruth.txt", "groundtruth_rect.txt")
-ABSENT = re.compile(r" *([,;\t] *){3,4}")
-"""A line of boxes without its numbers."""
 """What benchmarks call the boxes of a sequence."""
+ABSENT = re.compile(r" *([,;\t] *){3,4}")
+"""A line of such a file without its numbers."""
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames", "rgb", "img1")
 """What they call the folder of its images, where these do not lie beside the boxes."""
 TimedFrames = Iterator[tuple[Image, float | None]]
@@ -180,9 +180,8 @@ def read_boxes(path: str | Path) -> Boxes:
     while lines and not lines[-1].strip() and not ABSENT.fullmatch(lines[-1]):
         lines.pop()
     for number, line in enumerate(lines, 1):
-        words = re.split(r"[,;\s]+", line.strip(",; \t"))
-        if ABSENT.fullmatch(line):
-            words = ["nan"] * 4
+        absent = ABSENT.fullmatch(line)
+        words = ["nan"] * 4 if absent else re.split(r"[,;\s]+", line.strip(",; \t"))
         try:
             box = [float(word) for word in words]
         except ValueError:
