@@ -9,7 +9,6 @@ import itertools
 import json
 import random
 import shutil
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spmtrack_core.cli import bag as bag_module
 from spmtrack_core.data.messages import bbox_to_xywh, stamp_to_ns
-from spmtrack_core.data.recording import write_image
 from spmtrack_core.geometry.boxes import check_box_xywh
 from spmtrack_core.tracking.bag_results import TOPICS
 from spmtrack_core.tracking.replay import replay
@@ -193,30 +191,12 @@ def test_a_damaged_bag_is_tracked_as_far_as_it_can_be_read(run):
     assert any("cut off" in fault for fault in report["faults"])
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-@pytest.mark.parametrize("again", [0, 1])
-def test_signals_keep_what_was_tracked(run, monkeypatch, name, again):
-    def interrupted(*arguments):
-        for index, done in enumerate(replay(*arguments)):
-            if index == 3:
-                signal.raise_signal(signal.Signals[name])
-            yield done
-
-    def write_slowly(*arguments):
-        for _ in range(again):
-            signal.raise_signal(signal.Signals[name])
-        write_image(*arguments)
-
-    monkeypatch.setattr(bag_module, "replay", interrupted)
-    monkeypatch.setattr(bag_module, "write_image", write_slowly)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        write_ros2("in", range(8))
-        outputs = ("-o", "out", "--sheet", "s.png", "--summary", "s.json")
-        code, text = run("in", *ARGUMENTS, *outputs)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (code, "stopped; what was tracked so far is written" in text) == (0, True)
+@pytest.mark.parametrize("names", ["SIGINT", "SIGINT,SIGINT", "SIGHUP", "SIGHUP,SIGHUP"])
+def test_signals_keep_what_was_tracked(impatient, names):
+    write_ros2("in", range(8))
+    outputs = ("-o", "out", "--sheet", "s.png", "--summary", "s.json")
+    code, text = impatient(3, names, "bag", "in", *ARGUMENTS, *outputs)
+    assert (code, "stopped; what was tracked so far is written" in text) == (0, True), text
     assert len(by_rosbags("out")["/spmtrack/detections"]) == 3
     assert cv2.imread("s.png").shape[2] == 3
     assert json.loads(Path("s.json").read_text())["images_processed"] == 3

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import json
 import os
 import resource
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import av
@@ -19,7 +15,7 @@ import pytest
 from dataset_trees import video
 
 from spmtrack_core.cli import track as track_module
-from spmtrack_core.data.recording import VideoRecorder, write_boxes, write_image
+from spmtrack_core.data.recording import VideoRecorder, write_image
 from spmtrack_core.data.sequence import FrameSequence, read_boxes
 from spmtrack_core.data.video import open_frames
 from spmtrack_core.tracking.loop import TrackedFrame
@@ -238,93 +234,45 @@ def test_a_source_whose_name_is_no_text_is_tracked_to_the_end(run):
     assert read_boxes(f"{name}.txt").shape == (4, 4)
 
 
-def close_pipe(monkeypatch):
-    """stderr is a pipe whose reader ends, as ``tee`` does of a Ctrl-C."""
-    return outlet(monkeypatch, *os.pipe())
-
-
-def close_terminal(monkeypatch):
-    return outlet(monkeypatch, *os.openpty())
-
-
-def outlet(monkeypatch, reader, writer):
-    for name in ("stdout", "stderr"):
-        stream = os.fdopen(os.dup(writer), "w")
-        monkeypatch.setattr(sys, name, stream)
-        monkeypatch.setattr(sys, f"__{name}__", stream)  # so the interpreter keeps it
-    os.close(writer)
-    return lambda: os.close(reader)
-
-
-def send(*names):
-    for name in names:
-        signal.raise_signal(signal.Signals[name])
-
-
 @pytest.mark.parametrize(
-    ("names", "close"),
+    ("at", "names", "end"),
     [
-        (["SIGINT"], None),
-        (["SIGTERM"], None),
-        (["SIGHUP"], None),
-        (["SIGHUP"], close_terminal),
-        (["SIGINT"], close_pipe),
-        (["SIGHUP", *["SIGHUP"] * 4], close_terminal),  # of the kernel, of bash, of sudo
-        (["SIGINT", "SIGINT"], None),  # of somebody who cannot wait
-        (["SIGHUP", "SIGTERM", "SIGTERM"], None),  # of systemd at the end of a session
-        ([], None),  # the end of the frames, and then somebody who cannot wait
+        (1, "SIGINT", None),  # after the first frame
+        (5, "SIGTERM", None),
+        (5, "SIGHUP", None),
+        (5, "SIGHUP", os.openpty),  # a closed terminal
+        (1, "SIGINT", os.pipe),  # ``| tee`` ends of a Ctrl-C, too
+        (5, "SIGHUP,SIGHUP,SIGHUP,SIGHUP,SIGHUP", os.openpty),  # of the kernel, of bash, of sudo
+        (5, "SIGINT,SIGINT", None),  # of somebody who cannot wait
+        (1, "SIGHUP,SIGTERM,SIGTERM", None),  # of systemd at the end of a session
     ],
 )
-@pytest.mark.parametrize("at", [1, 5])
-def test_signals_and_closed_terminals_end_it_with_all_that_was_tracked(
-    run, monkeypatch, names, close, at
-):
-    def frames():
-        for index in range(8 if names else at):
-            if index == at:
-                if close:
-                    closed()
-                send(*names[:1])
-            yield np.roll(PICTURE, index, 1)
-
-    def write_slowly(*arguments):
-        send(*(names[1:] or ["SIGINT"] * (not names)))
-        write_boxes(*arguments)
-
-    closed = close(monkeypatch) if close else None
-    monkeypatch.setattr(track_module, "open_frames", lambda *_, **__: FrameSequence("cam", frames))
-    monkeypatch.setattr(track_module, "write_boxes", write_slowly)
-    make_folder("seq")
-    with interruptible():
-        outputs = ("--boxes", "b.txt", "--output", "o.mp4", "--report", "r.html")
-        code, text = run("track", "seq", *BOX, *outputs)
-    assert code == 0
-    assert close or ("stopped; what was tracked so far is written" in text) == bool(names)
+def test_signals_and_closed_terminals_end_it_with_all_that_was_tracked(impatient, at, names, end):
+    make_folder("seq", 8)
+    outputs = ("--boxes", "b.txt", "--output", "o.mp4", "--report", "r.html")
+    code, text = impatient(at, names, "track", "seq", *BOX, *outputs, end=end)
+    assert code == 0, text
+    assert end or "stopped; what was tracked so far is written" in text
     assert read_boxes("b.txt").shape == (at, 4)
     assert sum(1 for _ in open_frames("o.mp4")) == at
     assert f"<b>{at}</b><span>frames</span>" in Path("r.html").read_text()
     assert sorted(os.listdir()) == ["b.txt", "o.mp4", "r.html", "seq"]
 
 
-def test_the_third_ctrl_c_ends_it_at_once_and_leaves_nothing_incomplete(run, monkeypatch):
-    monkeypatch.setattr(track_module, "write_boxes", lambda *_: send(*["SIGINT"] * 3))
+def test_a_signal_after_the_last_frame_changes_nothing(impatient):
+    make_folder("seq", 5)
+    code, text = impatient(9, "SIGINT,SIGINT", "track", "seq", *BOX, "--boxes", "b.txt")
+    assert (code, "stopped" in text) == (0, False), text
+    assert read_boxes("b.txt").shape == (5, 4)
+
+
+def test_the_third_ctrl_c_ends_it_at_once_and_leaves_nothing_incomplete(impatient):
     make_folder("seq")
-    with interruptible():
-        code, _ = run("track", "seq", *BOX, "--boxes", "b.txt", "--report", "r.html")
-    assert code == 130
+    names = "SIGINT,SIGINT,SIGINT,SIGINT"
+    arguments = ("track", "seq", *BOX, "--boxes", "b.txt", "--report", "r.html")
+    code, text = impatient(9, names, *arguments)
+    assert code == 130, text
     assert sorted(os.listdir()) == ["seq"]
-
-
-@contextlib.contextmanager
-def interruptible():
-    """Ctrl-C reaches the command: a background job ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # hypothesis calls Python from the collector, where an interrupt would be ignored
-    try:
-        yield
-    finally:
-        gc.enable()
-        signal.signal(signal.SIGINT, before)
 
 
 def noisy_video(path, frames=20):
