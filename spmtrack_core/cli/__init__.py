@@ -55,6 +55,8 @@ EXTRAS = {
     "tensorboardX": "train",
 }
 """Modules of extras, each with the extra of this package that installs it."""
+_UsageError: Any = typer.BadParameter.__base__
+"""What is wrong with a command line: the class of click, or of the copy of it in typer."""
 
 
 class _LazyGroup(typer.core.TyperGroup):
@@ -71,7 +73,6 @@ app = typer.Typer(
     name="spmtrack",
     cls=_LazyGroup,
     help="Follow a target through a video, train the network, evaluate it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -133,7 +134,8 @@ def _options(
 def main() -> None:
     """Run ``spmtrack``."""
     open_outlets()
-    run_command(app)
+    arguments = sys.argv[1:] or ["--help"]
+    run_command(lambda: sys.exit(app(arguments, prog_name="spmtrack", standalone_mode=False)))
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -151,6 +153,9 @@ def run_command(command: Callable[[], object]) -> None:
             raise
         extra = EXTRAS[package]
         _fail(f"{package} is not installed: pip install 'spmtrack_ros[{extra}]'")
+    except _UsageError as error:
+        place = error.ctx.command_path if error.ctx else "spmtrack"
+        _fail(f"{' '.join(error.format_message().split()).rstrip('.')} (see {place} --help)")
     except (OSError, ValueError, RuntimeError) as error:
         _fail(one_line(error))
     except KeyboardInterrupt:

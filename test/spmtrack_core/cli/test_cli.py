@@ -72,6 +72,28 @@ def test_tracking_imports_no_extra_and_no_compiler(tmp_path, tiny_checkpoint):
     assert out[0].startswith("3 frames")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words", "place"),
+    [
+        ("trak video.mp4", "No such command 'trak'", ""),
+        ("track", "Missing argument", "track"),
+        ("track video.mp4 --box 1 2 3", "'--box' requires 4 arguments", ""),
+        ("track video.mp4 --box 1 2 3 wide", "Invalid value for '--box'", "track"),
+        ("live --prt 80", "No such option: --prt", "live"),
+        ("eval table", "Missing argument", "eval table"),
+    ],
+)
+def test_a_mistake_in_a_command_line_is_one_line(spmtrack, arguments, words, place):
+    code, out, err = spmtrack(*arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("spmtrack: error: ") and words in err
+    assert err.endswith(f" (see {' '.join(['spmtrack', *place.split()])} --help)\n")
+
+
+def test_without_arguments_the_commands_are_listed(spmtrack):
+    assert spmtrack() == spmtrack("--help")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(spmtrack, name):
     code, out, err = spmtrack(name, "--help")
