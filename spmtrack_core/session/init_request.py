@@ -145,7 +145,7 @@ def box_in_image(
     text = f"box x={x:g} y={y:g} w={w:g} h={h:g}"
     if not all(map(math.isfinite, box)):
         return Reply(Code.INVALID_BOX, f"{text}: expected finite numbers")
-    if not request.normalized and max(x + w, y + h) <= 1:
+    if not request.normalized and max(x + w, y + h) <= 1 and min(x + w, y + h) > 0:
         problem = f"{text} lies within the first pixel"
         return Reply(
             Code.INVALID_BOX, f"{problem}: set normalized for a box in parts of the image"

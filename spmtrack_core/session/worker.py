@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from spmtrack_core.geometry.lazy_image import AnyImage
@@ -15,7 +16,7 @@ from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.request_queue import Pending
 from spmtrack_core.session.shared_state import SharedState
 from spmtrack_core.session.snapshot import FrameReport
-from spmtrack_core.tracking.followed import Reason
+from spmtrack_core.tracking.followed import Target, Reason
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.
@@ -120,24 +121,28 @@ class Worker:
         image, after, inference, error = self._step.follow(frame, image, targets, jumped)
         if error:
             self._fail(f"an image could not be processed: {error}")
-        with state.lock:
-            if any(each.reason is Reason.NO_IMAGE for each in state.targets):
-                state.alarm.notify_all()
-            for each in after:
-                state.targets.update(each)
         inference += seconds
         seconds += time.perf_counter() - begun
-        self._publish(FrameReport(frame, image, seconds, inference, error))
+        self._publish(FrameReport(frame, image, seconds, inference, error), after)
 
-    def _publish(self, report: FrameReport) -> None:
-        """Report an image once, also if a target is started in an earlier image later."""
+    def _publish(self, report: FrameReport, after: Iterable[Target]) -> None:
+        """Take over the targets ``after`` an image, unless tracking was disabled meanwhile.
+
+        The image is reported once, also if a target is started in an earlier image later.
+        """
         state = self._state
         number = report.frame.number
         with self._listeners.lock:
             with state.lock:
                 if state.waiting is not None and state.waiting.number <= number:
                     state.waiting = None
-                if number <= state.reported or not state.enabled:
+                if not state.enabled:
+                    return
+                if any(each.reason is Reason.NO_IMAGE for each in state.targets):
+                    state.alarm.notify_all()
+                for each in after:
+                    state.targets.update(each)
+                if number <= state.reported:
                     return
                 state.reported = number
                 state.count(processed=1)

@@ -314,6 +314,8 @@ FINE_STAMP = {"stamp_ns": 1795731423_123456789, "timeout": 0.05}
         ([], {"box": (0, 0, 0, 5)}, Code.INVALID_BOX, "positive"),  # even without an image
         ([1], {"box": (0, 0, 5, -5)}, Code.INVALID_BOX, "positive"),
         ([1], {"box": (500, 20, 30, 40)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
+        ([1], {"box": (-500, -500, 30, 40)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
+        ([1], {"box": (-500, 0, 30, 1)}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (1.5, 0, 1, 1), "normalized": True}, Code.BOX_OUTSIDE_IMAGE, "200 x 100"),
         ([1], {"box": (0, 0, 1e308, 1), "normalized": True}, Code.INVALID_BOX, "finite"),
         ([1], {"box": (50, 50, 3.9, 5)}, Code.BOX_TOO_SMALL, "init_min_side is 4 px"),
@@ -550,6 +552,21 @@ def test_switched_off_when_the_tracker_has_the_new_target(bench):
     assert bench.push(2).primary.id == "new"
 
 
+def test_switched_off_while_an_image_is_in_work(bench):
+    """Nobody sees what was measured in it: the image is not reported."""
+    bench.push(1)
+    bench.start()
+    bench.push(2)
+    bench.keep_busy_with(3)
+    bench.session.enable(False)
+    bench.tracker.gate.set()
+    assert until(lambda: bench.session._state.busy_since == 0)
+    assert bench.tracker.log[-1] == ("update", 3)
+    assert bench.target.frame.message == bench.reported[-1] == 2
+    bench.session.enable(True)
+    assert bench.push(4).primary.frame.message == 4
+
+
 def test_a_request_without_end_waits_until_tracking_is_switched_on(make_bench):
     bench = make_bench(enabled=False)
     answer = bench.init(timeout=float("inf"))
@@ -604,9 +621,9 @@ def test_what_is_removed_just_before_it_is_published_is_not(bench, how):
     bench.start()
     report_now, done = bench.session._worker._publish, threading.Event()
 
-    def report_late(report):
+    def report_late(*arguments):
         getattr(bench.session, how)(*([False] if how == "enable" else []))
-        report_now(report)
+        report_now(*arguments)
         done.set()
 
     bench.session._worker._publish = report_late
