@@ -71,17 +71,20 @@ def read_text(path: str | Path) -> str:
     return content.decode(encoding, errors="replace")
 
 
-def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Raise unless ``path`` can be written without harm to any of the ``inputs``.
+def check_output(
+    path: str | Path, inputs: Iterable[str | Path] = (), outputs: Iterable[str | Path] = ()
+) -> None:
+    """Raise unless ``path`` can be written without harm to ``inputs`` and other ``outputs``.
 
     Nothing is made, so that several processes may check one path. Raises ``ValueError`` where
-    ``path`` is one of the inputs, by whatever link, ``IsADirectoryError`` for a folder and
-    ``OSError`` where no file can be made.
+    ``path`` is one of them, by whatever link, ``IsADirectoryError`` for a folder and ``OSError``
+    where no file can be made.
     """
     path = Path(path)
-    for each in inputs:
-        if _same(path, Path(each)):
-            raise ValueError(f"{path} is an input of this run ({each}); choose another output")
+    for kind, paths in (("an input", inputs), ("another output", outputs)):
+        for each in paths:
+            if _same(path, Path(each)):
+                raise ValueError(f"{path} is {kind} of this run ({each}); choose another name")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
     if _descriptor(path) is not None or (os.path.exists(path) and not os.path.isfile(path)):

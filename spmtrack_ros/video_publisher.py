@@ -56,7 +56,7 @@ class VideoPublisher(Node):
         """
         super().__init__("video_publisher")
         self.parameters = read_parameters(self, PublisherParameters)
-        frames = open_frames(self.parameters.source)
+        frames = open_frames(self.parameters.source, with_boxes=False)
         self._period = 1 / (self.parameters.rate or frames.fps or _DEFAULT_RATE)
         self._frames = self._repeat(frames)
         self._publisher = self.create_publisher(

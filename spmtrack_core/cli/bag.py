@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.ending import begin_to_end
+from spmtrack_core.cli.ending import Ending, begin_to_end
 from spmtrack_core.cli.options import Device, Policy, Precision, Runtime, Threads, Trunk, Weights
 from spmtrack_core.cli.tracker import ready_tracker
 from spmtrack_core.data.bag import Bag, BagImage
@@ -133,13 +133,13 @@ def bag(
         inputs = [*recorded.files, *(find_weights(name) for name in (weights, trunk) if name)]
         outputs = [each for each in (output, sheet, summary) if each]
         for index, each in enumerate(outputs):
-            check_output(each, [*inputs, *outputs[:index]])
+            check_output(each, inputs, outputs[:index])
         if sheet:
             check_image_path(sheet)
         topic = recorded.choose_topic(topic)
         stored = recorded.images(topic)
         tracker = ready_tracker(weights, device, precision, trunk, runtime, threads, policy)
-        run = _Run(topic, given_seconds=seconds)
+        run = _Run(topic=topic, given_seconds=seconds)
         images: Iterable[BagImage] = itertools.islice(run.counted(stored), max_frames)
         if frames == "latest":
             images = newest_only(
@@ -157,6 +157,9 @@ def bag(
         finally:
             stored.close()
             run.faults[:0] = recorded.faults
+            if run.unreadable:
+                first = f"first image {run.first_unreadable}"
+                run.faults.append(f"{run.unreadable} images cannot be read, {first}")
             for fault in run.faults:
                 typer.echo(f"spmtrack: warning: {fault}", err=True)
     if sheet:
@@ -226,8 +229,8 @@ def _shown(start: Start) -> str:
     return f"with the stamp {stamp_text(start.stamp_ns)}" if start.stamp_ns else f"{start.number}"
 
 
-@dataclass
-class _Run:
+@dataclass(kw_only=True)
+class _Run(Ending):
     """What came of the images up to the end, or to whatever ended it."""
 
     topic: str
@@ -237,14 +240,12 @@ class _Run:
     """Whether the bag came to its end."""
     processed: int = 0
     unreadable: int = 0
+    first_unreadable: str = ""
     seconds: list[float] = field(default_factory=list)
     """Of each image with a target."""
     last_seconds: float = 0.0
     """Of the image that was processed last."""
     faults: list[str] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
-    """What ended the run, and what kept a file from being written."""
-    written: list[Path] = field(default_factory=list)
     pictures: SampledFrames = field(default_factory=SampledFrames)
     _targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     _stamps: list[int] = field(default_factory=list)
@@ -254,14 +255,6 @@ class _Run:
             self.read += 1
             yield image
         self.read_all = True
-
-    def write(self, path: Path, write: Callable[[], object]) -> None:
-        """Let ``write`` make a file; that it cannot is an error of the run."""
-        try:
-            write()
-            self.written.append(path)
-        except (OSError, ValueError) as error:
-            self.errors.append(error)
 
     def follow(
         self, replayed: Iterator[ReplayedImage], output: Path, storage: str, total: int
@@ -301,7 +294,9 @@ class _Run:
     def add(self, done: ReplayedImage) -> None:
         self.processed += 1
         self._stamps = [*self._stamps[:1], done.frame.stamp_ns]
-        self.unreadable += bool(done.error)
+        if done.error:
+            self.unreadable += 1
+            self.first_unreadable = self.first_unreadable or f"{done.frame.number}: {done.error}"
         self.last_seconds = done.seconds
         self.faults += done.failed
         if not done.targets:

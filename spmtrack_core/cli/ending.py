@@ -7,6 +7,9 @@ import errno
 import io
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 PATIENCE = 3
@@ -39,6 +42,23 @@ def _end(number: int, _: object) -> None:
     asked = sum(each in (signal.SIGINT, signal.SIGTERM) for each in _begun)
     if len(_begun) == 1 or (asked >= PATIENCE and number != signal.SIGHUP):
         raise KeyboardInterrupt
+
+
+@dataclass
+class Ending:
+    """The files that a command completes, whatever ended its work."""
+
+    written: list[Path] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    """What ended the work, and what kept a file from being written."""
+
+    def write(self, path: Path, write: Callable[[], object]) -> None:
+        """Let ``write`` make a file; that it cannot is one of the errors."""
+        try:
+            write()
+            self.written.append(path)
+        except (OSError, ValueError) as error:
+            self.errors.append(error)
 
 
 class _Outlet(io.FileIO):

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spmtrack_core.cli.ending import begin_to_end
+from spmtrack_core.cli.ending import Ending, begin_to_end
 from spmtrack_core.cli.options import (
     Device,
     Policy,
@@ -94,13 +94,9 @@ def track(
     inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
     if output:
         check_video_path(output)
-        check_output(output, inputs)
-        inputs.append(output)
-    if boxes:
-        check_output(boxes, inputs)
-        inputs.append(boxes)
-    if report:
-        check_output(report, inputs)
+    outputs = [each for each in (output, boxes, report) if each]
+    for index, each in enumerate(outputs):
+        check_output(each, inputs, outputs[:index])
     if box is not None and point is not None:
         raise ValueError("give --box or --point, not both")
     sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)
@@ -140,8 +136,8 @@ def track(
     typer.echo(text)
     for path in run.written:
         typer.echo(f"wrote {path}")
-    if run.faults:
-        raise ValueError("; ".join(run.faults))
+    if run.errors:
+        raise ValueError("; ".join(map(str, run.errors)))
 
 
 def _propose(tracker: Tracker, point: tuple[float, float], frame: Image) -> Sequence[float]:
@@ -151,7 +147,7 @@ def _propose(tracker: Tracker, point: tuple[float, float], frame: Image) -> Sequ
 
 
 @dataclass
-class _Run:
+class _Run(Ending):
     """What came of the frames up to the end, or to whatever ended it."""
 
     boxes_xywh: list[tuple[float, ...]] = field(default_factory=list)
@@ -159,16 +155,6 @@ class _Run:
     lost: int = 0
     recorders: list[Callable[[TrackedFrame, Image], None]] = field(default_factory=list)
     """What gets each frame and its drawing; those that failed are removed."""
-    written: list[Path] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    def write(self, path: Path, write: Callable[[], object]) -> None:
-        """Let ``write`` make a file; what went wrong is a fault of the run."""
-        try:
-            write()
-            self.written.append(path)
-        except (OSError, ValueError) as error:
-            self.faults.append(str(error))
 
 
 def _follow(
@@ -215,14 +201,14 @@ def _follow(
                         record(each, drawn)
                     except OSError as error:
                         bar.console.print(str(error))
-                        run.faults.append(str(error))
+                        run.errors.append(error)
                         run.recorders.remove(record)
                 rate = 1 / np.median(run.seconds[1:][-50:] or run.seconds)
                 bar.update(task, advance=1, rate=f"{rate:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
         except (OSError, ValueError, RuntimeError) as error:
-            run.faults.append(f"frame {len(run.boxes_xywh) + 1}: {error}")
+            run.errors.append(ValueError(f"frame {len(run.boxes_xywh) + 1}: {error}"))
         begin_to_end()
         if video and output and record_video in run.recorders:
             run.write(output, video.close)

@@ -20,6 +20,7 @@ from spmtrack_core.data.sequence import (
     TimedFrames,
     image_folder,
     images_of,
+    read_boxes,
     read_frames,
 )
 from spmtrack_core.files import user_path
@@ -36,9 +37,10 @@ def open_frames(
     """The frames of ``source``: a path, a camera (``0`` or ``/dev/video0``), an address such as
     ``rtsp://host/path``, or ``synthetic``.
 
-    ``with_boxes`` false leaves boxes beside the frames unread. Raises ``FileNotFoundError`` for a
-    path that does not exist, ``ValueError`` for what is neither video nor images, for a camera or
-    an address that cannot be opened and for ``max_frames`` below 1.
+    ``with_boxes`` false leaves boxes beside the frames unread: those in the folder of images, or
+    ``<clip>.txt`` beside ``<clip>.mp4``. Raises ``FileNotFoundError`` for a path that does not
+    exist, ``ValueError`` for what is neither video nor images, for boxes that cannot be read, for
+    a camera or an address that cannot be opened and for ``max_frames`` below 1.
     """
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames must be at least 1; got {max_frames}")
@@ -60,7 +62,10 @@ def _open(source: str, with_boxes: bool) -> FrameSequence:
         return open_camera(path)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return FrameSequence(path.stem, lambda: read_frames([path]), 1)
-    return video_file(path)
+    sequence, boxes = video_file(path), path.with_suffix(".txt")
+    if with_boxes and boxes.is_file():
+        sequence = replace(sequence, boxes_xywh=read_boxes(boxes))
+    return sequence
 
 
 def without_password(source: str) -> str:

@@ -16,7 +16,7 @@ from spmtrack_core.session.listeners import Listeners
 from spmtrack_core.session.request_queue import Pending
 from spmtrack_core.session.shared_state import SharedState
 from spmtrack_core.session.snapshot import FrameReport
-from spmtrack_core.tracking.followed import Target, Reason
+from spmtrack_core.tracking.followed import Reason, Target
 
 # Replaying all buffered images takes long, and the images that arrive meanwhile would add up to
 # one big jump at the end. A few images in even steps keep every jump small.

@@ -40,6 +40,8 @@ RUNTIMES = {
     "tensorrt": (".engine",),
 }
 """What each runtime computes: checkpoints, or files of ``spmtrack export`` by their suffix."""
+MOST_THREADS = 256
+"""More take the processor for minutes before the first frame."""
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -80,8 +82,8 @@ def load_tracker(
     path = find_weights(weights)
     frozen = find_weights(trunk) if trunk else None
     asked, runtime = runtime, choose_runtime(path, device, runtime)
-    if threads < 0:
-        raise ValueError(f"threads must be 0, which chooses, or more; got {threads}")
+    if not 0 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be 0, which chooses, to {MOST_THREADS}; got {threads}")
     if kind_of(path) != CHECKPOINT:
         if frozen is not None or precision != "float32":
             raise ValueError(f"{path} stores its own trunk and precision; give neither")

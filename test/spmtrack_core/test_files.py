@@ -93,7 +93,7 @@ def around(path):
 @pytest.mark.parametrize("make", [same, soft, hard, around])
 def test_an_output_that_is_an_input_is_refused(tmp_path, make):
     (tmp_path / "in.mp4").write_text("precious")
-    with pytest.raises(ValueError, match=r"is an input of this run .*choose another output"):
+    with pytest.raises(ValueError, match=r"is an input of this run .*choose another name"):
         check_output(make(tmp_path), [tmp_path / "in.mp4"])
 
 

@@ -222,6 +222,22 @@ def test_what_is_damaged_is_told_however_the_run_ends(run, options, said):
     assert json.loads(Path("s.json").read_text())["faults"] == faults
 
 
+def test_images_that_cannot_be_read_are_told(run):
+    write_ros2("in", range(6), storage="sqlite3")
+    with contextlib.closing(sqlite3.connect("in/in.db3")) as bag:
+        for number in (8, 10):  # images 3 and 4
+            (data,) = bag.execute("SELECT data FROM messages WHERE id = ?", [number]).fetchone()
+            assert b"rgb8" in data
+            data = data.replace(b"rgb8", b"foo8")
+            bag.execute("UPDATE messages SET data = ? WHERE id = ?", [data, number])
+        bag.commit()
+    code, text = run("in", *ARGUMENTS, "-o", "out", "--summary", "s.json")
+    assert code == 0, text
+    (fault,) = json.loads(Path("s.json").read_text())["faults"]
+    assert fault.startswith("2 images cannot be read, first image 3: ") and "foo8" in fault
+    assert f"spmtrack: warning: {fault}\n" in text
+
+
 def test_a_sheet_that_its_format_cannot_hold_leaves_the_summary(run, monkeypatch):
     write_ros2("in", range(3))
     sheet = np.zeros((66_000, 6, 3), np.uint8)  # of images that are that narrow

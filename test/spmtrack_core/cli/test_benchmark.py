@@ -72,7 +72,8 @@ def test_a_gpu_of_another_runtime_needs_no_pytorch(monkeypatch):
     ("arguments", "match"),
     [
         (["--targets", "0"], "targets at least 1"),
-        (["--threads", "-1"], "threads must be 0, which chooses, or more; got -1"),
+        (["--threads", "-1"], "threads must be 0, which chooses, to 256; got -1"),
+        (["--threads", "10000"], "threads must be 0, which chooses, to 256; got 10000"),
         (["--rate", "-1"], "rate at least 0"),
         (["--runtime", "tpu"], "runtime must be one of"),
         (["--precision", "int4"], "precision must be one of"),

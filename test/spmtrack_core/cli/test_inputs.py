@@ -123,8 +123,8 @@ def soft(path, link):
         (["seq", "--boxes", "x"], None, "x is a folder"),
         (["seq", "--boxes", "clip.txt/b.txt"], None, "clip.txt/b.txt cannot be written"),
         (["seq", "--output", "clip.txt/b.mp4"], None, "clip.txt/b.mp4 cannot be written"),
-        (["seq", "--output", "o.mp4", "--boxes", "o.mp4"], None, "o.mp4 is an input"),
-        (["seq", "--boxes", "b.txt", "--report", "b.txt"], None, "b.txt is an input"),
+        (["seq", "--output", "o.mp4", "--boxes", "o.mp4"], None, "o.mp4 is another output"),
+        (["seq", "--boxes", "b.txt", "--report", "b.txt"], None, "b.txt is another output"),
         (["seq", "--report", "seq/2.png"], None, "is an input"),
         (["seq", "--report", "x"], None, "x is a folder"),
         (["seq", "--output", "o.avi"], None, "written as .mp4"),
@@ -151,6 +151,14 @@ def test_an_own_weight_file_is_not_replaced(run, tiny_checkpoint):
     arguments = ("--weights", "own.safetensors", "--boxes", "own.safetensors")
     code, text = run("track", "seq", *BOX, *arguments)
     assert (code, "own.safetensors is an input" in text) == (2, True)
+
+
+def test_a_video_brings_its_boxes_along(run):
+    video("clip.mp4", 3)
+    Path("clip.txt").write_text("20,12,16,14\n")
+    code, text = run("track", "clip.mp4", "--boxes", "b.txt", "--max-frames", "2")
+    assert code == 0, text
+    assert read_boxes("b.txt")[0].tolist() == [20, 12, 16, 14]
 
 
 @pytest.mark.parametrize(("option", "name"), [("--output", "o.mp4"), ("--report", "r.html")])
