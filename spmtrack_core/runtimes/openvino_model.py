@@ -7,6 +7,7 @@ The files of an exported network are read as they are.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -59,18 +61,22 @@ class OpenVinoSPMTrack:
         precision: str = "float32",
         threads: int = 0,
     ) -> None:
-        openvino = imported()
         self.model_config, self.tracker_config, self.provenance = about
         self._threads = threads
-        self._precision = precision
-        self._core = openvino.Core()
+        self._core = core()
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            # the threads of several programs would be pinned to the same cores
+            "ENABLE_CPU_PINNING": "NO",
+        }
         self._networks = networks
         self._compiled: dict[tuple[str, int], Any] = {}
         with contextlib.suppress(OSError):
             folder = cache_folder() / "compiled"
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
-                self._core.set_property({"CACHE_DIR": str(folder)})
+                self._settings["CACHE_DIR"] = str(folder)
         # of the inputs: search, (B, R, ...) each, (B, 1, C)
         _, *references, state = map(_sizes, networks["locate"].inputs)
         self.no_state: Array = np.zeros((1, *state), np.float32)
@@ -106,13 +112,7 @@ class OpenVinoSPMTrack:
         if key not in self._compiled:
             network = self._networks[name].clone()
             network.reshape({each: [1, *_sizes(each)] for each in network.inputs})
-            settings = {
-                "INFERENCE_PRECISION_HINT": HINTS[self._precision],
-                "INFERENCE_NUM_THREADS": str(threads),
-                "PERFORMANCE_HINT": "LATENCY",
-                # the threads of several programs would be pinned to the same cores
-                "ENABLE_CPU_PINNING": "NO",
-            }
+            settings = self._settings | {"INFERENCE_NUM_THREADS": str(threads)}
             compiled = self._core.compile_model(network, "CPU", settings)
             self._compiled[key] = compiled.create_infer_request()
             with contextlib.suppress(OSError):
@@ -145,6 +145,21 @@ def imported() -> Any:
     return openvino
 
 
+def core() -> Any:
+    """OpenVINO's core, one for the process; raises as ``imported``.
+
+    Its CPU plugin gives the thread that loads it another stack for signal handlers. Unloaded by
+    another thread, or as the first of two, it leaves that stack in use and unmaps it: the next
+    signal, a Ctrl-C, would end the process without a word. So it is never unloaded.
+    """
+    return _core_of(imported())
+
+
+@functools.cache
+def _core_of(openvino: ModuleType) -> Any:
+    return openvino.Core()
+
+
 def converted_description(networks: Networks) -> Description:
     """What ``to_openvino`` wrote into its networks; ``ValueError`` where that is damaged."""
     metadata = {ENTRY: networks["locate"].get_rt_info(ENTRY).astype(str)}
@@ -157,10 +172,10 @@ def exported_networks(path: Path) -> tuple[Networks, Description]:
     Raises ``FileNotFoundError`` where a file is absent, ``ValueError`` where it is broken or not
     from ``spmtrack export``, and ``RuntimeError`` where OpenVINO is not installed.
     """
-    core, networks, metadata = imported().Core(), {}, {}
+    networks, metadata = {}, {}
     for part, file in files_of(path).items():
         try:
-            networks[part] = core.read_model(file)
+            networks[part] = core().read_model(file)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot read {file}: {one_line(error)[:200]}") from None
         keys = ["framework", ENTRY]
@@ -190,8 +205,7 @@ def openvino_networks(
     paths = {part: folder / f"openvino-{digest[:16]}-{part}.xml" for part in INPUTS}
     if all(path.is_file() for path in paths.values()):
         try:
-            core = openvino.Core()
-            kept = {part: core.read_model(path) for part, path in paths.items()}
+            kept = {part: core().read_model(path) for part, path in paths.items()}
             with contextlib.suppress(OSError):
                 for path in paths.values():  # needed now, where reading leaves no trace
                     os.utime(path)

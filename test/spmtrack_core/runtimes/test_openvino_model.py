@@ -112,6 +112,30 @@ def test_only_the_first_start_needs_torch(tiny_checkpoint):
     assert [each.stdout for each in told] == ["True\n", "False\n"]
 
 
+UNLOADED = """
+import faulthandler, gc, signal, threading
+from spmtrack_core import load_tracker
+faulthandler.enable()  # as Python's handlers, on a stack of its own
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+first, second = [[load_tracker({weights!r}, runtime="openvino", threads=1)] for _ in range(2)]
+for each in (first, second):
+    each[0].warm_up()
+first.clear()
+threads = [threading.Thread(target=act) for act in (second.clear, gc.collect)]
+for thread in threads:
+    thread.start()
+    thread.join()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@needs_openvino
+def test_a_signal_after_trackers_are_gone_is_handled(tiny_checkpoint):
+    command = [sys.executable, "-c", UNLOADED.format(weights=str(tiny_checkpoint))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 WITHOUT_TORCH_EITHER = """
 import sys
 from spmtrack_core.cli import main
