@@ -247,12 +247,12 @@ def key_of(sequence: FrameSequence, passes: Passes) -> str:
 
 
 def whole_boxes(boxes_xywh: Boxes) -> Boxes:
-    """(N, 4) boxes of whole numbers, as the authors send them to servers: corners rounded down,
-    the lower edge up.
+    """(N, 4) boxes of whole numbers, as the authors send them to servers: the left and upper edge
+    are rounded down, the right and lower edge up, unless they are less than 0.0001 px beyond.
 
     >>> whole_boxes(np.array([[1.6, 2.6, 10.1, 10.1]])).tolist()
-    [[1.0, 2.0, 10.0, 11.0]]
+    [[1.0, 2.0, 11.0, 11.0]]
     """
     low = np.floor(boxes_xywh[:, :2])
-    high = np.floor(boxes_xywh[:, :2] + boxes_xywh[:, 2:] + [0, 0.9999])
+    high = np.floor(boxes_xywh[:, :2] + boxes_xywh[:, 2:] + 0.9999)
     return np.concatenate([low, high - low], 1)

@@ -36,8 +36,8 @@ class EvalConfig(Settings):
     repetitions: int = setting(1, minimum=1, maximum=100)
     """Passes over every sequence; scores are means over them."""
     integer_boxes: bool = False
-    """Write whole numbers, as the authors do for the servers of GOT-10k and TrackingNet: corners
-    are rounded down, the lower edge up."""
+    """Write whole numbers, as the authors do for the servers of GOT-10k and TrackingNet: the
+    left and upper edge are rounded down, the right and lower edge up."""
     exact_references: bool = False
     """Keep every past frame that the reference rule will choose, whatever memory it takes."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)

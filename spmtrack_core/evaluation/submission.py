@@ -128,10 +128,7 @@ def _read_columns(folder: Path, file: str, columns: int = 0) -> Boxes:
 
 
 def empty_boxes(results: Mapping[str, Sequence[Boxes]]) -> list[str]:
-    """A warning of boxes without an area, which a server takes; empty if there are none.
-
-    The published rounding makes them of boxes that the border of the image cuts to less than 1 px.
-    """
+    """A warning of boxes without an area, which a server takes; empty if there are none."""
     found = [
         (name, number, line)
         for name, passes in results.items()

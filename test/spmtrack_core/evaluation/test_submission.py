@@ -190,14 +190,28 @@ def test_boxes_without_an_area_are_counted():
     assert empty_boxes({"c": [GOOD]}) == []
 
 
-def test_a_box_that_the_border_cuts_to_nothing_is_a_warning_of_a_run(
+@pytest.mark.parametrize(
+    ("box", "whole", "reason"),
+    [
+        ([1.6, 2.6, 8.5, 7.5], [1, 2, 10, 9], "both far edges go up: 10.1 and 10.1 to 11"),
+        ([3, 4, 5, 6], [3, 4, 5, 6], "whole already"),
+        ([0, 5, 0.4, 9], [0, 5, 1, 9], "what the border leaves of a box keeps a pixel"),
+        ([0.5, 0.5, 9.50005, 9.50005], [0, 0, 10, 10], "0.0001 px are a rounding error"),
+        ([-2.5, -1.2, 3, 3], [-3, -2, 4, 4], "beyond the border as well"),
+    ],
+)
+def test_whole_boxes_hold_the_pixels_that_a_box_touches(box, whole, reason):
+    np.testing.assert_array_equal(whole_boxes(np.array([box])), [whole], reason)
+
+
+def test_a_box_without_an_area_is_a_warning_of_a_run(
     tmp_path, spmtrack, tiny_checkpoint, monkeypatch
 ):
     MAKE["trackingnet"](tmp_path / "data")
 
     def write(self, name, run, key, write=ResultFolder.write):
         boxes = run.boxes_xywh.copy()
-        boxes[1:] = whole_boxes(np.tile([0, 5, 0.4, 9], (len(boxes) - 1, 1)))
+        boxes[1:] = [0, 5, 0, 9]
         write(self, name, run._replace(boxes_xywh=boxes), key)
 
     monkeypatch.setattr(ResultFolder, "write", write)
