@@ -42,11 +42,9 @@ def vot(
     The toolkit then runs this tracker through TraX, in an environment of its own.
     """
     path = find_weights(weights).resolve()
-    overrides = list(settings or ())
+    # the toolkit does not tell the length of a video
+    overrides = [*(settings or ()), "exact_references=false"]
     make = partial(make_protocol, recipe, overrides, "vot", "")
-    if make().config.exact_references:
-        # the toolkit does not tell the length of a video
-        overrides.append("exact_references=false")
     protocol = make()
     if serve:
         output = os.fdopen(os.dup(sys.stdout.fileno()), "w")

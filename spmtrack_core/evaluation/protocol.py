@@ -68,8 +68,8 @@ def make_protocol(
 
     ``tracker`` and ``model`` are the settings stored with the weights; without them (before the
     weights are read) only what does not depend on them is of use. Raises ``FileNotFoundError`` for
-    a recipe that does not exist and ``ValueError`` for one that is malformed, or for a setting
-    that is unknown or out of its range.
+    a recipe that does not exist and ``ValueError`` for one that is malformed, for a setting that
+    is unknown or out of its range, and for an override of the buffer beside exact references.
     """
     facts = {"dataset": dataset, "split": split}
     if model is not None:
@@ -79,6 +79,8 @@ def make_protocol(
     tree = _merged(stored, wanted)
     override(tree, overrides)
     config, expected = (_in_force(each) for each in (tree, _merged(stored, wanted)))
+    if config.exact_references:
+        _check_buffer(overrides)
     paper = _recipe_tree("paper", facts)
     return Protocol(
         recipe or "weights",
@@ -86,6 +88,18 @@ def make_protocol(
         tuple(_differences(to_dict(config), to_dict(expected))),
         tuple(_differences(to_dict(config), paper)),
     )
+
+
+def _check_buffer(overrides: Sequence[str]) -> None:
+    """Raise ``ValueError`` for a setting of the buffer that exact references do without."""
+    given: dict[str, Any] = {"tracker": {}}
+    override(given, overrides)
+    for name in ("reference_stride", "buffer_frames"):
+        if name in given["tracker"]:
+            raise ValueError(
+                f"tracker.{name}={given['tracker'][name]} has no effect with exact references; "
+                "leave it out, or add exact_references=false"
+            )
 
 
 def _in_force(tree: Mapping[str, Any]) -> EvalConfig:

@@ -72,6 +72,22 @@ def test_without_a_recipe_the_settings_are_those_of_the_weights():
     assert "tracker.window_weight: 0.1 (recipe: 0.45)" in protocol.from_paper
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["tracker.reference_stride=2", "tracker.buffer_frames=64", "tracker={buffer_frames: 64}"],
+)
+def test_a_setting_of_the_buffer_beside_exact_references_is_refused(override):
+    name, cure = override.replace("={", ".").rstrip("}").replace(": ", "="), "exact_references"
+    with pytest.raises(ValueError, match=f"{name} has no effect with exact .* add {cure}=false"):
+        make_protocol("paper", [override], "lasot", "test", OWN, B)
+    with pytest.raises(ValueError, match="has no effect"):
+        make_protocol(None, [override, f"{cure}=true"], "folder", "", OWN, B)
+    make_protocol("paper", [override, f"{cure}=false"], "lasot", "test", OWN, B)
+    # weights may have their own
+    own = make_protocol(None, [f"{cure}=true"], "folder", "", OWN, B).config.tracker
+    assert own.reference_stride == 2
+
+
 def test_a_recipe_of_your_own(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(

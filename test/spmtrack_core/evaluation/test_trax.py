@@ -210,9 +210,8 @@ def test_the_workspace_gets_the_tracker_beside_others(tmp_path, spmtrack):
     assert (code, "vot initialize" in err) == (2, True)
     (tmp_path / "config.yaml").write_text("stack: vot2022/shorttermbox\n")
     (tmp_path / "trackers.ini").write_text("[Other]\nlabel = Other\ncommand = other\n")
-    code, out, err = spmtrack(
-        "eval", "vot", "--workspace", tmp_path, "--as", "paper", "tracker.window_weight=0.3"
-    )
+    more = "tracker.window_weight=0.3", "tracker.buffer_frames=4096"  # no exact references
+    code, out, err = spmtrack("eval", "vot", "--workspace", tmp_path, "--as", "paper", *more)
     assert code == 0, err
     assert "vot --registry" in out and "evaluate" in out
     registry = configparser.ConfigParser(interpolation=None)
