@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -52,28 +53,39 @@ Report = Mapping[str, Any]
 
 
 def read_reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The reports of several runs.
+    """The reports of several runs; names of the folders tell a tracker's on one dataset apart.
 
     Raises ``FileNotFoundError`` for a folder without one, ``ValueError`` for a file of another
-    kind or of a former version, and where two runs have the same tracker and dataset.
+    kind or of a former version, and where two folders have the same report.
     """
     reports: list[dict[str, Any]] = []
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[str, Path] = {}
+    alike: dict[tuple[str, str], list[tuple[dict[str, Any], Path]]] = {}
     for folder in folders:
         path = folder / "results.json"
         if not path.is_file():
             raise FileNotFoundError(f"no {path}: expected the output folder of spmtrack eval")
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            report = json.loads(text)
             key = report["tracker"], dataset_of(report)
             report["dataset"]["fingerprint"], [row["auc"] for row in report["sequences"]]
             report["unscored"]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no report of this version of spmtrack eval") from None
-        if key in seen:
-            raise ValueError(f"{folder} and {seen[key]} are both {key[0]} on {key[1]}")
-        seen[key] = folder
+        if text in seen:
+            raise ValueError(
+                f"{folder} and {seen[text]} hold the same run of {key[0]} on {key[1]}; "
+                "leave one out"
+            )
+        seen[text] = folder
+        alike.setdefault(key, []).append((report, Path(os.path.abspath(folder))))
         reports.append(report)
+    for runs in alike.values():
+        if len(runs) > 1:
+            above = os.path.commonpath([folder.parent for _, folder in runs])
+            for report, folder in runs:
+                report["tracker"] = f"{report['tracker']} ({folder.relative_to(above)})"
     return reports
 
 

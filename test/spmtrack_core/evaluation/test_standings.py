@@ -221,9 +221,36 @@ def test_names_that_are_no_texts_are_shown_escaped(tmp_path, made, spmtrack):
     assert f"# {shown} on lasot test" in (tmp_path / "run" / "table.md").read_text()
 
 
-def test_the_same_run_twice_is_an_error(runs, spmtrack):
-    code, _, err = spmtrack("eval", "table", runs[0], runs[0])
-    assert (code, "are both bad on lasot test" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("folders", "names", "reason"),
+    [
+        (["out/lasot", "out/window"], ["lasot", "window"], "side by side"),
+        (["a/lasot", "b/lasot"], ["a/lasot", "b/lasot"], "the last names are alike, too"),
+        (["out", "out/window"], ["out", "out/window"], "one in the other"),
+    ],
+)
+def test_two_runs_of_one_tracker_are_told_apart_by_their_folders(
+    tmp_path, runs, spmtrack, monkeypatch, folders, names, reason
+):
+    for folder, run in zip(folders, runs, strict=True):
+        report = json.loads((run / "results.json").read_text()) | {"tracker": "b 1"}
+        text(tmp_path / folder / "results.json", json.dumps(report))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = spmtrack("eval", "table", *folders, "--output", "table")
+    assert code == 0, err
+    table = Path("table", "table.md").read_text()
+    assert f"| b 1 ({names[1]}) and b 1 ({names[0]}) | +" in table, reason
+    assert Path("table", "table.tex").read_text().count("b 1 (") == 2
+
+
+@pytest.mark.parametrize("second", ["out_bad", "copy"])
+def test_the_same_run_twice_is_an_error(tmp_path, runs, spmtrack, second):
+    shutil.copytree(runs[0], tmp_path / "copy")
+    code, _, err = spmtrack("eval", "table", runs[0], tmp_path / second)
+    assert (code, "hold the same run of bad on lasot test; leave one" in err) == (2, True)
+
+
+def test_another_convention_is_an_error(runs, spmtrack):
     code, _, err = spmtrack("eval", "table", *runs, "--convention", "vot")
     assert (code, "convention must be one of" in err) == (2, True)
 
