@@ -100,8 +100,9 @@ def evaluate(
         bool, typer.Option("--check", help="Verify layout, counts and lengths; track nothing.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that share the sequences.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=256, help="Processes that share the sequences.", show_default="1"),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -138,7 +139,8 @@ def evaluate(
         _rescore(DatasetConfig(dataset, str(root), split, exclude), results, output, attributes)
         return
     output = _usable(output, root)
-    rank = Rank.of_environment()
+    rank = Rank.of_environment(slurm=processes is None)
+    processes = processes or 1
     if rank.count > 1 and processes > 1:
         raise ValueError("--processes is for one machine without torchrun; leave it out")
     opening = partial(open_dataset, dataset, root, split, exclude, attributes)

@@ -72,12 +72,14 @@ class Rank:
     """Index on its machine."""
 
     @classmethod
-    def of_environment(cls) -> Rank:
-        """As the environment says; the only process without such an environment."""
-        for names in (
-            ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-            ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-        ):
+    def of_environment(cls, slurm: bool = True) -> Rank:
+        """As the environment says; the only process without such an environment.
+
+        Without ``slurm``, as torchrun says: a batch script is one process, but has the variables
+        of Slurm.
+        """
+        torchrun = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+        for names in (torchrun, *[("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")] * slurm):
             values = [os.environ.get(name, "") for name in names]
             if all(value.isdigit() for value in values):
                 return cls(*(int(value) for value in values))

@@ -104,6 +104,27 @@ def test_the_rank_is_read_from_the_environment(monkeypatch, environment, expecte
     assert Rank.of_environment() == expected
 
 
+@pytest.mark.parametrize(
+    ("names", "processes", "error"),
+    [
+        # a batch script without srun
+        ("SLURM_PROCID SLURM_LOCALID SLURM_NTASKS", 8, "no folder at"),
+        ("RANK LOCAL_RANK WORLD_SIZE", 8, "without torchrun"),
+        ("RANK LOCAL_RANK WORLD_SIZE", 1, "no folder at"),
+    ],
+)
+def test_a_number_of_processes_wins_over_slurm(
+    tmp_path, spmtrack, monkeypatch, names, processes, error
+):
+    for name, value in zip(names.split(), "008", strict=True):
+        monkeypatch.setenv(name, value)
+    more = "--processes", processes
+    code, _, err = evaluate(spmtrack, tmp_path, "nano", "out", *more)
+    assert (code, error in err) == (2, True), err
+    alone = Rank() if names.startswith("SLURM") else Rank(0, 8, 0)
+    assert Rank.of_environment(slurm=False) == alone
+
+
 def test_the_longest_come_first():
     sequences = [FrameSequence(str(n), lambda: iter(()), n) for n in (2, 9, 5)]
     assert [each.name for each in longest_first(sequences)] == ["9", "5", "2"]
