@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from dataset_trees import make_lasot, make_uav123
 
+from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.data.sequence import FrameSequence, read_boxes
+from spmtrack_core.evaluation.rescore import check_dataset
 from spmtrack_core.evaluation.workers import Rank, longest_first
 
 
@@ -139,6 +141,21 @@ def test_check_verifies_without_tracking(tmp_path, spmtrack):
     (tmp_path / "data_seq" / "UAV123" / "car1" / "000005.jpg").unlink()
     _, out, _ = spmtrack("eval", "uav123", "--root", tmp_path, "--check")
     assert "car1 has 4 images; car1_2 needs 3 to 5" in out
+
+
+@pytest.mark.parametrize(
+    ("exclude", "only", "counted"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+def test_a_part_of_a_split_is_not_counted(tmp_path, exclude, only, counted):
+    make_uav123(tmp_path)
+    (tmp_path / "names.txt").write_text("car1_2\n")
+    names = str(tmp_path / "names.txt")
+    config = DatasetConfig(
+        "uav123", str(tmp_path), "test", names if exclude else None, names if only else None
+    )
+    _, faults = check_dataset(config)
+    assert faults == ["3 sequences on disk; the dataset has 123"] * counted
 
 
 @pytest.mark.parametrize(
