@@ -57,6 +57,8 @@ class FrameSequence:
     """Reads one frame by its index, where that is possible without reading those before it."""
     live: bool = False
     """Frames come as they are made; whoever is slower gets the newest one."""
+    files: Callable[[], Iterable[Path]] | None = field(default=None, repr=False)
+    """The files that the frames are in; None where frames are made or come from an address."""
 
     def __iter__(self) -> Iterator[Image]:
         return self.open()
@@ -100,7 +102,9 @@ def image_folder(folder: str | Path, with_boxes: bool = True) -> FrameSequence:
         if len(boxes) not in (1, len(paths)):
             raise ValueError(f"{folder} has {len(paths)} images and {len(boxes)} boxes")
     name = folder.resolve().name
-    return FrameSequence(name, lambda: read_frames(paths), len(paths), None, boxes)
+    return FrameSequence(
+        name, lambda: read_frames(paths), len(paths), None, boxes, files=lambda: paths
+    )
 
 
 def read_frames(paths: Iterable[Path], one_size: bool = True) -> Iterator[Image]:

@@ -129,19 +129,23 @@ class Tracks:
     def sequence(self, i: int) -> FrameSequence:
         """Track ``i`` as a sequence: all its frames in order, and its boxes."""
         boxes = self.boxes_xywh(i)
+        clip, start = int(self.clips[i]), int(self.starts[i])
+        is_video = len(_part(self.times, self.time_ends, clip)) > 0
+
+        def files() -> Iterator[Path]:
+            if is_video:
+                yield Path(self.root, self.paths[clip])
+            else:
+                yield from (self._image(i, frame) for frame in range(len(boxes)))
 
         def frames() -> Iterator[Image]:
-            clip, start = int(self.clips[i]), int(self.starts[i])
-            if len(_part(self.times, self.time_ends, clip)):  # in one go: no seeking
-                video = video_file(Path(self.root, self.paths[clip]))
-                yield from itertools.islice(video, start, start + len(boxes))
-            else:
-                images = (self._image(i, frame) for frame in range(len(boxes)))
-                # published code tracks such a sequence, so a benchmark may have one
-                yield from read_frames(images, one_size=False)
+            if is_video:  # in one go: no seeking
+                yield from itertools.islice(video_file(*files()), start, start + len(boxes))
+            else:  # published code tracks a sequence of several sizes, so a benchmark may have one
+                yield from read_frames(files(), one_size=False)
 
         name, read = self.track_name(i), partial(self.read, i)
-        return FrameSequence(name, frames, len(boxes), None, boxes, read_frame=read)
+        return FrameSequence(name, frames, len(boxes), None, boxes, read_frame=read, files=files)
 
     def _image(self, i: int, frame: int) -> Path:
         """The file of a frame in a clip of images."""

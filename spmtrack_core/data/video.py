@@ -61,7 +61,7 @@ def _open(source: str, with_boxes: bool) -> FrameSequence:
     if path.is_char_device():
         return open_camera(path)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        return FrameSequence(path.stem, lambda: read_frames([path]), 1)
+        return FrameSequence(path.stem, lambda: read_frames([path]), 1, files=lambda: [path])
     sequence, boxes = video_file(path), path.with_suffix(".txt")
     if with_boxes and boxes.is_file():
         sequence = replace(sequence, boxes_xywh=read_boxes(boxes))
@@ -107,7 +107,8 @@ def video_file(path: Path) -> FrameSequence:
         link = f"; it is a link to {os.readlink(path)}" if path.is_symlink() else ""
         raise FileNotFoundError(f"no video, folder of images or camera at {path}{link}")
     # an absolute path is never taken for an address, whatever colons are in it
-    return _video(path.stem, str(path), lambda: av.open(os.path.abspath(path)))
+    video = _video(path.stem, str(path), lambda: av.open(os.path.abspath(path)))
+    return replace(video, files=lambda: [path])
 
 
 def open_address(address: str) -> FrameSequence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -231,7 +232,8 @@ def truth_of(sequence: FrameSequence) -> Boxes:
 
 
 def key_of(sequence: FrameSequence, passes: Passes) -> str:
-    """Digest of what makes a result: tracker, settings, version, boxes, first frame.
+    """Digest of what makes a result: tracker, settings, version, boxes, first frame, and the names
+    and sizes of the files that the frames are in.
 
     How many sequences were tracked at once is no part: that changes roundings, as the device does.
     """
@@ -243,6 +245,8 @@ def key_of(sequence: FrameSequence, passes: Passes) -> str:
     digest = hashlib.sha256(repr(about).encode())
     digest.update(np.asarray(sequence.boxes_xywh).tobytes())
     digest.update(first.tobytes())
+    for path in sequence.files() if sequence.files else ():
+        digest.update(os.fsencode(f"{path.name} {path.stat().st_size}\n"))
     return digest.hexdigest()
 
 

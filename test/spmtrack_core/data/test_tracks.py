@@ -92,6 +92,26 @@ def test_a_sequence_gives_all_frames_of_a_track_in_order(tracks):
                 np.testing.assert_array_equal(image, tracks.read(i, frame))
 
 
+def test_a_sequence_has_the_files_of_its_frames(tracks, tmp_path):
+    expected = (
+        ["50%d/007.png", "50%d/008.png", "50%d/009.png", "50%d/010.png", "50%d/011.png"],
+        ["50%d/010.png", "50%d/011.png"],
+        ["odd/1.png", "odd/x.png"],
+        ["v.mp4"],
+    )
+    for i, names in enumerate(expected):
+        for _ in range(2):
+            assert list(tracks.sequence(i).files()) == [tmp_path / name for name in names]
+    for source, names in (
+        ("odd", expected[2]),
+        ("v.mp4", expected[3]),
+        ("odd/x.png", ["odd/x.png"]),
+    ):
+        found = open_frames(tmp_path / source).files()
+        assert list(found) == [tmp_path / name for name in names]
+    assert open_frames("synthetic").files is None
+
+
 def test_an_image_of_another_type_than_the_first_is_named(tracks, tmp_path):
     cv2.imwrite(str(tmp_path / "50%d" / "009.png"), np.full((16, 24, 3), 30000, np.uint16))
     reason = "has pixels of uint16, the frames before it pixels of uint8"

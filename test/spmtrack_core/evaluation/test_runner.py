@@ -12,10 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dataset_trees import video
 from rich.console import Console
 
+from spmtrack_core.config import DatasetConfig
+from spmtrack_core.data.catalog import open_sequences
+from spmtrack_core.data.recording import write_image
 from spmtrack_core.data.sequence import FrameSequence
-from spmtrack_core.evaluation.passes import Passes, track_all
+from spmtrack_core.evaluation.passes import Passes, key_of, track_all
 from spmtrack_core.evaluation.report import Facts
 from spmtrack_core.evaluation.results import ResultFolder
 from spmtrack_core.evaluation.runner import run, run_all
@@ -186,6 +190,42 @@ def test_results_of_other_data_of_the_same_name_are_not_taken_over(tmp_path, cha
         run(second, sequences, tmp_path, "still 1")
     run(second, sequences, tmp_path, "still 1", passes=Passes(fresh=True))
     assert second.calls == 3 + changed.length - 1, why
+
+
+@pytest.mark.parametrize(
+    ("change", "other", "reason"),
+    [
+        (lambda root: os.truncate(root / "a" / "2.png", 99), ["a"], "an image of another size"),
+        (lambda root: (root / "a/3.png").rename(root / "a/4.png"), ["a"], "another name"),
+        (lambda root: os.truncate(root / "v.mp4", 9999), ["v.mp4"], "a video of another size"),
+        (lambda root: os.utime(root / "a" / "2.png", (0, 0)), [], "a copy has another time"),
+        (lambda root: root.rename(root.with_name("moved")), [], "the place is none of the data"),
+    ],
+)
+def test_files_of_later_frames_are_part_of_the_data(tmp_path, change, other, reason):
+    root = tmp_path / "data"
+    for index in range(4):
+        write_image(root / "a" / f"{index}.png", FRAME)
+    video(root / "v.mp4", 4)
+    for boxes in (root / "a" / "groundtruth.txt", root / "v.txt"):
+        boxes.write_text("10,10,8,6\n" * 4)
+
+    def keys():
+        place = root if root.exists() else tmp_path / "moved"
+        sequences, _ = open_sequences(DatasetConfig("folder", str(place)))
+        return {each.name: key_of(each, Passes()) for each in sequences}
+
+    before = keys()
+    change(root)
+    after = keys()
+    assert before.keys() == after.keys() == {"a", "v.mp4"}
+    assert [name for name in before if after[name] != before[name]] == other, reason
+
+
+def test_a_missing_file_of_a_later_frame_is_named(tmp_path):
+    gone = replace(sequence("b"), files=lambda: [tmp_path / "3.png"])
+    report = run(Still(), [sequence("a"), gone], tmp_path, "still 1")
+    assert re.fullmatch(r"b: .*No such file.*3\.png.*", report["left_out"][0])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"label": 3}', '{"finished": 3}'])
