@@ -102,6 +102,18 @@ def adapt(
         block.mlp.fc2 = extend("fc2", block.mlp.fc2)
 
 
+def initialize_experts(model: nn.Module) -> None:
+    """Truncated normal 0.02 for experts and down-projections, ``init_method: bert`` in SPMTrack.
+
+    Routers stay as ``nn.Linear`` starts them, there as here.
+    """
+    for module in model.modules():
+        if isinstance(module, TMoELinear):
+            for projection in (module.down, module.experts, module.shared):
+                if projection is not None:
+                    nn.init.trunc_normal_(projection, std=0.02)
+
+
 def adapter_names(model: nn.Module) -> set[str]:
     """Names of every adapter parameter in ``model``."""
     return {

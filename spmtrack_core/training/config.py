@@ -191,6 +191,9 @@ class TrainConfig(Settings):
     hub; None: those of ``start_from``, else random."""
     trained: str = setting("all", choices=("all", "adapters"))
     """Trainable parameters: ``all``, or ``adapters`` (the published set) on a frozen trunk."""
+    expert_init: str = setting("zero", choices=("zero", "normal"))
+    """Start of experts that ``start_from`` does not give: ``zero``, so that the network starts as
+    its trunk, or ``normal`` (published: ``init_method: bert``); see ``initialize_experts``."""
 
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto``: a GPU if there is one, else the CPU."""

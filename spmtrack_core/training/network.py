@@ -10,6 +10,7 @@ import torch
 from spmtrack_core.model.mobilenet import MobileNetStem, read_mobilenet
 from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
+from spmtrack_core.model.tmoe import initialize_experts
 from spmtrack_core.model.trunk import resample_positions
 from spmtrack_core.model.weights import PRECISIONS, in_precision, load_checkpoint, read_trunk
 from spmtrack_core.tracking.loading import find_weights
@@ -24,8 +25,9 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
     linear layers of a frozen trunk are rounded to the precision of the run, as the weights of the
     run have them; autocast would round them at every step.
     """
+    pretrained = config.trunk == "pretrained"
+    trunk = None if config.trunk is None or pretrained else config.trunk
     if config.start_from is not None and not (resume and config.trained == "all"):
-        trunk = None if config.trunk == "pretrained" else config.trunk
         loaded = load_checkpoint(find_weights(config.start_from), trunk)
         theirs, ours = loaded.model_config, config.model
         may_differ: dict[str, Any] = {
@@ -55,11 +57,13 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
             model.load_state_dict(frozen, strict=False, assign=True)
         return model, dict(loaded.provenance)
     model = build_spmtrack(config.model)
+    if config.expert_init == "normal":
+        initialize_experts(model)
     if config.stem is not None and not resume:
-        model.trunk.patch_embed.features.load_state_dict(read_mobilenet(config.stem))
-    if config.trunk is not None:
-        pretrained = config.trunk == "pretrained"
-        path = download_trunk(config.model.trunk) if pretrained else config.trunk
+        stem = read_mobilenet(config.stem)
+        model.trunk.patch_embed.features.load_state_dict(stem)
+    path = download_trunk(config.model.trunk) if pretrained else trunk
+    if path is not None:
         frozen = read_trunk(model, config.model, path)
         if config.trained == "adapters":
             frozen = in_precision(frozen, model, PRECISIONS[config.precision])

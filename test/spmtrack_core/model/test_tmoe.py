@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from spmtrack_core.model.published import from_published
 from spmtrack_core.model.spmtrack import build_spmtrack, trainable_names
-from spmtrack_core.model.tmoe import TMoELinear
+from spmtrack_core.model.tmoe import TMoELinear, initialize_experts
 
 
 def filled(**options):
@@ -40,6 +40,19 @@ def test_the_fused_multiplication_is_the_weighted_sum_of_experts(options):
     if linear.shared is not None:
         expected = expected + 0.7 * (x @ linear.down[0].T) @ linear.shared.T
     assert_close(linear(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"shared_expert": True}, {"expert_compressors": True}])
+def test_the_published_start_of_experts_is_normal(options):
+    torch.manual_seed(0)
+    linear = TMoELinear(nn.Linear(60, 50), rank=30, experts=4, scaling=0.7, **options)
+    assert not linear.experts.any()  # their usual start
+    kept = {name: getattr(linear, name).clone() for name in ("weight", "bias", "router")}
+    initialize_experts(nn.Sequential(linear))
+    for name in set(linear.adapter_names()) - {"router"}:
+        deviation, mean = torch.std_mean(getattr(linear, name))
+        assert (deviation - 0.02).abs() < 0.002 and mean.abs() < 0.002, name
+    assert all(torch.equal(getattr(linear, name), tensor) for name, tensor in kept.items())
 
 
 @pytest.mark.golden

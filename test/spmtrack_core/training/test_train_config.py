@@ -37,6 +37,7 @@ REPOSITORY = Path(__file__).parents[3]
         ({"lr": float("nan")}, "lr must be finite and above 0; got nan"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\); got 1\.0"),
         ({"time_limit_min": 0.0}, "time_limit_min must be above 0"),
+        ({"expert_init": "ones"}, "expert_init must be one of zero, normal; got 'ones'"),
     ],
 )
 def test_settings_that_a_run_cannot_use_are_rejected(change, text):
@@ -103,6 +104,12 @@ TRAINING = [path for path in sorted(REPOSITORY.glob("recipes/*.yaml")) if path.s
 def test_shipped_settings_can_be_read(path):
     assert path.read_text().startswith(f"# spmtrack train recipes/{path.name}\n")
     load_yaml(path, TrainConfig)
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=str)
+def test_the_published_recipes_start_with_the_published_experts(path):
+    published = path.stem.startswith("spmtrack_")
+    assert load_yaml(path, TrainConfig).expert_init == ("normal" if published else "zero")
 
 
 def test_the_commands_of_nano_can_be_read():

@@ -125,10 +125,10 @@ def test_a_run_writes_its_files(finished):
     assert load_yaml(folder / "config.yaml", TrainConfig) == finished
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resuming_gives_the_same_losses(config, finished, tmp_path, optimizer):
-    config, whole = replace(config, optimizer=optimizer), finished
-    if optimizer != finished.optimizer:
+@pytest.mark.parametrize("change", [{}, {"optimizer": "muon", "expert_init": "normal"}])
+def test_resuming_gives_the_same_losses(config, finished, tmp_path, change):
+    config, whole = replace(config, **change), finished
+    if change:
         train(config)
         whole = config
     half = replace(config, output=str(tmp_path / "half"))
@@ -168,7 +168,7 @@ def test_a_checkpoint_under_former_names_is_resumed(config, finished):
     stored["accumulate"] = stored.pop("gradient_accumulation_steps")
     stored["checkpoint_blocks"] = stored.pop("activation_checkpointing")
     stored["synthetic"]["grey_share"] = stored["synthetic"].pop("gray_share")
-    del stored["video_share"]  # a setting that came later
+    del stored["video_share"], stored["expert_init"]  # settings that came later
     state["mean"] = state.pop("ema")
     torch.save(state | {"config": stored | {"strategy": "ddp"}}, path)
     train(config, resume=True)
@@ -413,6 +413,16 @@ def test_a_frozen_trunk_is_kept_in_the_precision_of_the_run(config, finished, so
             assert torch.equal(parameter, whole.get_parameter(name).to(parameter.dtype)), name
     train(run)
     assert all(float(row["loss"]) < 100 for row in rows(run))
+
+
+def test_only_fresh_experts_get_the_published_start(config, finished):
+    torch.manual_seed(0)
+    model, _ = initial_model(replace(config, expert_init="normal"), resume=False)
+    experts = [model.get_parameter(n) for n in trainable_names(model) if n.endswith(".experts")]
+    assert experts and all(0.015 < expert.std() < 0.025 for expert in experts)
+    start = replace(config, expert_init="normal", start_from=str(weights(finished)))
+    model, whole = initial_model(start, resume=False)[0], load_checkpoint(weights(finished)).model
+    assert all(map(torch.equal, model.parameters(), whole.parameters()))
 
 
 def test_adapters_are_trained_on_a_trunk_file(config, finished):
