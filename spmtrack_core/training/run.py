@@ -60,7 +60,7 @@ class Progress:
     def improved(self, score: float, scheduled: bool) -> bool:
         """Record a validation; whether it is the best one so far.
 
-        A validation that is not ``scheduled``, at an interruption, never counts as stale.
+        A validation that is not ``scheduled``, at the end of the run, never counts as stale.
         """
         if score > self.best:
             self.best, self.stale = score, 0

@@ -231,7 +231,8 @@ def train(
             meter.add(values | {"waited_s": waited_s}, config.batch_size)
 
             # log, validation, weights, checkpoint
-            stop = step == steps or progress.minutes >= limit or called_min >= time_limit_min
+            ended = step == steps or progress.minutes >= limit
+            stop = ended or called_min >= time_limit_min
             scheduled = step % config.validation_every == 0
             validating = not dry_run and (stop or scheduled)
             bar.update(task, completed=max(step / steps, progress.minutes / limit))
@@ -244,7 +245,8 @@ def train(
                     # one result for all processes, which rounding could make differ
                     row |= fabric.broadcast(validate(judged, held_out, config, fabric))
                 log.add(row)
-                if judged is not None:
+                # an interruption must not choose the best weights, nor when patience ends the run
+                if judged is not None and (scheduled or ended):
                     if progress.improved(row.get("validation_iou", -math.inf), scheduled):
                         save("best.safetensors", judged)
                     if progress.exhausted(config.patience):

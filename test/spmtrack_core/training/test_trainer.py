@@ -231,7 +231,8 @@ def test_the_time_limit_ends_a_run_with_weights(config, anneal, monkeypatch):
     path = train(limited)
     last = rows(limited)[-1]
     assert 2 < int(last["step"]) < 24 and last["validation_iou"]
-    load_checkpoint(path)
+    for file in (path, path.with_name("best.safetensors")):  # this is the end of the run itself
+        assert load_checkpoint(file).provenance["steps"] == last["step"]
     if anneal == "time":
         assert float(last["lr"]) < 0.1 * config.lr
     train(replace(limited, time_limit_min=0.5), resume=True)  # more time: it continues
@@ -245,6 +246,22 @@ def test_each_job_of_a_chain_continues_the_run(config, finished):
         assert int(rows(config)[-1]["step"]) == part
     train(replace(config, patience=9), resume=True)
     assert [row["loss"] for row in rows(config)] == [row["loss"] for row in rows(finished)]
+
+
+def test_interruptions_do_not_choose_the_best_weights(config, monkeypatch):
+    """Nor when ``patience`` ends the run; its last validation counts, scheduled or not."""
+    scores = iter([0.9, 0.5, 0.4, 0.6])  # after step 1 (interrupted), 2, 4 and 5 (the end)
+    monkeypatch.setattr(trainer, "validate", lambda *_: {"validation_iou": next(scores)})
+    config = replace(config, steps=5, validation_every=2, patience=2)
+    best, checkpoint = (Path(config.output, n) for n in ("best.safetensors", "checkpoint.pt"))
+    train(config, time_limit_min=1e-9)
+    assert rows(config)[-1]["validation_iou"] == "0.9" and not best.exists()
+    train(config, resume=True, time_limit_min=1e-9)
+    assert load_checkpoint(best).provenance["steps"] == "2"
+    train(config, resume=True)
+    assert load_checkpoint(best).provenance["steps"] == "5"
+    state = torch.load(checkpoint)
+    assert (state["step"], state["best"], state["stale"]) == (5, 0.6, 0)
 
 
 def test_resuming_a_run_that_has_ended_restores_its_weights(copied, finished, capsys):
