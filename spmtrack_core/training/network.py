@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spmtrack_core.files import user_path
 from spmtrack_core.model.mobilenet import MobileNetStem, read_mobilenet
 from spmtrack_core.model.published import download_trunk
 from spmtrack_core.model.spmtrack import SPMTrack, build_spmtrack, trainable_names
@@ -26,7 +27,7 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
     run have them; autocast would round them at every step.
     """
     pretrained = config.trunk == "pretrained"
-    trunk = None if config.trunk is None or pretrained else config.trunk
+    trunk = None if config.trunk is None or pretrained else user_path(config.trunk)
     if config.start_from is not None and not (resume and config.trained == "all"):
         loaded = load_checkpoint(find_weights(config.start_from), trunk)
         theirs, ours = loaded.model_config, config.model
@@ -60,7 +61,7 @@ def initial_model(config: TrainConfig, resume: bool) -> tuple[SPMTrack, dict[str
     if config.expert_init == "normal":
         initialize_experts(model)
     if config.stem is not None and not resume:
-        stem = read_mobilenet(config.stem)
+        stem = read_mobilenet(user_path(config.stem))
         model.trunk.patch_embed.features.load_state_dict(stem)
     path = download_trunk(config.model.trunk) if pretrained else trunk
     if path is not None:

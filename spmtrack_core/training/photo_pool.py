@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spmtrack_core.data.images import image_paths, read_image
+from spmtrack_core.files import user_path
 from spmtrack_core.training.config import SyntheticConfig
 
 
@@ -37,15 +38,15 @@ def photo_paths(config: SyntheticConfig) -> list[Path]:
     than two photographs.
     """
     paths: list[Path] = []
-    for folder in map(Path, config.images):
+    for folder in map(user_path, config.images):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder of photographs {folder} (synthetic.images)")
         paths += image_paths(folder)
     if len(paths) < 2:
         folders = ", ".join(config.images)
         raise ValueError(f"{folders} must hold at least 2 photographs; got {len(paths)}")
-    for masks in config.masks:
-        if not Path(masks).is_dir():
+    for masks in map(user_path, config.masks):
+        if not masks.is_dir():
             raise FileNotFoundError(f"no folder of label maps {masks} (synthetic.masks)")
     if config.max_images is not None and config.max_images < len(paths):
         chosen = np.linspace(0, len(paths) - 1, config.max_images).round().astype(int)
@@ -70,7 +71,7 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
         aspects.append(image.shape[1] / image.shape[0])
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         images[i] = small.transpose(2, 0, 1)
-        candidates = (Path(folder, path.stem + ".png") for folder in config.masks)
+        candidates = (user_path(folder) / f"{path.stem}.png" for folder in config.masks)
         mask_path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if mask_path is None:
             continue

@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 import yaml
 
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import user_path, write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
 from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
@@ -82,8 +82,8 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
     tree = read_yaml(path, list(overrides))
     if tree.get("start_from") is not None:
         if resume:
-            output = str(tree.get("output", TrainConfig.output))
-            stored = read_state(Path(output, "checkpoint.pt"))["config"]
+            output = user_path(str(tree.get("output", TrainConfig.output)))
+            stored = read_state(output / "checkpoint.pt")["config"]
         else:
             # the settings are enough: do not read a trunk
             loaded = load_checkpoint(find_weights(str(tree["start_from"])), frozen=False)

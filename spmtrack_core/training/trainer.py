@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import user_path, write_beside
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
@@ -93,7 +93,7 @@ def train(
 
     """
     called = time.monotonic()
-    output = Path(config.output)
+    output = user_path(config.output)
     if resume:
         check_resumable(output / "checkpoint.pt", config)
     elif not dry_run:

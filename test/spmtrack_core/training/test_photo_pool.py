@@ -52,6 +52,18 @@ def test_photographs_keep_their_aspect(tmp_path):
     assert fewer.aspects.tolist() == [2.0, 0.25]
 
 
+def test_folders_of_photographs_may_start_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+        for i in range(2):
+            image = np.zeros((40, 40), np.uint8)
+            image[10:30, 10:30] = 1
+            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), image)
+    config = SyntheticConfig(images=("~/photos",), masks=("~/masks",), image_side=32)
+    assert len(read_photos(config, CPU).segments) == 2
+
+
 @pytest.mark.parametrize(
     "field, value, error, text",
     [

@@ -33,7 +33,7 @@ from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.training import runlog, trainer
 from spmtrack_core.training.config import SyntheticConfig, TrainConfig
 from spmtrack_core.training.network import initial_model
-from spmtrack_core.training.run import lock_folder
+from spmtrack_core.training.run import lock_folder, read_settings
 from spmtrack_core.training.sources import first_batch
 from spmtrack_core.training.synthetic import SyntheticTracks
 from spmtrack_core.training.trainer import TrainingDiverged, train
@@ -513,6 +513,30 @@ def test_the_command(config, tmp_path, monkeypatch):
     assert rows(config)[-1]["step"] == "2"
     wrong = runner.invoke(app, [str(path), "learning_rate=1"])
     assert isinstance(wrong.exception, ValueError) and "learning_rate" in str(wrong.exception)
+
+
+def test_paths_of_a_recipe_may_start_with_a_tilde(config, tmp_path, monkeypatch):
+    """Whether they stand in the file or on the command line; the settings keep them as written."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    stem, trunk = tmp_path / "home" / "stem.pt", tmp_path / "home" / "trunk.safetensors"
+    stem.parent.mkdir()
+    torch.save(mobilenet_v2().state_dict(), stem)
+    config = replace(config, model=replace(TINY, stem="mobilenetv2"), stem="~/stem.pt", steps=1)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    assert train(read_settings(path, ["output=~/run"], resume=False)) == tmp_path.joinpath(
+        "home", "run", "weights.safetensors"
+    )
+    stored = load_yaml(tmp_path / "home" / "run" / "config.yaml", TrainConfig)
+    assert (stored.output, stored.stem) == ("~/run", "~/stem.pt")
+    shutil.copy(tmp_path / "home" / "run" / "weights.safetensors", trunk)
+    second = ["trunk=~/trunk.safetensors", "output=~/second", "trained=adapters"]
+    adapters = train(read_settings(path, second, resume=False))
+    third = ["start_from=~/second/weights.safetensors", *second[:2], "output=~/third"]
+    train(read_settings(path, third, resume=False))
+    train(read_settings(path, [*third, "steps=2"], resume=True), resume=True)
+    assert adapters.is_file() and not (tmp_path / "~").exists()
 
 
 def test_a_missing_device_is_an_error(config):
