@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import NoReturn, TypeVar
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
@@ -43,6 +45,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
         raise ValueError(message)
+
+
+class _NodeLog(logging.Handler):
+    """What the core logs, in the log of the node: with its severity, time and name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._logger = get_logger(name)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        text = one_line(record.getMessage())
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)  # rclpy has one severity for each line of code
+        else:
+            self._logger.warning(text)
 
 
 class Signals:
@@ -79,6 +97,7 @@ def run_program(
     and the process ends within a second then, whatever the node is doing.
     """
     signals = Signals(lambda: os._exit(0))
+    logging.getLogger("spmtrack_core").addHandler(_NodeLog(name))
     node: AnyNode | None = None
     try:
         try:
@@ -147,7 +166,7 @@ def _unexpected(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """The text of an error; ROS marks a place in a name by a line with ^."""
     return " ".join(str(error).rstrip("^ \n").split())
 

@@ -49,10 +49,11 @@ def open_frames(*arguments, opened=track.open_frames, **settings):
     return replace(sequence, open=interrupted(sequence.open))
 
 
-at, reader = map(int, sys.argv[1:3])
-names = sys.argv[3].split(",")
-track.open_frames, track.write_boxes = open_frames, written_slowly(track.write_boxes)
-bag.replay, bag.write_image = interrupted(bag.replay), written_slowly(bag.write_image)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-sys.argv[1:] = sys.argv[4:]
-main()
+if __name__ == "__main__":
+    at, reader = map(int, sys.argv[1:3])
+    names = sys.argv[3].split(",")
+    track.open_frames, track.write_boxes = open_frames, written_slowly(track.write_boxes)
+    bag.replay, bag.write_image = interrupted(bag.replay), written_slowly(bag.write_image)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    sys.argv[1:] = sys.argv[4:]
+    main()

@@ -245,9 +245,7 @@ def test_a_source_whose_name_is_no_text_is_tracked_to_the_end(run):
 @pytest.mark.parametrize(
     ("at", "names", "end"),
     [
-        (1, "SIGINT", None),  # after the first frame
-        (5, "SIGTERM", None),
-        (5, "SIGHUP", None),
+        (1, "SIGTERM", None),  # after the first frame
         (5, "SIGHUP", os.openpty),  # a closed terminal
         (1, "SIGINT", os.pipe),  # ``| tee`` ends of a Ctrl-C, too
         (5, "SIGHUP,SIGHUP,SIGHUP,SIGHUP,SIGHUP", os.openpty),  # of the kernel, of bash, of sudo
