@@ -172,10 +172,10 @@ def exported_networks(path: Path) -> tuple[Networks, Description]:
     Raises ``FileNotFoundError`` where a file is absent, ``ValueError`` where it is broken or not
     from ``spmtrack export``, and ``RuntimeError`` where OpenVINO is not installed.
     """
-    networks, metadata = {}, {}
+    read, networks, metadata = core().read_model, {}, {}
     for part, file in files_of(path).items():
         try:
-            networks[part] = core().read_model(file)
+            networks[part] = read(file)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot read {file}: {one_line(error)[:200]}") from None
         keys = ["framework", ENTRY]

@@ -414,7 +414,14 @@ def test_an_exported_file_needs_neither_torch_nor_onnx_runtime(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def test_without_openvino_the_cure_is_named(tiny_checkpoint, monkeypatch):
+@pytest.mark.parametrize("exported", [False, True])
+def test_without_openvino_the_cure_is_named(tiny_checkpoint, tmp_path, monkeypatch, exported):
+    weights = tiny_checkpoint
+    if exported:
+        pytest.importorskip("onnx", reason="onnx writes the network")
+        from exported_network import write_network
+
+        weights = write_network(tmp_path / "tiny.onnx")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeError, match=r"spmtrack_ros\[openvino\]"):
-        load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
+        load_tracker(weights, "cpu", runtime="openvino")
