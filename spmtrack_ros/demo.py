@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, ros_arguments: list[str], console: Console)
     """
     frames, fps, boxes = None, None, None
     if not options.source.isdecimal():  # a camera can be opened by one process only
-        sequence = open_frames(options.source, options.max_frames or None)
+        sequence = open_frames(options.source, options.max_frames or None, options.box is None)
         frames, fps, boxes = sequence.length, sequence.fps, sequence.boxes_xywh
     box = options.box or (None if boxes is None else boxes[0].tolist())
     if box is None:
@@ -114,8 +114,9 @@ def run(options: argparse.Namespace, ros_arguments: list[str], console: Console)
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         video = VideoRecorder(output / "tracked.mp4", options.rate or fps or 30.0)
-        tracks = None if options.box else boxes  # those of the source belong to another target
-        recorder = Recorder(box, tracks, options.label, stack.enter_context(video))
+        if boxes is not None and len(boxes) != frames:
+            boxes = None  # enough for a start, too little for scores
+        recorder = Recorder(box, boxes, options.label, stack.enter_context(video))
         stack.callback(recorder.destroy_node)
         try:
             follow(recorder, children, frames, console)

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
@@ -22,6 +22,9 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 
 from spmtrack_ros.throttle import at_most_every
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -50,17 +53,23 @@ class Parser(argparse.ArgumentParser):
 class _NodeLog(logging.Handler):
     """What the core logs, in the log of the node: with its severity, time and name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, logger: RcutilsLogger) -> None:
         super().__init__()
-        self._logger = get_logger(name)
+        self.logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging."""
-        text = one_line(record.getMessage())
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)  # rclpy has one severity for each line of code
-        else:
-            self._logger.warning(text)
+        try:
+            text = one_line(record.getMessage())
+            if record.exc_info and isinstance(record.exc_info[1], Exception):
+                text += f": {_unexpected(record.exc_info[1])}"
+                self.logger.debug("".join(traceback.format_exception(record.exc_info[1])))
+            if record.levelno >= logging.ERROR:
+                self.logger.error(text)  # rclpy has one severity for each line of code
+            else:
+                self.logger.warning(text)
+        except Exception:
+            self.handleError(record)
 
 
 class Signals:
@@ -97,7 +106,8 @@ def run_program(
     and the process ends within a second then, whatever the node is doing.
     """
     signals = Signals(lambda: os._exit(0))
-    logging.getLogger("spmtrack_core").addHandler(_NodeLog(name))
+    log = _NodeLog(get_logger(name))
+    logging.getLogger("spmtrack_core").addHandler(log)
     node: AnyNode | None = None
     try:
         try:
@@ -108,6 +118,7 @@ def run_program(
             node = made = make_node()
         except _CANNOT_START as error:
             return _report_error(name, one_line(error), 2)
+        log.logger = made.get_logger()  # which knows its namespace
 
         def end() -> None:
             late = threading.Timer(_MOST_PATIENCE, os._exit, [0])

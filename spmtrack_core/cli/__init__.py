@@ -154,7 +154,8 @@ def run_command(command: Callable[[], object]) -> None:
         extra = EXTRAS[package]
         _fail(f"{package} is not installed: pip install 'spmtrack_ros[{extra}]'")
     except _UsageError as error:
-        place = error.ctx.command_path if error.ctx else "spmtrack"
+        words = ["spmtrack", *(each for each in sys.argv[1:2] if each in COMMANDS)]
+        place = error.ctx.command_path if error.ctx else " ".join(words)
         _fail(f"{' '.join(error.format_message().split()).rstrip('.')} (see {place} --help)")
     except (OSError, ValueError, RuntimeError) as error:
         _fail(one_line(error))

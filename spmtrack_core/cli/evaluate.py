@@ -100,9 +100,8 @@ def evaluate(
         bool, typer.Option("--check", help="Verify layout, counts and lengths; track nothing.")
     ] = False,
     processes: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Processes that share the sequences.", show_default="1"),
-    ] = None,
+        int, typer.Option(min=1, max=256, help="Processes that share the sequences.")
+    ] = 1,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -139,10 +138,9 @@ def evaluate(
         _rescore(DatasetConfig(dataset, str(root), split, exclude), results, output, attributes)
         return
     output = _usable(output, root)
-    rank = Rank.of_environment(slurm=processes is None)
-    processes = processes or 1
+    rank = Rank.of_environment(processes)
     if rank.count > 1 and processes > 1:
-        raise ValueError("--processes is for one machine without torchrun; leave it out")
+        raise ValueError("--processes is for one machine without torchrun and srun; leave it out")
     opening = partial(open_dataset, dataset, root, split, exclude, attributes)
     sequences, left_out = opening()
     path, frozen = find_weights(weights), find_weights(trunk) if trunk else None

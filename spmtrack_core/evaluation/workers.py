@@ -23,7 +23,7 @@ from spmtrack_core.evaluation.protocol import EvalConfig
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.files import one_line
 from spmtrack_core.tracking.host_engine import cores
-from spmtrack_core.tracking.loading import cuda_devices, is_cpu, load_tracker
+from spmtrack_core.tracking.loading import MOST_THREADS, cuda_devices, is_cpu, load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
 CUDA_BATCH = 8
@@ -72,17 +72,19 @@ class Rank:
     """Index on its machine."""
 
     @classmethod
-    def of_environment(cls, slurm: bool = True) -> Rank:
+    def of_environment(cls, processes: int = 1) -> Rank:
         """As the environment says; the only process without such an environment.
 
-        Without ``slurm``, as torchrun says: a batch script is one process, but has the variables
-        of Slurm.
+        A batch script of Slurm is one process, but has the variables of the first task, save for
+        the step: with several ``processes`` of its own it is the only one.
         """
-        torchrun = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-        for names in (torchrun, *[("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")] * slurm):
+        slurm = "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"
+        for names in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), slurm):
             values = [os.environ.get(name, "") for name in names]
             if all(value.isdigit() for value in values):
-                return cls(*(int(value) for value in values))
+                rank = cls(*(int(value) for value in values))
+                script = names is slurm and not rank.index and "SLURM_STEP_ID" not in os.environ
+                return cls() if script and processes > 1 else rank
         return cls()
 
 
@@ -114,7 +116,7 @@ def spread(job: Job, processes: int, notify: Notify) -> None:
     """
     context = multiprocessing.get_context("spawn")
     told: Queue = context.Queue()
-    threads = max(1, cores() // processes)
+    threads = min(max(1, cores() // processes), MOST_THREADS)
     children = [
         context.Process(target=_child, args=(job, index, threads, told), daemon=True)
         for index in range(processes)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dataset_trees import video
 
 pytest.importorskip("rclpy", reason="rclpy is absent: no ROS 2 here")
 pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build them with colcon")
@@ -67,6 +68,21 @@ def test_the_demo_writes_video_contact_sheet_and_boxes(tiny_checkpoint, tmp_path
     assert sum(1 for _ in open_frames(str(tmp_path / "tracked.mp4"))) == 40
     assert next(iter(open_frames(str(tmp_path)))).shape[2] == 3  # contact_sheet.png
     assert not command_lines_with(weights.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [("10,10,20,20\n", []), ("where I filmed it\n", ["--box", 10, 10, 20, 20])],
+    ids=["the first box alone", "other words"],
+)
+def test_a_text_beside_a_video_need_not_hold_all_boxes(tiny_checkpoint, tmp_path, text, box):
+    video(tmp_path / "clip.mp4", 25)
+    (tmp_path / "clip.txt").write_text(text)
+    source = tmp_path / "clip.mp4"
+    demo = start_demo(source, *box, "--weights", tiny_checkpoint, "--output", tmp_path / "out")
+    output, errors = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 0, errors + output
+    assert "25: " in output and "mean IoU" not in output
 
 
 def test_ctrl_c_ends_all_processes_and_keeps_the_results_so_far(tiny_checkpoint, tmp_path):

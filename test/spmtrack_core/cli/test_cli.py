@@ -77,7 +77,7 @@ def test_tracking_imports_no_extra_and_no_compiler(tmp_path, tiny_checkpoint):
     [
         ("trak video.mp4", "No such command 'trak'", ""),
         ("track", "Missing argument", "track"),
-        ("track video.mp4 --box 1 2 3", "'--box' requires 4 arguments", ""),
+        ("track video.mp4 --box 1 2 3", "'--box' requires 4 arguments", "track"),
         ("track video.mp4 --box 1 2 3 wide", "Invalid value for '--box'", "track"),
         ("live --prt 80", "No such option: --prt", "live"),
         ("eval table", "Missing argument", "eval table"),

@@ -109,22 +109,23 @@ def test_the_rank_is_read_from_the_environment(monkeypatch, environment, expecte
 @pytest.mark.parametrize(
     ("names", "processes", "error"),
     [
-        # a batch script without srun
-        ("SLURM_PROCID SLURM_LOCALID SLURM_NTASKS", 8, "no folder at"),
-        ("RANK LOCAL_RANK WORLD_SIZE", 8, "without torchrun"),
-        ("RANK LOCAL_RANK WORLD_SIZE", 1, "no folder at"),
+        ({"SLURM_PROCID": "0"}, 8, "no folder at"),  # a batch script without srun
+        ({"SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}, 8, "without torchrun and srun"),
+        ({"SLURM_PROCID": "3"}, 8, "without torchrun and srun"),
+        ({"SLURM_PROCID": "0", "RANK": "0"}, 8, "without torchrun and srun"),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}, 1, "no folder at"),
     ],
 )
-def test_a_number_of_processes_wins_over_slurm(
+def test_a_batch_script_may_have_processes_of_its_own(
     tmp_path, spmtrack, monkeypatch, names, processes, error
 ):
-    for name, value in zip(names.split(), "008", strict=True):
+    others = {"SLURM_LOCALID": "0", "SLURM_NTASKS": "8"}
+    others |= {"LOCAL_RANK": "0", "WORLD_SIZE": "8"} if "RANK" in names else {}
+    for name, value in (names | others).items():
         monkeypatch.setenv(name, value)
-    more = "--processes", processes
-    code, _, err = evaluate(spmtrack, tmp_path, "nano", "out", *more)
+    code, _, err = evaluate(spmtrack, tmp_path, "nano", "out", "--processes", processes)
     assert (code, error in err) == (2, True), err
-    alone = Rank() if names.startswith("SLURM") else Rank(0, 8, 0)
-    assert Rank.of_environment(slurm=False) == alone
+    assert Rank.of_environment() == Rank(int(names["SLURM_PROCID"]), 8, 0)
 
 
 def test_the_longest_come_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -396,7 +397,7 @@ def test_bundled_weights_adapt_to_own_clips(clips, tmp_path, spmtrack):
 
 
 @pytest.mark.slow
-def test_the_script_of_nano_makes_both_runs_and_goes_on_where_it_was(settings, tmp_path):
+def test_the_script_of_nano_makes_all_runs_and_goes_on_where_it_was(settings, tmp_path):
     recipes, runs = tmp_path / "recipes", tmp_path / "runs"
     recipes.mkdir()
     shutil.copy(RECIPES / "nano.sh", recipes)
@@ -416,12 +417,13 @@ def test_the_script_of_nano_makes_both_runs_and_goes_on_where_it_was(settings, t
     assert broken.returncode and not runs.exists(), broken.stderr
     made = call("steps=4")
     assert made.returncode == 0, made.stderr
-    assert made.stdout.endswith("wrote runs/nano_second/weights.safetensors\n")
-    first, second = (
+    assert made.stdout.endswith("wrote runs/nano_third/weights.safetensors\n")
+    first, second, third = (
         load_checkpoint(runs / name / "weights.safetensors").provenance
-        for name in ("nano", "nano_second")
+        for name in ("nano", "nano_second", "nano_third")
     )
-    assert (first["steps"], second["steps"]) == ("4", "4")
-    assert first["command"] in second["before"] and "before" not in first
+    assert {first["steps"], second["steps"], third["steps"]} == {"4"}
+    before = [each["command"] for each in json.loads(third["before"])]
+    assert before == [second["command"], first["command"]] and "before" not in first
     again = call("steps=4")
     assert (again.returncode, again.stderr.count("this run has ended already")) == (0, 1)
