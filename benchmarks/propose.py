@@ -1,15 +1,12 @@
 """How good are boxes that are proposed for a point? IoU on the first frames of sequences.
 
-    python benchmarks/propose.py SEQUENCES [--baselines | --fit]
+    python benchmarks/propose.py SEQUENCES [--baselines]
 
 The points are the middle of each known box, and random ones in the inner half of its width and
 height. ``--baselines`` measures two simple ways as well: a square of a fifth of the shorter side,
 and GrabCut at ten sizes, of which the most stable box is taken. Sequences whose names differ in a
 last ``_a``, ``_b``, ``_c`` are parts of one video: one counts. The time is that of the processor:
 ``OMP_NUM_THREADS=1`` gives it on one thread, also beside other programs.
-
-``--fit`` fits the weights of ``tracking/propose.py`` to these frames instead, by ridge regression
-of the IoU of the candidates of all sizes.
 """
 
 from __future__ import annotations
@@ -29,17 +26,10 @@ from spmtrack_core.data.catalog import open_sequences
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.propose import (
-    FEATURES,
-    SIZES,
-    Candidates,
-    find_candidates,
-    propose_box,
-)
+from spmtrack_core.tracking.propose import SIZES, propose_box
 from spmtrack_core.tracking.tracker import Tracker
 
 CROP = 96  # px, of the images that GrabCut gets
-RIDGE = 1e-3
 
 
 def square(point: Boxes, frame_hw: tuple[int, int]) -> Boxes:
@@ -126,19 +116,6 @@ def overlap(boxes_xywh: Boxes, truth_xywh: Boxes) -> NDArray[np.float64]:
     return iou_xyxy(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(truth_xywh))
 
 
-def fit(found: list[tuple[Candidates, Boxes]]) -> NDArray[np.float64]:
-    """The weights (a constant first) that predict the IoU of candidates with known boxes best."""
-    features = np.vstack([candidates.features for candidates, _ in found])
-    ious = np.concatenate([overlap(each.boxes_xywh, truth) for each, truth in found])
-    mean, spread = features.mean(0), features.std(0) + 1e-9
-    scaled = np.column_stack([np.ones(len(features)), (features - mean) / spread])
-    penalty = RIDGE * len(scaled) * np.diag([0.0] + [1.0] * features.shape[1])
-    weights = np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ ious)
-    weights[1:] /= spread
-    weights[0] -= weights[1:] @ mean
-    return weights
-
-
 def main() -> None:
     """Print mean IoU and share above 0.5 of the middles and of the random points."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -146,19 +123,8 @@ def main() -> None:
     parser.add_argument("--weights", default="nano", help="weights of the tracker")
     parser.add_argument("--points", type=int, default=4, help="random points for each box")
     parser.add_argument("--baselines", action="store_true", help="measure simple ways as well")
-    parser.add_argument("--fit", action="store_true", help="fit the weights of the features")
     options = parser.parse_args()
     tracker = load_tracker(options.weights)
-    if options.fit:
-        random = np.random.default_rng(0)
-        known = [
-            (find_candidates(tracker, frame, (point[0], point[1])), truth)
-            for frame, truth in first_frames(options.root)
-            for point in points(truth, frame, options.points, random)
-        ]
-        for name, weight in zip(("constant", *FEATURES), fit(known), strict=True):
-            print(f"{name}: {weight:.3f}")
-        return
     found = clicks(options.root, tracker, options.points, options.baselines)
     middle = np.array([click.middle for click in found])
     for way in found[0].ious:

@@ -1,18 +1,16 @@
 """The box of a target of which only a point is known, proposed by the tracker itself.
 
 Squares about the point are templates; the box that the network finds for each is a candidate. A
-good candidate has a high confidence, agrees with its square, has the point in its middle and
-differs in its colors from what surrounds it; ``WEIGHTS`` make one number of this. Five sizes are
-tried first, then the two next to the best one. The best box of all is taken as a template once
-more, and what the network finds for it is the answer. Without torch: any tracker with ``start``
-and ``follow`` will do.
+good candidate has a high confidence and the point in its middle. Five sizes are tried first, then
+the two next to the best one. The best box of all is taken as a template once more, and what the
+network finds for it is the answer. Without torch: any tracker with ``start`` and ``follow`` will
+do.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,13 +20,12 @@ from spmtrack_core.tracking.result import SeveralTargetTracker
 
 SIZES = 2.0 ** (-np.arange(11) / 2)
 """(S,) sides of the squares, in shorter sides of the frame; every second one is tried first."""
-FEATURES = ("confidence", "contrast", "agrees", "aside")
-WEIGHTS = np.array([-0.470, 1.226, 0.286, -0.378, -1.045])
-"""A constant, and one for each of ``FEATURES``: fitted by benchmarks/propose.py to clips."""
 
+# Chosen with the bundled nano on the first frames of the clips that it was trained on.
+_DOUBT = 0.65  # of a confidence: only what exceeds it counts
+_ASIDE = 0.2  # taken from it for a point at the side of the candidate, twice the half of it
+_LEAST = 0.01  # quality of any candidate, so that one is chosen where all are doubtful
 _SMALLEST = 3.0  # px, of a candidate's sides
-_SIDE = 288  # px, longest side of the image whose colors are compared
-_RING = 0.3  # of a box's sides: how far its surroundings reach
 
 
 class Candidates(NamedTuple):
@@ -36,14 +33,13 @@ class Candidates(NamedTuple):
 
     boxes_xywh: Boxes
     """(S, 4) frame pixels."""
-    features: NDArray[np.float64]
-    """(S, 4) the ``FEATURES`` of each."""
+    quality: NDArray[np.float64]
+    """(S,) how good each is by itself, above 0."""
 
     def best(self) -> int:
         """The candidate that agrees best with all that are good."""
-        quality = np.clip(self.features @ WEIGHTS[1:] + WEIGHTS[0], 0.01, None)
         boxes_xyxy = xywh_to_xyxy(self.boxes_xywh)
-        return int(np.argmax(iou_xyxy(boxes_xyxy[:, None], boxes_xyxy[None]) @ quality**2))
+        return int(np.argmax(iou_xyxy(boxes_xyxy[:, None], boxes_xyxy[None]) @ self.quality))
 
 
 def propose_box(
@@ -68,9 +64,9 @@ def find_candidates(
     tracker: SeveralTargetTracker,
     frame: Image,
     point_xy: tuple[float, float],
-    sizes: NDArray[np.float64] = SIZES,
+    sizes: NDArray[np.float64],
 ) -> Candidates:
-    """The candidates about a point, with their features; one pass of the network."""
+    """The candidates about a point; one pass of the network."""
     height, width = frame.shape[:2]
     x, y = point_xy
     if not (0 <= x < width and 0 <= y < height):
@@ -79,13 +75,8 @@ def find_candidates(
     squares = np.column_stack([x - sides / 2, y - sides / 2, sides, sides])
     boxes, confidences = _find(tracker, frame, squares)
     offset = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - point_xy) / boxes[:, 2:]
-    features = {
-        "confidence": confidences,
-        "contrast": _contrast(frame, boxes),
-        "agrees": iou_xyxy(xywh_to_xyxy(squares), xywh_to_xyxy(boxes)),
-        "aside": offset.max(1),
-    }
-    return Candidates(boxes, np.column_stack([features[name] for name in FEATURES]))
+    quality = confidences - _DOUBT - _ASIDE * offset.max(1)
+    return Candidates(boxes, np.maximum(quality, _LEAST))
 
 
 def _find(
@@ -98,32 +89,3 @@ def _find(
     boxes[:, 2:] = np.clip(boxes[:, 2:], np.minimum(_SMALLEST, size), size)
     boxes[:, :2] = np.clip(boxes[:, :2], 0, size - boxes[:, 2:])
     return boxes, np.array([result.confidence for result in results], np.float64)
-
-
-def _contrast(frame: Image, boxes_xywh: Boxes) -> NDArray[np.float64]:
-    """(S,) 0..1: how much the colors of a box's middle differ from those around the box.
-
-    Half the L1 distance of two histograms of 512 colors in Lab.
-    """
-    scale = min(1.0, _SIDE / max(frame.shape[:2]))
-    size = [max(1, round(side * scale)) for side in frame.shape[1::-1]]
-    lab = cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
-    # 8 levels of lightness, and 8 of each color axis over the range that photographs use
-    levels = lab.astype(np.int64) - (0, 96, 96)
-    levels = np.clip(levels // (32, 8, 8), 0, 7) @ (64, 8, 1)  # (h, w)
-
-    def histogram(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
-        x = np.clip(np.round([left, right]), 0, size[0]).astype(int)
-        y = np.clip(np.round([top, bottom]), 0, size[1]).astype(int)
-        return np.bincount(levels[y[0] : y[1], x[0] : x[1]].ravel(), minlength=512).astype(float)
-
-    contrasts = []
-    for x, y, w, h in boxes_xywh * scale:
-        middle = histogram(x + w / 4, y + h / 4, x + w * 3 / 4, y + h * 3 / 4)
-        right, bottom, dx, dy = x + w, y + h, _RING * w, _RING * h
-        around = histogram(x - dx, y - dy, right + dx, bottom + dy) - histogram(
-            x, y, right, bottom
-        )
-        parts = [each / max(each.sum(), 1) for each in (middle, around)]
-        contrasts.append(np.abs(parts[0] - parts[1]).sum() / 2)
-    return np.array(contrasts)

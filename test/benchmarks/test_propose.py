@@ -1,16 +1,14 @@
-"""The benchmark of proposed boxes: baselines, the fit, and a whole run on one sequence."""
+"""The benchmark of proposed boxes: baselines, and a whole run on one sequence."""
 
 from __future__ import annotations
 
 import sys
 
 import numpy as np
-import pytest
 
-from benchmarks.propose import fit, grabcut, main, overlap, square
+from benchmarks.propose import grabcut, main, square
 from spmtrack_core.data.recording import write_image
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
-from spmtrack_core.tracking.propose import FEATURES, Candidates
 
 OBJECT = np.array([60.0, 40.0, 36.0, 24.0])
 
@@ -27,16 +25,6 @@ def test_baselines():
     assert iou_xyxy(*xywh_to_xyxy([grabcut(picture(), middle), OBJECT])) > 0.9
 
 
-def test_the_fit_finds_what_makes_a_candidate_good():
-    random, found = np.random.default_rng(0), []
-    for _ in range(40):
-        boxes = np.column_stack([np.full((10, 2), 10.0), random.uniform(5, 60, (10, 2))])
-        features = random.normal(size=(10, len(FEATURES)))
-        features[:, 1] = 2 * overlap(boxes, boxes[3]) - 1
-        found.append((Candidates(boxes, features), boxes[3]))
-    assert fit(found) == pytest.approx([0.5, 0, 0.5, 0, 0], abs=0.01)
-
-
 def test_a_whole_run(tmp_path, monkeypatch, capsys, tiny_checkpoint):
     for name in ("cup_a", "cup_b", "toy"):
         write_image(tmp_path / name / "1.png", picture())
@@ -49,7 +37,3 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys, tiny_checkpoint):
     for kind in ("proposed", "a square", "GrabCut"):
         (line,) = [line for line in lines if line.startswith(f"{kind}, middle")]
         assert line.endswith("of 2")  # one of the two parts of a video
-    monkeypatch.setattr(sys, "argv", ["propose", str(tmp_path), *options[:-1], "--fit"])
-    main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["constant", *FEATURES]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spmtrack_core.data.scene import scene
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.tracking.loading import load_tracker
-from spmtrack_core.tracking.propose import FEATURES, WEIGHTS, find_candidates, propose_box
+from spmtrack_core.tracking.propose import SIZES, find_candidates, propose_box
 from spmtrack_core.tracking.result import TrackResult, TrackState
 
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
@@ -65,11 +65,9 @@ class Careless(Knowing):
 @given(x=st.floats(0, 159.9), y=st.floats(0, 119.9), kind=st.sampled_from([Knowing, Careless]))
 def test_any_point_of_the_frame_gives_a_box_inside_of_it(x, y, kind):
     left, top, w, h = propose_box(kind(), FRAME, (x, y))
-    found = find_candidates(kind(), FRAME, (x, y))
-    assert found.features.shape[1] == len(FEATURES) == len(WEIGHTS) - 1
-    assert np.isfinite(found.features).all()
-    contrast = found.features[:, FEATURES.index("contrast")]
-    assert (contrast >= 0).all() and (contrast <= 1).all()
+    found = find_candidates(kind(), FRAME, (x, y), SIZES)
+    assert found.quality.shape == SIZES.shape
+    assert (found.quality > 0).all() and (found.quality < 1).all()
     assert 0 <= left <= 160 - w and 0 <= top <= 120 - h and min(w, h) >= 3
 
 
