@@ -97,6 +97,13 @@ def check_output(
         tempfile.TemporaryFile(dir=folder).close()
 
 
+def check_outputs(paths: Iterable[str | Path | None], inputs: Iterable[str | Path]) -> None:
+    """``check_output`` for all files of a run, of which no two may be one; None is none."""
+    inputs, outputs = list(inputs), [path for path in paths if path]
+    for index, path in enumerate(outputs):
+        check_output(path, inputs, outputs[:index])
+
+
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """An ``OSError`` says that ``path`` cannot be written, not the file that stands for it."""

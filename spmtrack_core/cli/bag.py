@@ -31,7 +31,7 @@ from spmtrack_core.data.recording import (
     contact_sheet,
     write_image,
 )
-from spmtrack_core.files import check_output, write_beside
+from spmtrack_core.files import check_outputs, write_beside
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
 from spmtrack_core.tracking.loading import find_weights
@@ -131,9 +131,7 @@ def bag(
     check_bag_path(output, storage)
     with Bag(source) as recorded:
         inputs = [*recorded.files, *(find_weights(name) for name in (weights, trunk) if name)]
-        outputs = [each for each in (output, sheet, summary) if each]
-        for index, each in enumerate(outputs):
-            check_output(each, inputs, outputs[:index])
+        check_outputs((output, sheet, summary), inputs)
         if sheet:
             check_image_path(sheet)
         topic = recorded.choose_topic(topic)

@@ -32,7 +32,7 @@ from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.evaluation.track_report import TrackReport
-from spmtrack_core.files import check_output
+from spmtrack_core.files import check_outputs
 from spmtrack_core.geometry.drawing import DASHED, DOTTED, GREEN, ORANGE, Color, Dash, draw_box
 from spmtrack_core.geometry.image import Image
 from spmtrack_core.tracking.loading import find_weights
@@ -94,9 +94,7 @@ def track(
     inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
     if output:
         check_video_path(output)
-    outputs = [each for each in (output, boxes, report) if each]
-    for index, each in enumerate(outputs):
-        check_output(each, inputs, outputs[:index])
+    check_outputs((output, boxes, report), inputs)
     if box is not None and point is not None:
         raise ValueError("give --box or --point, not both")
     sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)

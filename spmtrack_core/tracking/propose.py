@@ -23,7 +23,7 @@ SIZES = 2.0 ** (-np.arange(11) / 2)
 
 # Chosen with the bundled nano on the first frames of the clips that it was trained on.
 _DOUBT = 0.65  # of a confidence: only what exceeds it counts
-_ASIDE = 0.2  # taken from it for a point at the side of the candidate, twice the half of it
+_ASIDE = 0.2  # taken from it for each side of the candidate from its middle to the point
 _LEAST = 0.01  # quality of any candidate, so that one is chosen where all are doubtful
 _SMALLEST = 3.0  # px, of a candidate's sides
 

@@ -60,6 +60,7 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
     Raises as ``photo_paths`` does, and ValueError for a label map that cannot be read.
     """
     paths = photo_paths(config)
+    mask_folders = [user_path(folder) for folder in config.masks]
     side = config.image_side
     images = np.empty((len(paths), 3, side, side), np.uint8)
     aspects: list[float] = []
@@ -71,7 +72,7 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
         aspects.append(image.shape[1] / image.shape[0])
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         images[i] = small.transpose(2, 0, 1)
-        candidates = (user_path(folder) / f"{path.stem}.png" for folder in config.masks)
+        candidates = (folder / f"{path.stem}.png" for folder in mask_folders)
         mask_path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if mask_path is None:
             continue
