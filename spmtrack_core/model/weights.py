@@ -140,19 +140,20 @@ def load_checkpoint(
     if about:
         names = model.state_dict() if complete else trainable_names(model)
         check_tensors(_shapes(model, names), stored, path)
-        check_finite(stored, path)
-    else:
-        stored = from_published(stored, model, path)
-    tensors = in_precision(stored, model, dtype)
-    del stored  # closes the file, and frees what was converted, before the trunk is read
     mark, source = about.get("trunk", ""), None
     filled = complete or frozen or trunk is not None
-    if filled and not complete:
+    below: dict[str, Tensor] = {}
+    if filled and not complete:  # while the pages of the smaller file are still on disk
         source = download_trunk(config.model.trunk) if trunk is None else Path(trunk)
         below = in_precision(read_trunk(model, config.model, source), model, dtype)
         if mark and mark != fingerprint(below):
             raise ValueError(f"{path} was trained on another trunk than {source}")
-        tensors |= below
+    if about:
+        check_finite(stored, path)
+    else:
+        stored = from_published(stored, model, path)
+    tensors = in_precision(stored, model, dtype) | below
+    del stored, below  # closes the file and frees what was converted
     if dtype is torch.float16:
         check_finite(tensors, f"{path} in float16 (bfloat16 has the range)")
     load_tensors(model, tensors, path, None if filled else trainable_names(model))
