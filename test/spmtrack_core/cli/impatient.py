@@ -54,6 +54,7 @@ if __name__ == "__main__":
     names = sys.argv[3].split(",")
     track.open_frames, track.write_boxes = open_frames, written_slowly(track.write_boxes)
     bag.replay, bag.write_image = interrupted(bag.replay), written_slowly(bag.write_image)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it,
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one of nohup this
     sys.argv[1:] = sys.argv[4:]
     main()
