@@ -47,8 +47,12 @@ class ImageTopic:
         transport: str,
         reliability: str,
         topic: str = "",
+        depth: int = 1,
     ) -> None:
-        """``transport`` is raw or compressed, ``reliability`` best_effort or reliable."""
+        """``transport`` is raw or compressed, ``reliability`` best_effort or reliable.
+
+        ``depth`` images wait for the callback; older ones are dropped.
+        """
         self._node = node
         compressed = transport == "compressed"
         # Resolved before the suffix is added, so that a remapping of `image` holds for both.
@@ -57,7 +61,7 @@ class ImageTopic:
             CompressedImage if compressed else ImageMessage,
             topic or image,
             callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()]),
+            QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()]),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 

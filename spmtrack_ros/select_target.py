@@ -47,6 +47,7 @@ from spmtrack_ros.srv import InitTarget, RemoveTarget
 
 _ANSWER = 70.0  # s; the node answers within its init_timeout, which is 60 s at most
 _BUFFER = 150, 200e6  # images, bytes: they wait here for a detection
+_DEPTH = 10  # images that may arrive at once without the loss of one
 _TRANSPORTS = {
     "sensor_msgs/msg/Image": "raw",
     "sensor_msgs/msg/CompressedImage": "compressed",
@@ -95,7 +96,7 @@ class Client(Node):
         self.destroy_subscription(subscription)
         return found[0]
 
-    def watch(self, topic: str, buffer: FrameBuffer) -> None:
+    def watch(self, topic: str, buffer: FrameBuffer, depth: int = 1) -> None:
         """Collect the images of a topic in ``buffer``; ``ValueError`` for one of another type.
 
         The subscription is reliable where all publishers are: large images get lost otherwise.
@@ -114,7 +115,8 @@ class Client(Node):
         policies = {info.qos_profile.reliability for info in found}
         reliable = policies == {ReliabilityPolicy.RELIABLE}
         reliability = "reliable" if reliable else "best_effort"
-        self._images = ImageTopic(self, self._on_image, _TRANSPORTS[kind], reliability, topic)
+        transport = _TRANSPORTS[kind]
+        self._images = ImageTopic(self, self._on_image, transport, reliability, topic, depth)
 
     def image(self, stamp_ns: int = 0) -> Any:
         """The message with the image of this stamp, of 0 the newest one.
@@ -159,7 +161,7 @@ def run(options: argparse.Namespace, client: Client) -> int:
     message, header, first_ns = None, Header(), 0
     if options.topic and options.detector_topic:
         if options.preview:  # the image of a detection comes before it
-            client.watch(options.topic, FrameBuffer(*_BUFFER))
+            client.watch(options.topic, FrameBuffer(*_BUFFER), _DEPTH)
             first_ns = stamp_to_ns(client.image().header.stamp)
     elif options.topic:
         client.watch(options.topic, FrameBuffer(1))

@@ -70,7 +70,7 @@ class Tracker(Node):
         )
         self.create_timer(0.05, lambda: [topic.publish(message) for topic, message in published])
         # a camera that is faster than the detector: each image has its number as brightness
-        self.moving = self.create_publisher(Image, "moving", 1)
+        self.moving = self.create_publisher(Image, "moving", 10)
         self.slow = self.create_publisher(Detection2DArray, "slow", 1)
         self.create_publisher(Image, "silent", 1)
         lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
