@@ -34,6 +34,8 @@ PREFIXES = re.compile(r"(?:uav|nfs|tpl|otb|lasot|tnl2k)_", re.IGNORECASE)
 """What other toolkits put before the name of a sequence."""
 OTHERS = re.compile(r".*[-_](?:times?|confidences?|scores?|all_scores|all_boxes)", re.IGNORECASE)
 """What they write beside boxes."""
+REPEATED = re.compile(r"(.+)_(0\d\d)(?:_tracking_result)?")
+"""A folder with one repetition of a tracker, as pytracking and SPMTrack's own code name it."""
 
 
 class SequenceRun(NamedTuple):
@@ -153,9 +155,10 @@ def read_results(
     """Boxes of any tracker by sequence, one array a repetition, from a folder or a zip.
 
     A file belongs to a sequence by its name: ``<name>.txt``, with a prefix such as ``uav_``, or
-    numbered as GOT-10k does (``<name>/<name>_001.txt``). The second dict has the reason for each
-    file that cannot be read. Raises ``FileNotFoundError`` without the path, and ``ValueError`` for
-    one that is damaged, holds no result of these sequences, or those of several trackers.
+    numbered as GOT-10k does (``<name>/<name>_001.txt``) or by its folder (``REPEATED``). Results
+    on other datasets may lie beside it. The second dict has the reason for each file that cannot
+    be read. Raises ``FileNotFoundError`` without the path, and ``ValueError`` for one that is
+    damaged, holds no result of these sequences, or those of several trackers.
     """
     with unpacked(Path(path)) as folder:
         return _read_folder(folder, Path(path), names)
@@ -189,11 +192,8 @@ def unpacked(path: Path) -> Iterator[Path]:
 def _read_folder(
     root: Path, shown: Path, names: Sequence[str]
 ) -> tuple[dict[str, list[Boxes]], dict[str, str]]:
-    known = {_plain(name): name for name in names}
-    exact = set(names)
     found: dict[str, list[Boxes]] = {}
     faults: dict[str, str] = {}
-    passes: dict[tuple[str, int], Path] = {}
     # a run of ours has other files with these names beside its boxes, or below (compare)
     runs = [root / "boxes"] if (root / "boxes").is_dir() else [*root.glob("*/boxes")]
     boxes = {run.parent: run for run in runs if run.is_dir()}
@@ -203,12 +203,16 @@ def _read_folder(
         if not file.name.startswith(".")
         and all(boxes.get(above, above) in file.parents for above in file.parents)
     ]
-    for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
-        owner = _owner(file.stem, exact, known)
-        if owner is None:
-            continue
-        name = owner[0]
-        if (other := passes.setdefault(owner, file)) is not file:
+    passes: dict[tuple[str, int], Path] = {}
+    trackers: dict[str, tuple[Path | None, Path]] = {}
+    for name, number, file in _owned(files, names):
+        tracker = None
+        if number == 1 and (repeated := REPEATED.fullmatch(file.parent.name)):
+            tracker, number = file.parent.with_name(repeated[1]), int(repeated[2])
+        first, other = trackers.setdefault(name, (tracker, file))
+        if tracker == first:
+            other = passes.setdefault((name, number), file)
+        if tracker != first or other is not file:
             both = " and ".join(str(each.relative_to(root)) for each in (other, file))
             raise ValueError(
                 f"{shown} holds {both}: expected the files of one tracker, repetitions "
@@ -227,17 +231,38 @@ def _read_folder(
     return found, faults
 
 
-def _owner(stem: str, exact: set[str], known: dict[str, str]) -> tuple[str, int] | None:
-    """The sequence that a file belongs to, and the repetition from 1; None if to none."""
-    if stem in exact:
-        return stem, 1
-    for text in (stem, PREFIXES.sub("", stem, count=1)):
+def _owned(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, int, Path]]:
+    """Sequence, repetition and file, of each folder the files whose names fit best alone.
+
+    Authors pack their results on all datasets together: ``nfs_bird_2.txt`` lies beside
+    ``bird-2.txt`` of LaSOT.
+    """
+    known, exact = {_plain(name): name for name in names}, set(names)
+    fitting: dict[tuple[str, int, Path], list[tuple[int, Path]]] = {}
+    for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
+        if owner := _owner(file.stem, exact, known):
+            name, number, rank = owner
+            fitting.setdefault((name, number, file.parent), []).append((rank, file))
+    for (name, number, _), ranked in fitting.items():
+        best = min(rank for rank, _ in ranked)
+        yield from ((name, number, file) for rank, file in ranked if rank == best)
+
+
+def _owner(stem: str, exact: set[str], known: dict[str, str]) -> tuple[str, int, int] | None:
+    """The sequence that a file belongs to, the repetition from 1, and how badly the name fits;
+    None if to none.
+    """
+    plain = PREFIXES.sub("", stem, count=1)
+    for rank, text in enumerate((stem, plain)):
+        if text in exact:
+            return text, 1, rank
+    for text in (stem, plain):
         if (name := known.get(_plain(text))) is not None:
-            return name, 1
+            return name, 1, 2
     numbered = re.fullmatch(r"(.+)_(\d{3})", stem)
     if numbered and not OTHERS.fullmatch(stem):
         owner = _owner(numbered[1], exact, known)
-        return owner and (owner[0], int(numbered[2]))
+        return owner and (owner[0], int(numbered[2]), owner[2])
     return None
 
 

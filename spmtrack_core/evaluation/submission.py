@@ -74,8 +74,13 @@ def read_submission(
     """Boxes by sequence, one array a repetition, as the server of ``dataset`` reads them.
 
     ``folder`` is what the zip holds. The list has a line for each file that the server would not
-    find or could not read: it takes the layout of ``write_zip``, and commas between numbers.
+    find or could not read: it takes the layout of ``write_zip``, and commas between numbers. The
+    server of GOT-10k also takes one folder above all others, that of TrackingNet any folders, as
+    SPMTrack's own code writes them.
     """
+    above = {path.relative_to(folder).parts[0] for path in folder.rglob("*.txt")}
+    if dataset == "got10k" and len(above) == 1 and not above & set(names):
+        folder = folder / above.pop()
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
     results: dict[str, list[Boxes]] = {}
     faults: list[str] = []
@@ -84,9 +89,11 @@ def read_submission(
             boxes = fnmatch.filter(files, f"{name}/{name}_[0-9][0-9][0-9].txt")
             boxes = boxes or [f"{name}/{name}_001.txt"]
             needed, twins = [*boxes, f"{name}/{name}_time.txt"], []
-        else:  # the server looks for names that contain the expected one
-            boxes = needed = [f"{name}.txt"]
-            twins = [each for each in files if boxes[0] in each and each != boxes[0]]
+        else:  # the server looks for paths that contain the expected name
+            found = [each for each in files if f"{name}.txt" in each]
+            boxes = [each for each in found if Path(each).name == f"{name}.txt"][:1]
+            boxes = needed = boxes or [f"{name}.txt"]
+            twins = [each for each in found if each not in boxes]
         missing = [each for each in needed if each not in files]
         wrong = [f"{name}: no {each} (names, capitals and folders count)" for each in missing]
         wrong += [

@@ -103,6 +103,31 @@ def test_repetitions_are_kept_in_order(tmp_path):
     assert [boxes[0, 0] for boxes in found["a"]] == [1, 2, 10]
 
 
+def test_the_authors_pack_all_datasets_and_repetitions_together(tmp_path):
+    files = {
+        "S/cat-2.txt": 1,
+        "S/nfs_cat_2.txt": 2,
+        "S/Cat.txt": 3,
+        "S/uav_cat.txt": 4,
+        "S_002/atv-1.txt": 6,
+        "S_001/atv-1.txt": 5,
+    }
+    for file, x in files.items():
+        text(tmp_path / file, f"{x},1,1,1")
+    for names, expected in (
+        (["cat-2"], [1]),  # LaSOT
+        (["cat_2"], [2]),  # NfS
+        (["Cat"], [3]),  # OTB
+        (["cat"], [4]),  # UAV20L
+        (["atv-1"], [5, 6]),
+    ):
+        found, _ = read_results(tmp_path, names)
+        assert [boxes[0, 0] for boxes in found[names[0]]] == expected, names
+    text(tmp_path / "T_003" / "atv-1.txt", "7,1,1,1")
+    with pytest.raises(ValueError, match=r"S_001/atv-1.txt and T_003/atv-1.txt"):
+        read_results(tmp_path, ["atv-1"])
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [

@@ -102,12 +102,14 @@ def test_the_command_makes_a_zip_for_a_split_without_truth(
     code, out, err = spmtrack(*again, "--rescore", tmp_path / "out" / "submission.zip")
     assert (code, "can be uploaded: 1 of " in out) == (0, True), err
     shutil.unpack_archive(tmp_path / "out" / "submission.zip", tmp_path / "short")
+    (tmp_path / "mine").mkdir()
     code, out, err = spmtrack(*again, "--rescore", tmp_path / "short")
     assert (code, "packed without the folder itself, can be up" in out) == (0, True), err
-    code, _, err = spmtrack(*again, "--rescore", tmp_path)  # the folder above
-    assert (code, "(names, capitals and folders count)" in err) == (2, True)
-    text(tmp_path / "short" / name, *rows[:2])
-    code, _, err = spmtrack(*again, "--rescore", tmp_path / "short")
+    (tmp_path / "short").rename(tmp_path / "mine" / "short")
+    code, _, err = spmtrack(*again, "--rescore", tmp_path / "mine")  # as SPMTrack's code packs it
+    assert code == 0, err
+    text(tmp_path / "mine" / "short" / name, *rows[:2])
+    code, _, err = spmtrack(*again, "--rescore", tmp_path / "mine" / "short")
     assert (code, "2 boxes for 3 frames" in err) == (2, True)
 
 
@@ -123,7 +125,13 @@ A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
         ("trackingnet", {"a_0.txt": SPACED}, None, "servers skip blanks and empty lines"),
         ("trackingnet", {"a_0.txt": LINES, "b_0.txt": "?"}, None, "of another sequence"),
         ("trackingnet", {"A_0.txt": LINES}, "a_0: no a_0.txt", "capitals"),
-        ("trackingnet", {"in/a_0.txt": LINES}, "a_0: no a_0.txt", "a folder"),
+        ("trackingnet", {"T/a_0/a_0.txt": LINES}, None, "as SPMTrack's code packs it"),
+        (
+            "trackingnet",
+            {"T/a_0.txt": LINES, "U/a_0.txt": LINES},
+            "a_0: also part of the name U/a_0.txt; the server rejects both",
+            "two trackers",
+        ),
         (
             "trackingnet",
             {"a_0.txt": LINES, "xa_0.txt": LINES},
@@ -145,6 +153,13 @@ A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
         ("got10k", A, None, "as the server expects it"),
         ("got10k", {**A, "a_0/a_0_002.txt": LINES}, None, "a second repetition"),
         ("got10k", {**A, "a_0/a_0_time.txt": "0.1,0.2\n" * 3}, None, "times of two repetitions"),
+        ("got10k", {f"T/{name}": A[name] for name in A}, None, "as SPMTrack's code packs it"),
+        (
+            "got10k",
+            {f"T/U/{name}": A[name] for name in A},
+            "a_0: no a_0/a_0_001.txt",
+            "two folders above",
+        ),
         ("got10k", {"a_0_001.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without folders"),
         ("got10k", {"a_0/a_0.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without a number"),
         (
@@ -171,7 +186,7 @@ A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
 def test_a_server_reads_its_own_layout_alone(tmp_path, dataset, files, fault, reason):
     for name, content in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     results, faults = read_submission(dataset, tmp_path, ["a_0"])
     if fault is None:
