@@ -136,6 +136,12 @@ def image_names(folder: Path) -> list[str]:
     return [path.name for path in image_paths(folder)]
 
 
+def has_gaps(files: Sequence[str]) -> bool:
+    """Whether numbers are left out in the names of images, which are in natural order."""
+    first, last = (int(re.sub(r"\D", "", Path(each).stem) or 0) for each in (files[0], files[-1]))
+    return last - first != len(files) - 1
+
+
 def _fitted(folder: Path, track: Track, images: int, spare: bool) -> Track:
     """The track for a folder with this number of images, with a note where they differ."""
     boxes = len(track.boxes_xywh)

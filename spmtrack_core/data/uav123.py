@@ -6,7 +6,15 @@ import re
 from functools import partial
 from pathlib import Path
 
-from spmtrack_core.data.clips import Clip, Entry, Track, base_of, image_names, listed_clip
+from spmtrack_core.data.clips import (
+    Clip,
+    Entry,
+    Track,
+    base_of,
+    has_gaps,
+    image_names,
+    listed_clip,
+)
 from spmtrack_core.data.sequence import read_boxes, wrong_root
 from spmtrack_core.data.toolkits import attributes_beside
 
@@ -67,6 +75,8 @@ def _read(root: Path, base: Path, path: Path) -> list[Clip]:
             f"{folder} has {len(files)} images; {name} needs {first} to "
             f"{first - 1 + len(track.boxes_xywh)}"
         )
+    if has_gaps(files[: files.index(mine[-1]) + 1]):  # all later frames would be others
+        raise ValueError(f"{folder} has {len(files)} images: numbers are left out")
     return [listed_clip(root, folder, track, mine)]
 
 

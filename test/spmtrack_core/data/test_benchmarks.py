@@ -121,6 +121,22 @@ def test_nfs_has_two_annotations_and_drops_a_box_too_many(tmp_path):
     assert bee.annotation.notes == ("2 images for 3 boxes: the last box is dropped",)
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "image", "faults"),
+    [
+        ("uav123", "test", "data_seq/UAV123/car1/000002.jpg", ["car1_1", "car1_2"]),
+        ("uav123", "test", "data_seq/UAV123/car1/000005.jpg", ["car1_2"]),
+        ("nfs", "pytracking", "bee/30/bee/00002.jpg", ["bee"]),
+    ],
+)
+def test_an_image_that_is_missing_does_not_shift_the_others(tmp_path, name, split, image, faults):
+    MAKE[name](tmp_path)
+    text(tmp_path / "anno" / "nfs_pingpong_2.txt", *["2,2,5,6"] * 35)
+    (tmp_path / image).rename((tmp_path / image).with_name("000006.jpg"))  # as many as before
+    _, found = open_sequences(DatasetConfig(name, str(tmp_path), split))
+    assert [fault.partition(":")[0] for fault in found] == faults
+
+
 def levels(sequence):
     """Which image each frame is, by its gray level."""
     return [round(float(frame.mean()) / 10) for frame in sequence]
