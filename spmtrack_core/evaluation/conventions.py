@@ -175,10 +175,11 @@ def got10k_overlaps(
     kept = np.ones(len(truth), bool) if hidden is None else ~np.asarray(hidden, bool)
     kept[0] = False
     a, b = (_clipped(each[: len(truth)][kept], image_wh) for each in (predicted, truth))
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    inside = np.maximum(high - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
-    union = a[:, 2:].prod(1) + b[:, 2:].prod(1) - inside
-    return np.clip(inside / (union + np.finfo(float).eps), 0, 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
+        inside = np.maximum(high - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
+        union = a[:, 2:].prod(1) + b[:, 2:].prod(1) - inside
+        return np.clip(inside / (union + np.finfo(float).eps), 0, 1)
 
 
 def got10k_scores(overlaps: NDArray[np.float64]) -> dict[str, float]:

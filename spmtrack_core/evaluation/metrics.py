@@ -30,7 +30,8 @@ def frame_iou(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> NDArray[np.fl
     predicted, truth = _pair(predicted_xywh, truth_xywh)
     visible = _valid(truth)
     iou = np.full(len(truth), np.nan)
-    seen = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible]))
+    with np.errstate(invalid="ignore", over="ignore"):  # files of results may hold infinity
+        seen = iou_xyxy(xywh_to_xyxy(predicted[visible]), xywh_to_xyxy(truth[visible]))
     iou[visible] = np.nan_to_num(seen)
     return iou
 

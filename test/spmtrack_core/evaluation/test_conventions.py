@@ -128,6 +128,12 @@ def test_an_unknown_convention_names_the_known_ones():
         curves("vot", np.array([BOX]), np.array([BOX]))
 
 
+@pytest.mark.filterwarnings("error")
+def test_got10k_needs_no_finite_boxes():
+    overlaps = got10k_overlaps(np.array([BOX, [np.inf] * 4, [1e200] * 4]), np.array([BOX] * 3))
+    assert overlaps.tolist() == [0, 0]
+
+
 def test_trackingnet_counts_perfect_boxes_fully():
     truth = np.random.default_rng(0).uniform(1, 300, (50, 4))
     assert trackingnet_scores(truth, truth) == {

@@ -65,7 +65,9 @@ def test_confidence_auc_is_the_share_of_ordered_pairs(rows):
     assert got == pytest.approx(np.mean(pairs)) if pairs else np.isnan(got)
 
 
+@pytest.mark.filterwarnings("error")
 def test_mean_iou_counts_visible_frames_only():
+    assert mean_iou([BOX, [np.inf, 2, 3, 4], [1e200] * 4], [BOX] * 3) == pytest.approx(1 / 3)
     assert mean_iou([BOX, AWAY, BOX], [BOX, nan, BOX]) == 1
     assert np.isnan(mean_iou([BOX], [nan]))
 

@@ -48,6 +48,7 @@ def changed(row, column, value):
         ("got10k", {"a_0": [changed(2, 3, -1)], "b_0": [GOOD]}, "a_0, line 3: a box has a neg"),
         ("got10k", {"a_0": [changed(2, 3, 0)], "b_0": [GOOD]}, None),
         ("got10k", {"a_0": [changed(0, 0, 9)], "b_0": [GOOD]}, "a_0: the first box is not"),
+        ("got10k", {"a_0": [GOOD], "b_0": [changed(0, 2, 4.9)]}, None),  # widened to whole numbers
         ("got10k", {"a_0": [GOOD], "b_0": [GOOD], "c": [GOOD]}, "c: not a sequence"),
         ("trackingnet", {"a_0": [GOOD], "b_0": [GOOD], "xa_0": [GOOD]}, "a_0: also part of"),
     ],
