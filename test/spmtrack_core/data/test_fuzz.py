@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from functools import cache
 
 import av
 import cv2
@@ -195,6 +196,7 @@ def test_images(tmp_path, suffix, data):
         assert image.shape[2] == 3
 
 
+@cache  # Matroska has random numbers of a random length in it
 def made(form: str, codec: str) -> bytes:
     memory = io.BytesIO()
     with av.open(memory, "w", format=form) as container:
