@@ -68,11 +68,13 @@ def _track(name: str, path: Path) -> Track:
         return Track(name, read_boxes(path))
     if not path.is_file():
         raise FileNotFoundError(f"no boxes at {path}")
-    rows = []
+    rows, hidden = [], []
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
-            # id, x1, y1, x2, y2, frame, flags and a label in quotation marks (VATIC)
-            rows.append([float(word) for word in line.split()[1:6]])
+            # id, x1, y1, x2, y2, frame, lost, occluded, generated, a label in quotation marks (VATIC)
+            words = line.split()
+            rows.append([float(word) for word in words[1:6]])
+            hidden.append("1" in words[6:8])
             frame = rows[-1][4] if len(rows[-1]) == 5 else np.nan
             if not (0 <= frame <= MOST and frame.is_integer()):
                 raise ValueError
@@ -90,6 +92,7 @@ def _track(name: str, path: Path) -> Track:
     indices, corners = frames[kept] // STEP, table[kept, :4]
     boxes = np.full((indices.max() + 1, 4), np.nan)
     boxes[indices] = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    boxes[indices[np.array(hidden)[kept]]] = np.nan  # SPMTrack's code has no truth there
     note = f"cut at frame {last} of 240 frames per second, as SPMTrack's code does"
     notes = (note,) if last and (frames >= last).any() else ()
     return Track(name, boxes, notes=notes)

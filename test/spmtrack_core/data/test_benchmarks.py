@@ -205,6 +205,15 @@ def test_the_root_of_another_dataset_is_recognised(tmp_path, name, other, match)
         opened(tmp_path, name)
 
 
+@pytest.mark.parametrize(("flags", "shown"), [("0 0 1", 1), ("1 0 0", 0), ("0 1 0", 0), ("", 1)])
+def test_a_target_of_nfs_that_is_lost_or_occluded_has_no_box(tmp_path, flags, shown):
+    MAKE["nfs"](tmp_path)
+    path = tmp_path / "bee" / "30" / "bee.txt"
+    path.write_text(path.read_text().replace("9 0 0 0", f"9 {flags}"))
+    boxes = opened(tmp_path, "nfs")["bee"].boxes_xywh
+    assert np.isfinite(boxes).all(1).tolist() == [True, bool(shown)]
+
+
 FRAME = "0 1 1 6 7 {} 0 0 0"
 
 
