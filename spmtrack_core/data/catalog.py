@@ -53,7 +53,7 @@ READERS: dict[str, Callable[[Path, str], list[Entry]]] = {
     "folder": folder.find,
 }
 """The datasets by name. A reader lists the parts of a split below a root, and reads them later."""
-VERSION = 4
+VERSION = 5
 """Version of the index; raise it whenever a reader finds something else in the same files."""
 
 

@@ -207,7 +207,8 @@ def _read_folder(
     trackers: dict[str, tuple[Path | None, Path]] = {}
     for name, number, file in _owned(files, names):
         tracker = None
-        if number == 1 and (repeated := REPEATED.fullmatch(file.parent.name)):
+        numbered = file.stem.endswith(f"_{number:03d}")
+        if not numbered and (repeated := REPEATED.fullmatch(file.parent.name)):
             tracker, number = file.parent.with_name(repeated[1]), int(repeated[2])
         first, other = trackers.setdefault(name, (tracker, file))
         if tracker == first:

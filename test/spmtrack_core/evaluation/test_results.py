@@ -111,6 +111,8 @@ def test_the_authors_pack_all_datasets_and_repetitions_together(tmp_path):
         "S/uav_cat.txt": 4,
         "S_002/atv-1.txt": 6,
         "S_001/atv-1.txt": 5,
+        "S_001/ape-1_001.txt": 7,
+        "S_001/ape-1_002.txt": 8,
     }
     for file, x in files.items():
         text(tmp_path / file, f"{x},1,1,1")
@@ -120,6 +122,7 @@ def test_the_authors_pack_all_datasets_and_repetitions_together(tmp_path):
         (["Cat"], [3]),  # OTB
         (["cat"], [4]),  # UAV20L
         (["atv-1"], [5, 6]),
+        (["ape-1"], [7, 8]),
     ):
         found, _ = read_results(tmp_path, names)
         assert [boxes[0, 0] for boxes in found[names[0]]] == expected, names
