@@ -27,7 +27,7 @@ STEP = 8
 MOST = 1_000_000
 """Frames of 240 per second that no video of NfS has: such a number in a file is damage."""
 CUTS = {"pingpong_2": 263}
-"""Frames, of 240 per second, at which SPMTrack's code stops."""
+"""Frames, of 240 per second, from which on SPMTrack's code has no boxes."""
 
 
 def find(root: Path, split: str) -> list[Entry]:
@@ -93,7 +93,10 @@ def _track(name: str, path: Path) -> Track:
     boxes = np.full((indices.max() + 1, 4), np.nan)
     boxes[indices] = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     boxes[indices[np.array(hidden)[kept]]] = np.nan  # SPMTrack's code has no truth there
-    note = f"cut at frame {last} of 240 frames per second, as SPMTrack's code does"
+    note = (
+        f"cut at frame {last} of 240 frames per second, where SPMTrack's code has no more boxes: "
+        "it tracks on, and counts all later frames as failures"
+    )
     notes = (note,) if last and (frames >= last).any() else ()
     return Track(name, boxes, notes=notes)
 
