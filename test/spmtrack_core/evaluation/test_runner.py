@@ -54,15 +54,18 @@ def sequence(name, frames=4, shift=0.0):
 
 
 def test_results_scores_and_plot_are_written(tmp_path):
-    report = run(Still(), [sequence("still"), sequence("moving", shift=8.0)], tmp_path, "still 1")
+    given = [sequence("still"), sequence("moving", shift=8.0), sequence("one", frames=1)]
+    report = run(Still(), given, tmp_path, "still 1")
     scores = {row["sequence"]: row["mean_iou"] for row in report["sequences"]}
-    assert scores == {"still": 1.0, "moving": 0.25}
-    assert report["mean"]["mean_iou"] == 0.625
+    assert scores == {"still": 1.0, "moving": 0.25, "one": 1.0}
+    assert report["mean"]["mean_iou"] == 0.75
+    times = [row["median_ms"] for row in report["sequences"]]
+    assert report["mean"]["median_ms"] == np.mean(times[:2])  # the only frame is not tracked
     assert json.loads((tmp_path / "results.json").read_text()) == report
     lines = (tmp_path / "boxes" / "moving.txt").read_text().splitlines()
     assert lines == ["10.000,10.000,8.000,6.000"] * 4
     assert (tmp_path / "success.png").stat().st_size > 1000
-    assert table(report).row_count == 3
+    assert table(report).row_count == 4
 
 
 class Honest(Still):
