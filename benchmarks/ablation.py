@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from spmtrack_core.cli import run_command
-from spmtrack_core.cli.evaluate import open_dataset
+from spmtrack_core.cli.evaluate import check_output_folder, open_scored, report_left_out
 from spmtrack_core.cli.options import Dataset, Device, Exclude, OutputFolder, Root, Split, Weights
 from spmtrack_core.evaluation.plots import plot_comparison
 from spmtrack_core.evaluation.runner import label_of, run_all
@@ -44,7 +44,8 @@ def ablation(
     device: Device = "auto",
 ) -> None:
     """Evaluate weights as they are, and with one part of the network removed at a time."""
-    sequences, left_out = open_dataset(dataset, root, split, exclude)
+    check_output_folder(output, root)
+    sequences, left_out = open_scored(dataset, root, split, exclude)
     path = find_weights(weights)
     trackers = {}  # by folder: label, tracker
     for removed, tracker in ablations(path, device).items():
@@ -54,6 +55,7 @@ def ablation(
     plot_comparison(output / "comparison.png", reports)
     Console().print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")
+    report_left_out(reports)
 
 
 class Forgetful:

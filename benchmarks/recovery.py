@@ -172,6 +172,8 @@ def main() -> None:
                 clip = list(in_quarters(clip, rest, (first, (first + 1 + index // 4 % 3) % 4)))
             for name, values in judge(tracker, clip).items():
                 sums.setdefault(name, []).extend(values)
+        if not sums:
+            parser.error(f"no clip of {options.clips} shows its target in all of its frames")
         confidence, good = np.array(sums.pop("confidence")), np.array(sums.pop("good"), bool)
         text = f"{len(sums['found again elsewhere'])} clips return elsewhere, median "
         text += f"frames until found again {np.median(sums.pop('frames until found again')):.0f}, "

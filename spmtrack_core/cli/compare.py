@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from spmtrack_core.cli.evaluate import check_output_folder, open_dataset, report_left_out
+from spmtrack_core.cli.evaluate import check_output_folder, open_scored, report_left_out
 from spmtrack_core.cli.options import (
     Dataset,
     Device,
@@ -61,12 +61,7 @@ def compare(
     Every tracker passes once over every sequence, from the box of the first frame.
     """
     check_output_folder(output, root)
-    sequences, left_out = open_dataset(dataset, root, split, exclude)
-    if all(each.annotation and each.annotation.first_only for each in sequences):
-        raise ValueError(
-            f"split {split} of {dataset} has one box a sequence, and only its server can score: "
-            "compare on another --split, or make the file for the server with spmtrack eval"
-        )
+    sequences, left_out = open_scored(dataset, root, split, exclude)
     others, absent = opencv_trackers(nano or (), vit)
     for line in absent:
         typer.echo(line, err=True)

@@ -322,3 +322,16 @@ def open_dataset(
         raise ValueError(f"dataset {name} needs --root, the folder of its sequences")
     sequences, faults = open_sequences(DatasetConfig(name, str(root), split, exclude))
     return with_attributes(name, sequences, attributes), faults
+
+
+def open_scored(
+    name: str, root: Path | None, split: str, exclude: str | None
+) -> tuple[list[FrameSequence], list[str]]:
+    """As ``open_dataset``; ``ValueError`` also for a split whose truth a server has."""
+    sequences, faults = open_dataset(name, root, split, exclude)
+    if all(each.annotation and each.annotation.first_only for each in sequences):
+        raise ValueError(
+            f"split {split} of {name} has one box a sequence, and only its server can score: "
+            "compare on another --split, or make the file for the server with spmtrack eval"
+        )
+    return sequences, faults

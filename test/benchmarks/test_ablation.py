@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from dataset_trees import make_trackingnet
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.ablation import ablations, average_the_experts
+from benchmarks.ablation import ablation, ablations, average_the_experts
 from spmtrack_core.model.tmoe import TMoELinear
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 60, 80, 3), np.uint8)
@@ -40,6 +41,12 @@ def test_template_alone_fills_all_reference_slots(passes):
 def test_no_state_token_passes_to_the_next_frame(passes):
     assert all(not state.any() for _, state in passes)
     assert not torch.equal(passes[-1][0][0, 0], passes[-1][0][0, 2])
+
+
+def test_a_split_that_a_server_scores_is_refused(tmp_path):
+    make_trackingnet(tmp_path)
+    with pytest.raises(ValueError, match="only its server can score"):
+        ablation("trackingnet", tmp_path / "out", tmp_path)
 
 
 @torch.no_grad()
