@@ -29,8 +29,9 @@ VIDEO_SUFFIXES = (
 )
 # fmt: on
 """Names of videos end so, in any case."""
-OUTPUTS = ("results.json", "comparison.json", "done/*.json")
-"""What an evaluation leaves in its folder. Images there are plots, and those in ``worst``."""
+OUTPUTS = ("results.json", "comparison.json", "done/*.json", "weights.safetensors")
+"""What an evaluation or a training run leaves in its folder. Images there are plots, and those in
+``worst``."""
 
 
 def find(root: Path, split: str = "") -> list[Entry]:

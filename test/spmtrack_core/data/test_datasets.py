@@ -588,6 +588,8 @@ def test_a_sequence_is_left_out_of_an_evaluation_by_name(tmp_path):
     make_folder(tmp_path / "data")
     text(tmp_path / "data" / "b.txt", "1,2,3,4")
     text(tmp_path / "exclude.txt", "b.mp4  # has one box")
+    images(tmp_path / "data" / "run", ["curves.png"])  # of a training run
+    (tmp_path / "data" / "run" / "weights.safetensors").touch()
     config = DatasetConfig("folder", str(tmp_path / "data"), "test", str(tmp_path / "exclude.txt"))
     sequences, left_out = open_sequences(config)
     assert ([sequence.name for sequence in sequences], left_out) == (["a", "c"], [])
