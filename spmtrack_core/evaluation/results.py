@@ -241,7 +241,8 @@ def _owned(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, i
     known, exact = {_plain(name): name for name in names}, set(names)
     fitting: dict[tuple[str, int, Path], list[tuple[int, Path]]] = {}
     for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
-        if owner := _owner(file.stem, exact, known):
+        stem = file.stem.rpartition("\\")[2]  # in zips made on Windows
+        if owner := _owner(stem, exact, known):
             name, number, rank = owner
             fitting.setdefault((name, number, file.parent), []).append((rank, file))
     for (name, number, _), ranked in fitting.items():

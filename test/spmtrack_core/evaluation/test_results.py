@@ -30,6 +30,7 @@ ROWS = ["2,3,5,6", "3,3,5,6", "4,3,5,6"]
         ("lasot_cat-2.txt", ["2.0,3.0,5.0,6.0", "3e0,3,5,6", "+4,3,5,6"], "a prefix, floats"),
         ("CAT_2.txt", ROWS, "another spelling"),
         ("deep/er/cat-2.txt", ROWS, "folders between"),
+        ("deep\\er\\cat-2.txt", ROWS, "folders as Windows packs them"),
         ("cat-2/cat-2_001.txt", ROWS, "GOT-10k's numbers"),
         ("cat-2.txt", ["\ufeff2,3,5,6", *ROWS[1:]], "a byte order mark"),
     ],
