@@ -78,10 +78,12 @@ def read_submission(
     server of GOT-10k also takes one folder above all others, that of TrackingNet any folders, as
     SPMTrack's own code writes them.
     """
-    above = {path.relative_to(folder).parts[0] for path in folder.rglob("*.txt")}
+    # servers pass over what macOS adds
+    paths = [path for path in folder.rglob("*.txt") if "__MACOSX" not in path.parts]
+    above = {path.relative_to(folder).parts[0] for path in paths}
     if dataset == "got10k" and len(above) == 1 and not above & set(names):
         folder = folder / above.pop()
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
+    files = sorted(path.relative_to(folder).as_posix() for path in paths)
     results: dict[str, list[Boxes]] = {}
     faults: list[str] = []
     for name in names:

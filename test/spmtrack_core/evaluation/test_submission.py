@@ -127,6 +127,7 @@ A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
         ("trackingnet", {"a_0.txt": LINES, "b_0.txt": "?"}, None, "of another sequence"),
         ("trackingnet", {"A_0.txt": LINES}, "a_0: no a_0.txt", "capitals"),
         ("trackingnet", {"T/a_0/a_0.txt": LINES}, None, "as SPMTrack's code packs it"),
+        ("trackingnet", {"a_0.txt": LINES, "__MACOSX/._a_0.txt": "?"}, None, "of macOS"),
         (
             "trackingnet",
             {"T/a_0.txt": LINES, "U/a_0.txt": LINES},
@@ -161,6 +162,7 @@ A = {"a_0/a_0_001.txt": LINES, "a_0/a_0_time.txt": "0.1\n" * 3}
             "a_0: no a_0/a_0_001.txt",
             "two folders above",
         ),
+        ("got10k", {**A, "__MACOSX/T/._a_0.txt": "?"}, None, "of macOS"),
         ("got10k", {"a_0_001.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without folders"),
         ("got10k", {"a_0/a_0.txt": LINES}, "a_0: no a_0/a_0_001.txt", "without a number"),
         (
