@@ -122,8 +122,8 @@ class TrackerParameters(NodeParameters):
     )
     policy: str = parameter(
         "weights",
-        "Window, reference frames and recovery: weights (the settings stored in the weights and "
-        "the parameters here) or published (those of the published tracker instead).",
+        "Window, boxes, reference frames and recovery: weights (the settings stored in the "
+        "weights and the parameters here) or published (those of the published tracker instead).",
         choices=("weights", "published"),
         live=True,
     )
