@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -29,8 +29,10 @@ from scenarios import SCENARIOS
 from simulator import Row, Sample, Simulator
 from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_image
 from spmtrack_core.files import write_beside
+from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_ros.demo import Child, set_environment
+from spmtrack_ros.program import Parser
 from world import CAMERA_FORWARD, CAMERA_HEIGHT, CAMERA_PITCH, PERSON, World, why_not
 
 DISTANCE = 2.2  # m to keep
@@ -179,6 +181,8 @@ def measure(run: Simulator) -> Figures:
         disturbed.append(each.time < until)
     calm = near[~np.array(disturbed or [False])]
     tracked = [row for row in rows if row.box_xywh is not None and row.truth.in_view]
+    pairs = np.array([(row.box_xywh, row.truth.box_xywh) for row in tracked]).reshape(-1, 2, 4)
+    ious = iou_xyxy(*xywh_to_xyxy(pairs).swapaxes(0, 1))
     times = [row.processing for row in rows if row.processing > 0]
     errors = [row.position_error for row in rows if np.isfinite(row.position_error)]
     normalized = [row.normalized_error for row in rows if np.isfinite(row.normalized_error)]
@@ -200,7 +204,7 @@ def measure(run: Simulator) -> Figures:
         lost_to_zero=max(run.lost_to_zero, default=0.0),
         found_after=_longest_loss(rows),
         ids=len({row.id for row in rows if row.id}),
-        iou=float(np.mean([_iou(row) for row in tracked])) if tracked else 0.0,
+        iou=float(ious.mean()) if tracked else 0.0,
         processing_ms=1000 * float(np.median(times)) if times else float("nan"),
         missed_commands=run.missed_commands,
     )
@@ -223,15 +227,6 @@ def _jitter(rows: Sequence[Row]) -> float:
         return float("nan")
     sides = np.concatenate((off[:, :2], off[:, :2] + off[:, 2:]), axis=1)
     return float(np.sqrt(np.mean(np.diff(sides, axis=0) ** 2) / 2))
-
-
-def _iou(row: Row) -> float:
-    assert row.box_xywh is not None
-    a, b = np.array(row.box_xywh), np.array(row.truth.box_xywh)
-    low = np.maximum(a[:2], b[:2])
-    high = np.minimum(a[:2] + a[2:], b[:2] + b[2:])
-    common = np.prod(np.maximum(high - low, 0))
-    return float(common / (np.prod(a[2:]) + np.prod(b[2:]) - common))
 
 
 def draw(row: Row, command: tuple[float, float]) -> np.ndarray:
@@ -290,14 +285,9 @@ def _plain(value: float) -> float | None:
     return None if not np.isfinite(value) else round(value, 4)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; raise ``ValueError`` for wrong options."""
-    parser = _Parser("follow", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("follow", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--scenario", choices=SCENARIOS, default="full", help="who walks where")
     add("--ranges", default="depth", help="source of the range: depth, size or ground")
