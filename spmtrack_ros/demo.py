@@ -99,7 +99,8 @@ def run(options: argparse.Namespace, ros_arguments: list[str], console: Console)
     Raises ``ValueError``, ``OSError`` or ``RuntimeError`` with one sentence on the problem.
     """
     frames, fps, boxes = None, None, None
-    if not options.source.isdecimal():  # a camera can be opened by one process only
+    camera = options.source.isdecimal() or Path(options.source).is_char_device()
+    if not camera:  # which one process alone can open: the publisher
         sequence = open_frames(options.source, options.max_frames or None, options.box is None)
         frames, fps, boxes = sequence.length, sequence.fps, sequence.boxes_xywh
     box = options.box or (None if boxes is None else boxes[0].tolist())

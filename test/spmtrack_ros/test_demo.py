@@ -149,6 +149,7 @@ def test_a_missed_image_is_retried_only_if_the_box_is_known(boxes, sent):
         (["--box", "1", "2", "0", "4"], "positive"),
         (["--rate", "-1"], "--rate"),
         (["0"], "--box"),  # a camera has no known box
+        (["/dev/null"], "--box"),  # nor has one by its device, which the publisher must open
     ],
 )
 def test_errors_take_one_line_and_code_2(tmp_path, arguments, words):
