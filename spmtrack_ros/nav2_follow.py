@@ -24,8 +24,8 @@ from std_srvs.srv import SetBool
 
 from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
 from spmtrack_ros.program import run_program, spin
-from spmtrack_ros.range_sources import subscribe
 from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.topics import subscribe
 
 try:
     from nav2_msgs.action import FollowObject

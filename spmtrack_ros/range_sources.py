@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
@@ -28,6 +26,7 @@ from spmtrack_ros.ranging import (
     size_range,
     tilted_up,
 )
+from spmtrack_ros.topics import subscribe
 
 SOURCES = ("depth", "cloud", "scan", "size", "ground")
 _KEPT = 30  # messages of each sensor: one second of a fast one
@@ -264,10 +263,3 @@ class RangeSources:
             to_ground = self._frames.transform(ground, header.frame_id, header.stamp)
             height, up = float(to_ground.translation[2]), to_ground.rotation[2]
         return ground_range(seen.view, height, up, settings.height_spread)
-
-
-def subscribe(node: Node, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
-    """Hear a topic as sensor data is heard: best effort, the newest message."""
-    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    options = {"qos_overriding_options": QoSOverridingOptions.with_default_policies()}
-    node.create_subscription(kind, topic, callback, qos, **options)

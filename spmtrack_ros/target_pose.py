@@ -14,9 +14,7 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, TwistStamped, Vector3Stamped
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -32,9 +30,10 @@ from spmtrack_ros.frames import Frames
 from spmtrack_ros.kalman import ConstantVelocity
 from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
-from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters, subscribe
+from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters
 from spmtrack_ros.ranging import Range, View, position, view_bearing, view_box
 from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 _BEARING_JITTER = 0.1  # of the angle that the target fills
 _MAX_GAP = 1.0  # s without a position after which the velocity starts again
@@ -72,11 +71,7 @@ class TargetPose(Node):
         self._marker = publisher(Marker, "~/marker", QoSProfile(depth=1))
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._source_topic = publisher(String, "~/range_source", latched)
-        if self.parameters.diagnostics_period > 0:
-            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            period = self.parameters.diagnostics_period
-            self.create_timer(period, self._on_diagnostics, clock=steady)
+        publish_diagnostics(self, "range", self.parameters.diagnostics_period, self._diagnose)
 
     def _open_inputs(self) -> None:
         self._frames = Frames(self)
@@ -225,22 +220,16 @@ class TargetPose(Node):
             self._source = source
             self._source_topic.publish(String(data=source))
 
-    def _on_diagnostics(self) -> None:
+    def _diagnose(self) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values for /diagnostics."""
         now = self.get_clock().now().nanoseconds
         level, text = OK, f"range by {self._source}"
         if not 0 <= now - self._last_box <= _SILENCE * 1e9:
             text = "no target is seen"
         elif self._problem:
             level, text = WARN, f"no range: {self._problem}"
-        status = DiagnosticStatus(level=bytes([level]), message=text)
-        status.name = f"{self.get_fully_qualified_name()}: range"
-        status.values = [
-            KeyValue(key=f"ranges by {source}", value=str(count))
-            for source, count in self._counts.items()
-        ]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        counts = {f"ranges by {source}": str(count) for source, count in self._counts.items()}
+        return level, text, counts
 
 
 def main(args: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 
 # By default rclpy takes the system clock: set back an hour, the log would be silent for an hour.
-_STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 def at_most_every(seconds: float) -> dict[str, Any]:
     """Arguments for a method of a logger: each place in the code logs once in ``seconds``."""
-    return {"throttle_duration_sec": seconds, "throttle_time_source_type": _STEADY}
+    return {"throttle_duration_sec": seconds, "throttle_time_source_type": STEADY}

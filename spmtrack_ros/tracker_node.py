@@ -15,14 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 from vision_msgs.msg import Detection2D, Detection2DArray
 
@@ -40,12 +36,12 @@ from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.services import Services
 from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 # After each image the executor looks through all entities, for a millisecond. With Python's 5 ms
 # the worker, which has the image by then, would wait for the end of it.
 _SWITCH_INTERVAL = 1e-4  # s
 _LAST_ANSWERS = 0.4  # s for the executor to answer calls that wait at the end
-_OVERRIDABLE = QoSOverridingOptions.with_default_policies()
 
 
 class TrackerNode(LifecycleNode):
@@ -176,17 +172,12 @@ class TrackerNode(LifecycleNode):
         )
 
     def _open_outputs(self) -> None:
-        settings = self.parameters
-        self._outputs = Outputs(self, self._decode, settings)
+        self._outputs = Outputs(self, self._decode, self.parameters)
         self._opened.append(self._outputs.close)
-        if settings.diagnostics_period > 0:
-            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            self._opened.append(lambda: self.destroy_publisher(self._diagnostics))
-            # on the steady clock: a simulated clock that stands still is worth a report
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            period = settings.diagnostics_period
-            timer = self.create_timer(period, self._on_diagnostics, clock=steady)
-            self._opened.append(lambda: self.destroy_timer(timer))
+        period, device = self.parameters.diagnostics_period, str(self._tracker.device)
+        self._opened.append(
+            publish_diagnostics(self, "tracker", period, self._diagnose, hardware_id=device)
+        )
 
     def _open_services(self) -> None:
         assert self.session is not None
@@ -194,11 +185,6 @@ class TrackerNode(LifecycleNode):
         self._opened.append(self._offered.close)
 
     def _open_inputs(self) -> None:
-        def subscribe(kind: Any, name: str, callback: Any) -> None:
-            qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-            options = {"qos_overriding_options": _OVERRIDABLE}
-            self._inputs.append(self.create_subscription(kind, name, callback, qos, **options))
-
         settings = self.parameters
         self._images = ImageTopic(
             self, self._on_image, settings.image_transport, settings.image_reliability
@@ -206,14 +192,17 @@ class TrackerNode(LifecycleNode):
         self._inputs.append(self._images.subscription)
         if self.session is not None:
             self._rates.restart(self.session.snapshot())
-        subscribe(CameraInfo, "camera_info", self._on_camera_info)
-        subscribe(Detection2D, "~/init_detection", self._offered.init_from_detection)
-        subscribe(Detection2DArray, "~/init_detections", self._offered.init_from_detections)
-        subscribe(PointStamped, "~/init_point", self._offered.init_from_point)
         # where rqt_image_view publishes clicks into the images it shows
         clicks = f"{self.resolve_topic_name('image')}_mouse_left"
-        for topic in (clicks, "~/debug_image_mouse_left"):
-            subscribe(Point, topic, self._offered.init_from_click)
+        for kind, topic, callback in (
+            (CameraInfo, "camera_info", self._on_camera_info),
+            (Detection2D, "~/init_detection", self._offered.init_from_detection),
+            (Detection2DArray, "~/init_detections", self._offered.init_from_detections),
+            (PointStamped, "~/init_point", self._offered.init_from_point),
+            (Point, clicks, self._offered.init_from_click),
+            (Point, "~/debug_image_mouse_left", self._offered.init_from_click),
+        ):
+            self._inputs.append(subscribe(self, kind, topic, callback))
         self.active = True
         self._offered.start_init_box()
 
@@ -303,10 +292,10 @@ class TrackerNode(LifecycleNode):
         if self.context.ok():  # publishing fails while the process is shutting down
             self.get_logger().error(text, **at_most_every(1.0))
 
-    def _on_diagnostics(self) -> None:
+    def _diagnose(self) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values for /diagnostics."""
         if self.session is None or not self.active:
-            self._publish_diagnostics(OK, "not active", {})
-            return
+            return OK, "not active", {}
         publishers = self._images.publishers()
         level, text, values = self._rates.report(
             self.session.snapshot(),
@@ -318,16 +307,7 @@ class TrackerNode(LifecycleNode):
         if torch and str(self._tracker.device).startswith("cuda"):
             allocated = torch.cuda.memory_allocated(self._tracker.device)
             values["device memory MB"] = f"{allocated / 1e6:.0f}"
-        self._publish_diagnostics(level, text, values)
-
-    def _publish_diagnostics(self, level: int, text: str, values: dict[str, str]) -> None:
-        status = DiagnosticStatus(level=bytes([level]), message=text)
-        status.name = f"{self.get_fully_qualified_name()}: tracker"
-        status.hardware_id = str(self._tracker.device)
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        return level, text, values
 
 
 def main(args: list[str] | None = None) -> NoReturn:

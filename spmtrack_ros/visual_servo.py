@@ -14,10 +14,8 @@ import time
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -33,9 +31,10 @@ from spmtrack_ros.frames import Frames, Transform
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
-from spmtrack_ros.range_sources import subscribe
 from spmtrack_ros.servo import DriveServo, PanTiltServo, Watchdog
 from spmtrack_ros.servo_parameters import VisualServoParameters
+from spmtrack_ros.throttle import STEADY
+from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 _JITTER = 0.01  # rad, standard deviation of a bearing
 _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of the box
@@ -86,15 +85,11 @@ class VisualServo(Node):
             self._joint_commands = self.create_publisher(
                 Float64MultiArray, "~/joint_commands", 10, **overridable
             )
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
         # A clock that is set back would stop a timer that follows it, and with it the watchdog.
         simulated = self.get_parameter("use_sim_time").value
-        clock = self.get_clock() if simulated else steady
+        clock = self.get_clock() if simulated else STEADY
         self.create_timer(1 / settings.control_rate, self._on_timer, clock=clock)
-        if settings.diagnostics_period > 0:
-            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            period = settings.diagnostics_period
-            self.create_timer(period, self._on_diagnostics, clock=steady)
+        publish_diagnostics(self, "servo", settings.diagnostics_period, self._diagnose)
 
     def _open_inputs(self) -> None:
         settings = self.parameters
@@ -257,18 +252,14 @@ class VisualServo(Node):
         message.header.frame_id = self.parameters.command_frame
         self._commands.publish(message)
 
-    def _on_diagnostics(self) -> None:
+    def _diagnose(self) -> tuple[int, str, dict[str, str]]:
+        """Level, message and values for /diagnostics."""
         level, text = OK, self._reason or "following"
         if self._watchdog.enabled and self._problem:
             level, text = WARN, f"{text}: {self._problem}"
         elif self._reason in ("silence", "old stamp", "future stamp"):
             level = WARN
-        status = DiagnosticStatus(level=bytes([level]), message=text)
-        status.name = f"{self.get_fully_qualified_name()}: servo"
-        status.values = [KeyValue(key="enabled", value=str(self._watchdog.enabled).lower())]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        return level, text, {"enabled": str(self._watchdog.enabled).lower()}
 
 
 def work(node: VisualServo) -> int:

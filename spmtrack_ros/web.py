@@ -15,7 +15,6 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -36,6 +35,7 @@ from spmtrack_ros.parameters import (
 )
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
+from spmtrack_ros.throttle import STEADY
 
 try:
     from spmtrack_core.live.server import LiveServer
@@ -100,8 +100,7 @@ class Web(Node):
         self._images: ImageTopic | None = None
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(TrackStateArray, f"{name}/status", self._on_status, latched)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.5, self._on_timer, clock=steady)
+        self.create_timer(0.5, self._on_timer, clock=STEADY)
         # not by the logger: whoever records /rosout would have the token
         print(f"{self.get_name()}: open {self.server.url}", flush=True)
 
