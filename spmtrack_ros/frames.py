@@ -30,11 +30,6 @@ class Transform:
         """Points (..., 3) in the other frame."""
         return points @ self.rotation.T + self.translation
 
-    @property
-    def inverse(self) -> Transform:
-        """The way back."""
-        return Transform(self.rotation.T, -self.rotation.T @ self.translation)
-
 
 def quaternion_to_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
     """Rotation (3, 3) of a quaternion, which need not have the length 1.
