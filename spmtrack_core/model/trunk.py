@@ -56,62 +56,74 @@ def build_trunk(config: ModelConfig) -> VisionTransformer:
     Raises ``ValueError`` for a name timm does not know, or whose model is no plain ViT with
     patches of ``config.patch_size``.
     """
-    # on the meta device initialization has no effect but to import torch's compiler
-    weight_init = "skip" if torch.get_default_device().type == "meta" else ""
-    if config.trunk == "explicit":
-        swiglu = config.ffn == "swiglu"
-        trunk = VisionTransformer(
-            img_size=config.search_hw,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            # timm truncates width times ratio: half a unit keeps rounding from losing one
-            mlp_ratio=(config.mlp_hidden * (2 if swiglu else 1) + 0.5) / config.embed_dim,
-            mlp_layer=SwiGLUPacked if swiglu else timm.layers.Mlp,
-            act_layer=nn.SiLU if swiglu else nn.GELU,
-            init_values=1.0,
-            class_token=False,
-            global_pool="",
-            num_classes=0,
-            weight_init=weight_init,
-            **({} if config.stem == "patch" else {"embed_layer": STEMS[config.stem]}),
-        )
-    else:
-        if not timm.is_model(config.trunk):
-            raise ValueError(f"timm {timm.__version__} has no model {config.trunk!r}")
-        try:
-            trunk = timm.create_model(
-                config.trunk,
-                pretrained=False,
-                img_size=config.search_hw,
-                class_token=False,
-                global_pool="",
-                num_classes=0,
-                weight_init=weight_init,
-            )
-        except TypeError:  # other families take other arguments
-            trunk = None
-        if not isinstance(trunk, VisionTransformer):
-            raise ValueError(f"trunk {config.trunk} is not a plain ViT of timm")
-        plain = (
-            all(map(is_plain, trunk.blocks))
-            and isinstance(trunk.norm_pre, nn.Identity)
-            and trunk.reg_token is None
-            and trunk.pos_embed is not None
-            and trunk.pos_embed.shape[1] == trunk.patch_embed.num_patches
-        )
-        if not plain:
-            raise ValueError(f"trunk {config.trunk} has parts beyond a plain ViT's")
-        patch = trunk.patch_embed.patch_size[0]
-        if patch != config.patch_size:
-            raise ValueError(f"{config.trunk} has {patch} px patches, not {config.patch_size}")
+    explicit = config.trunk == "explicit"
+    trunk = _explicit_trunk(config) if explicit else _trunk_of_timm(config)
     trunk.patch_embed.strict_img_size = False  # templates are smaller than search regions
     for block in trunk.blocks:  # the same rate for every block, as published
         if config.drop_path:
             block.drop_path1 = DropPath(config.drop_path)
             block.drop_path2 = DropPath(config.drop_path)
     return trunk
+
+
+def _explicit_trunk(config: ModelConfig) -> VisionTransformer:
+    """A ViT of the sizes in ``config``."""
+    swiglu = config.ffn == "swiglu"
+    return VisionTransformer(
+        img_size=config.search_hw,
+        patch_size=config.patch_size,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        # timm truncates width times ratio: half a unit keeps rounding from losing one
+        mlp_ratio=(config.mlp_hidden * (2 if swiglu else 1) + 0.5) / config.embed_dim,
+        mlp_layer=SwiGLUPacked if swiglu else timm.layers.Mlp,
+        act_layer=nn.SiLU if swiglu else nn.GELU,
+        init_values=1.0,
+        class_token=False,
+        global_pool="",
+        num_classes=0,
+        weight_init=_weight_init(),
+        **({} if config.stem == "patch" else {"embed_layer": STEMS[config.stem]}),
+    )
+
+
+def _trunk_of_timm(config: ModelConfig) -> VisionTransformer:
+    """The ViT that timm knows by the name in ``config``."""
+    if not timm.is_model(config.trunk):
+        raise ValueError(f"timm {timm.__version__} has no model {config.trunk!r}")
+    try:
+        trunk = timm.create_model(
+            config.trunk,
+            pretrained=False,
+            img_size=config.search_hw,
+            class_token=False,
+            global_pool="",
+            num_classes=0,
+            weight_init=_weight_init(),
+        )
+    except TypeError:  # other families take other arguments
+        trunk = None
+    if not isinstance(trunk, VisionTransformer):
+        raise ValueError(f"trunk {config.trunk} is not a plain ViT of timm")
+    plain = (
+        all(map(is_plain, trunk.blocks))
+        and isinstance(trunk.norm_pre, nn.Identity)
+        and trunk.reg_token is None
+        and trunk.pos_embed is not None
+        and trunk.pos_embed.shape[1] == trunk.patch_embed.num_patches
+    )
+    if not plain:
+        raise ValueError(f"trunk {config.trunk} has parts beyond a plain ViT's")
+    patch = trunk.patch_embed.patch_size[0]
+    if patch != config.patch_size:
+        raise ValueError(f"{config.trunk} has {patch} px patches, not {config.patch_size}")
+    return trunk
+
+
+def _weight_init() -> str:
+    """On the meta device initialization has no effect but to import torch's compiler."""
+    return "skip" if torch.get_default_device().type == "meta" else ""
 
 
 def is_plain(block: nn.Module) -> bool:
