@@ -33,7 +33,7 @@ from spmtrack_core.evaluation.protocol import EvalConfig, Protocol, make_protoco
 from spmtrack_core.evaluation.report import Facts
 from spmtrack_core.evaluation.rescore import check_dataset, rescore, with_attributes
 from spmtrack_core.evaluation.results import ResultFolder
-from spmtrack_core.evaluation.runner import collect, label_of, progress, stopped
+from spmtrack_core.evaluation.runner import collect, label_of, progress
 from spmtrack_core.evaluation.submission import SERVERS
 from spmtrack_core.evaluation.tables import table
 from spmtrack_core.evaluation.upload import check_submission, submission
@@ -229,27 +229,15 @@ def _track(
     """Track what is missing, alone or as one of several processes, with a bar on stderr."""
     folder, passes = ResultFolder(job.output), job.passes
     check_folder(sequences, folder, passes)
-    with progress(rank.index == 0) as bar:
-        total = passes.repetitions * sum(each.length or 0 for each in sequences)
-        task = bar.add_task("", total=total)
-
-        def notify(name: str, frames: int, error: str | None) -> None:
-            bar.update(task, advance=frames, description=f"{label}: {name}")
-            if error:
-                bar.console.print(f"left out {name}: {error}", highlight=False)
-
-        try:
-            if processes > 1:
-                spread(job, processes, notify)
-            else:
-                several = rank.count > 1 or passes.batch > 1
-                order = longest_first(sequences) if several else sequences
-                track_all(tracker, order, folder, passes, notify, job.since)
-            if rank.index == 0 and rank.count > 1:
-                wait_for_others(tracker, sequences, job, notify)
-        except KeyboardInterrupt:
-            bar.console.print(stopped(passes))
-            raise
+    with progress(label, sequences, passes, shown=rank.index == 0) as notify:
+        if processes > 1:
+            spread(job, processes, notify)
+        else:
+            several = rank.count > 1 or passes.batch > 1
+            order = longest_first(sequences) if several else sequences
+            track_all(tracker, order, folder, passes, notify, job.since)
+        if rank.index == 0 and rank.count > 1:
+            wait_for_others(tracker, sequences, job, notify)
 
 
 def passes_of(config: EvalConfig, label: str, fresh: bool) -> Passes:

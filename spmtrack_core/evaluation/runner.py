@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from spmtrack_core.data.clips import Track
 from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.evaluation.disturb import DISTURBANCES
-from spmtrack_core.evaluation.passes import Passes, check_folder, key_of, track_all, truth_of
+from spmtrack_core.evaluation.passes import (
+    Notify,
+    Passes,
+    check_folder,
+    key_of,
+    track_all,
+    truth_of,
+)
 from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
@@ -51,9 +58,33 @@ def run(
     folder = ResultFolder(Path(output))
     passes = _labeled(passes or Passes(), label)
     check_folder(sequences, folder, passes)
-    total = passes.repetitions * sum(sequence.length or 0 for sequence in sequences)
     since = time.time()
-    with progress() as bar:
+    with progress(label, sequences, passes) as notify:
+        track_all(tracker, sequences, folder, passes, notify)
+    return collect(sequences, folder, label, passes, since, left_out, facts)
+
+
+def _labeled(passes: Passes, label: str) -> Passes:
+    return replace(passes, identity=f"{label} {passes.identity}")
+
+
+@contextmanager
+def progress(
+    label: str, sequences: Sequence[FrameSequence], passes: Passes, shown: bool = True
+) -> Iterator[Notify]:
+    """A bar on stderr with the time that remains, and what moves it.
+
+    Says what is left out, and how to go on with a run that the user interrupts.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True, soft_wrap=True)
+    with Progress(*columns, console=console, disable=not shown) as bar:
+        total = passes.repetitions * sum(each.length or 0 for each in sequences)
         task = bar.add_task("", total=total)
 
         def notify(name: str, frames: int, error: str | None) -> None:
@@ -62,32 +93,11 @@ def run(
                 bar.console.print(f"left out {name}: {error}", highlight=False)
 
         try:
-            track_all(tracker, sequences, folder, passes, notify)
+            yield notify
         except KeyboardInterrupt:
-            bar.console.print(stopped(passes))
+            again = f"the same command{' without --fresh' * passes.fresh}"
+            bar.console.print(f"stopped; {again} goes on from here")
             raise
-    return collect(sequences, folder, label, passes, since, left_out, facts)
-
-
-def _labeled(passes: Passes, label: str) -> Passes:
-    return replace(passes, identity=f"{label} {passes.identity}")
-
-
-def stopped(passes: Passes) -> str:
-    """What to say of a run that the user interrupts."""
-    return f"stopped; the same command{' without --fresh' * passes.fresh} goes on from here"
-
-
-def progress(shown: bool = True) -> Progress:
-    """A bar on stderr with the time that remains."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True, soft_wrap=True)
-    return Progress(*columns, console=console, disable=not shown)
 
 
 def collect(
