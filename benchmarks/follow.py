@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from scenarios import SCENARIOS
 from simulator import Row, Sample, Simulator
 from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_image
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import write_beside, write_text
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
 from spmtrack_core.geometry.drawing import GREEN, ORANGE, WHITE, draw_box
 from spmtrack_ros.demo import Child, set_environment
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         report(rows, samples, options, given.output)
         found = {name: _plain(value) for name, value in asdict(figures).items()}
         text = json.dumps({"options": asdict(options), "figures": found}, indent=2)
-        write_beside(given.output / "figures.json", lambda path: path.write_text(text + "\n"))
+        write_text(given.output / "figures.json", text + "\n")
         print(text)
         print(
             f"written to {given.output}: follow.mp4, contact_sheet.png, follow.png, figures.json"

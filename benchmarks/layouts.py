@@ -28,7 +28,7 @@ from networks import MAX_BATCH, example, flop, layouts, network
 from spmtrack_core.cli import run_command
 from spmtrack_core.cli.options import Device
 from spmtrack_core.evaluation.speed import BOX_XYWH, FRAME_HW, frame_times, machine, timed
-from spmtrack_core.files import check_output, write_beside
+from spmtrack_core.files import check_output, write_beside, write_text
 from spmtrack_core.geometry.boxes import xywh_to_xyxy
 from spmtrack_core.geometry.crop import context_crop
 from spmtrack_core.geometry.image import Image, crop_image, normalize
@@ -111,8 +111,7 @@ def write_report(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = max((row["memory_bytes"] for row in rows if "memory_bytes" in row), default=peak)
     report = about | {"best_flop_per_s": rates, "peak_memory_bytes": peak, "rows": rows}
-    text = json.dumps(report, indent=1) + "\n"
-    write_beside(path, lambda beside: beside.write_text(text))
+    write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def measure(

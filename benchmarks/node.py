@@ -30,7 +30,7 @@ from spmtrack_core.cli import run_command
 from spmtrack_core.cli.options import Device, Weights
 from spmtrack_core.data.scene import scene
 from spmtrack_core.evaluation.speed import machine
-from spmtrack_core.files import check_output, write_beside
+from spmtrack_core.files import check_output, write_text
 from spmtrack_core.tracking.torch_engines import choose_device
 from spmtrack_ros.msg import TrackState
 
@@ -92,7 +92,7 @@ def benchmark_node(
             "rows": rows,
             "return_to_tracking_ms": [round(each, 1) for each in returns],
         }
-        write_beside(output, lambda beside: beside.write_text(json.dumps(report, indent=1) + "\n"))
+        write_text(output, json.dumps(report, indent=1) + "\n")
         typer.echo(f"wrote {output}")
 
 

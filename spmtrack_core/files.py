@@ -149,6 +149,11 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8; as ``write_beside`` does."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 def _descriptor(path: Path) -> int | None:
     """The open file that a name such as ``/dev/stdout`` stands for; None for any other name.
 

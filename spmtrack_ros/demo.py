@@ -33,7 +33,7 @@ from rich.table import Table
 
 from spmtrack_core.data.recording import VideoRecorder, contact_sheet, write_image
 from spmtrack_core.data.video import open_frames
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import write_text
 from spmtrack_core.geometry.boxes import Boxes, iou_xyxy, xywh_to_xyxy
 from spmtrack_ros.conversions import stamp_text
 from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
@@ -210,7 +210,7 @@ def report(
     for index, row in enumerate(rows):
         numbers = [f"{value:.3f}" for value in (*row.box_xywh, row.score)]
         writer.writerow([stamp_text(row.stamp_ns), index, *numbers, row.state])
-    write_beside(output / "boxes.csv", lambda beside: beside.write_text(text.getvalue()))
+    write_text(output / "boxes.csv", text.getvalue())
 
     table = Table(show_header=False)
     counts = {state: sum(row.state == state for row in rows) for state in STATE_COLORS}

@@ -21,7 +21,7 @@ import pytest
 import timm
 import torch
 
-from spmtrack_core.files import write_beside
+from spmtrack_core.files import write_text
 
 MANIFEST = Path(__file__).parent / "golden" / "manifest.json"
 INPUTS = {"README", "crop_image", "e2e_frames", "e2e_params"}
@@ -139,7 +139,7 @@ def parity(request: pytest.FixtureRequest) -> Iterator[Parity]:
     if target and not request.session.testsfailed:
         assert not seen.left_out(), f"no report: no test compared {seen.left_out()}"
         text = report(seen)
-        write_beside(target, lambda path: Path(path).write_text(text, encoding="utf-8"))
+        write_text(target, text)
 
 
 def report(seen: Parity) -> str:

@@ -31,7 +31,7 @@ from spmtrack_core.data.recording import (
     contact_sheet,
     write_image,
 )
-from spmtrack_core.files import check_outputs, write_beside
+from spmtrack_core.files import check_outputs, write_text
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
 from spmtrack_core.tracking.loading import find_weights
@@ -166,7 +166,7 @@ def bag(
     if summary:
         content = run.summary() | {"bag": str(source), "frames": frames, "weights": weights}
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-        run.write(summary, partial(write_beside, summary, lambda path: path.write_text(text)))
+        run.write(summary, partial(write_text, summary, text))
     lost = ", ".join(f"{name} lost in {each['lost']}" for name, each in run.targets().items())
     text = f"{run.processed} of {run.read} images processed, {lost}"
     if len(run.seconds) > 1:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from spmtrack_core.cli.options import Device, SeveralWeights
 from spmtrack_core.evaluation.speed import frame_times, machine, tables
-from spmtrack_core.files import check_output, write_beside
+from spmtrack_core.files import check_output, write_text
 from spmtrack_core.tracking.host_engine import cores
 from spmtrack_core.tracking.loading import load_tracker
 
@@ -100,8 +100,7 @@ def benchmark(
     console.print(f"{report['device']}, {report['cores']} cores, {versions}")
     console.print(*tables(rows))
     if output:
-        text = json.dumps(report, indent=1) + "\n"
-        write_beside(output, lambda beside: beside.write_text(text))
+        write_text(output, json.dumps(report, indent=1) + "\n")
         typer.echo(f"wrote {output}")
 
 

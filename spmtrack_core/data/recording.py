@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spmtrack_core.data.decoding import reason
-from spmtrack_core.files import part_of, write_beside
+from spmtrack_core.files import part_of, write_beside, write_text
 from spmtrack_core.geometry.image import Image, encode_image
 
 TICK = Fraction(1, 60_000)
@@ -210,5 +210,4 @@ def write_image(path: str | Path, image: Image) -> None:
 def write_boxes(path: str | Path, boxes_xywh: ArrayLike) -> None:
     """Write (N, 4) boxes as one ``x,y,w,h`` a line, the format of tracking benchmarks."""
     lines = (",".join(f"{value:.3f}" for value in box) for box in np.asarray(boxes_xywh, float))
-    text = "".join(f"{line}\n" for line in lines)
-    write_beside(path, lambda beside: beside.write_text(text))
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from spmtrack_core.evaluation.scoring import (
     summary,
 )
 from spmtrack_core.evaluation.tables import csv_text, latex_text, markdown_text
-from spmtrack_core.files import printable, write_beside
+from spmtrack_core.files import printable, write_beside, write_text
 
 PROTOCOL = "one pass, first frame given, valid frames: truth with w, h > 0"
 FLAGGED = ", not flagged absent"
@@ -66,14 +65,14 @@ def write_report(
             "table.tex": latex_text([report], DEFAULT),
         }
         for name, text in texts.items():
-            write_beside(output / name, partial(_write_text, text))
+            write_text(output / name, text)
         curves = {label: [score.curves[DEFAULT] for score in scores if DEFAULT in score.curves]}
         if curves[label]:
             plot_curves(output, curves, tuple(PLOTS) if facts else ("success",))
         if report["attributes"]:
             plot_attributes(output / "attributes.png", {label: report["attributes"]})
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    write_beside(output / "results.json", partial(_write_text, text))
+    write_text(output / "results.json", text)
     return report
 
 
@@ -174,10 +173,6 @@ def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
         else f"{1 + len(others)} sequences, such as {first}: {note}"
         for note, (first, *others) in names.items()
     ]
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _row(score: SequenceScore) -> dict[str, Any]:

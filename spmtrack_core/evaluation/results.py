@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from spmtrack_core.data.images import natural_key
 from spmtrack_core.data.recording import write_boxes
 from spmtrack_core.data.sequence import read_boxes
-from spmtrack_core.files import read_text, write_beside
+from spmtrack_core.files import read_text, write_beside, write_text
 from spmtrack_core.geometry.boxes import Boxes
 
 KINDS = ("boxes", "time", "confidence", "state")
@@ -67,7 +67,7 @@ class ResultFolder:
         for path, column in zip(paths[1:3], run[1:3], strict=True):
             write_beside(path, partial(np.savetxt, X=column, fmt="%.6f"))
         words = "".join("lost\n" if lost else "tracking\n" for lost in run.lost)
-        write_beside(paths[3], lambda beside: beside.write_text(words))
+        write_text(paths[3], words)
         self._note(name, {"key": key, "time": time.time(), "batch": run.batch})
 
     def read(self, name: str, key: str, frames: int, since: float = 0.0) -> SequenceRun | None:
@@ -132,9 +132,7 @@ class ResultFolder:
         return self.root / "done" / f"{name}.json"
 
     def _note(self, name: str, noted: dict[str, object]) -> None:
-        text = json.dumps(noted) + "\n"
-        path = self._note_of(name)
-        write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(self._note_of(name), json.dumps(noted) + "\n")
 
     def _noted(self, name: str) -> dict:
         try:

@@ -30,7 +30,7 @@ from spmtrack_core.evaluation.report import Facts, write_report
 from spmtrack_core.evaluation.results import ResultFolder, run_name
 from spmtrack_core.evaluation.scoring import SequenceScore, fingerprint, score_sequence
 from spmtrack_core.evaluation.sheets import write_sheets
-from spmtrack_core.files import sha256_of, write_beside
+from spmtrack_core.files import sha256_of, write_text
 from spmtrack_core.tracking.result import VideoTracker
 
 
@@ -190,8 +190,7 @@ def run_all(
                 reports[-1].setdefault("disturbed", {})[kind] = report["mean"]["mean_iou"]
                 faults = [f"{kind}, {fault}" for fault in report["left_out"]]
                 reports[-1].setdefault("disturbed_left_out", []).extend(faults)
-    text = json.dumps(reports, indent=1) + "\n"
-    write_beside(output / "comparison.json", lambda path: path.write_text(text))
+    write_text(output / "comparison.json", json.dumps(reports, indent=1) + "\n")
     return reports
 
 

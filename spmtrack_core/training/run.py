@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 import yaml
 
-from spmtrack_core.files import user_path, write_beside
+from spmtrack_core.files import user_path, write_beside, write_text
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
 from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
@@ -125,8 +125,7 @@ def lock_folder(output: Path) -> IO[str]:
 def write_settings(output: Path, config: TrainConfig) -> None:
     """Write ``config.yaml``: the settings with all their defaults, and the revision."""
     text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    text = f"# revision {revision()}\n{text}"
-    write_beside(output / "config.yaml", lambda beside: beside.write_text(text))
+    write_text(output / "config.yaml", f"# revision {revision()}\n{text}")
 
 
 def read_state(path: Path) -> dict[str, Any]:
