@@ -1,4 +1,4 @@
-"""SPMTrack: single-object tracking with spatio-temporal parameter-efficient modelling.
+"""SPMTrack: single-object tracking with spatio-temporal parameter-efficient modeling.
 
 >>> from spmtrack_core import load_tracker  # doctest: +SKIP
 >>> tracker = load_tracker("nano", device="cpu")  # doctest: +SKIP

@@ -299,7 +299,7 @@ def open_dataset(
     exclude: str | None,
     attributes: Path | None = None,
 ) -> tuple[list[FrameSequence], list[str]]:
-    """The sequences of a dataset of the catalogue, or the built-in scene (``synthetic``), and
+    """The sequences of a dataset of the catalog, or the built-in scene (``synthetic``), and
     ``name: reason`` of those that cannot be used.
 
     Raises as ``open_sequences`` does, and ``ValueError`` without a root.

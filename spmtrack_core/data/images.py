@@ -129,7 +129,7 @@ def image_levels(pixels: NDArray) -> Levels:
     low, high = np.percentile(finite, (DARK, BRIGHT)).tolist() if finite.size else (0.0, 0.0)
     if high > low:
         return low, high
-    # one grey alone: nothing to stretch
+    # one gray alone: nothing to stretch
     return min(low, 0.0), max(high, 65535.0 if pixels.dtype == np.uint16 else 1.0)
 
 

@@ -62,10 +62,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetStem(nn.Module):
-    """Tokens from the last layers of three stages, each normalised, projected to one width.
+    """Tokens from the last layers of three stages, each normalized, projected to one width.
 
     Stands in for timm's ``PatchEmbed``: (B, 3, H, W) to (B, H * W / 16 ** 2, C). The stage of
-    8 px gives four neighbouring cells to each token.
+    8 px gives four neighboring cells to each token.
     """
 
     def __init__(

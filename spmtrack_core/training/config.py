@@ -149,7 +149,7 @@ class VideoConfig(Settings):
     """Standard deviation of the box error of all references but the template, in target sides. An
     error is at most twice as large: from 0.25 on, opposite sides could cross."""
     part_share: float = setting(0.0, minimum=0, maximum=1)
-    """Share of targets that are a part of the labelled one, as in ``synthetic``."""
+    """Share of targets that are a part of the labeled one, as in ``synthetic``."""
     photometric: bool = False
     """Change resolution, light, blur and noise of real tracks in mixed batches as ``synthetic``
     says."""

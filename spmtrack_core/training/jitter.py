@@ -34,7 +34,7 @@ def jittered_crop(
     """A search crop with random scale and position, and whether the sample is usable.
 
     The scale of each axis is divided by ``exp(scale_jitter * normal)``, and that of both together
-    by ``exp(size_jitter * normal)``, which is not published. The box moves away from the centre by
+    by ``exp(size_jitter * normal)``, which is not published. The box moves away from the center by
     up to ``translation_jitter`` mean sides. This is repeated until the box, clipped to the crop,
     has sides of at least ``min_side`` pixels. After 12 attempts the last crop is
     returned with False. Raises ``ValueError`` for a box without area.
