@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -67,10 +68,10 @@ def benchmark(
     """
     if output:
         check_output(output)
-    if min(size) < 16 or targets < 1 or rate < 0:
+    if min(size) < 16 or targets < 1 or not 0 <= rate < math.inf or not 0 < seconds < math.inf:
         raise ValueError(
-            "size must be at least 16 16, targets at least 1 and rate at least 0; got "
-            f"{size}, {targets}, {rate}"
+            "size must be at least 16 16, targets at least 1, rate at least 0 and seconds above "
+            f"0; got {size}, {targets}, {rate:g} and {seconds:g}"
         )
     console, rows = Console(), []
     settings = itertools.product(
