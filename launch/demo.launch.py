@@ -15,7 +15,9 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+
+from spmtrack_ros.launch_arguments import given as given_parameters
+from spmtrack_ros.video_publisher import PublisherParameters
 
 TRACKER = Path(__file__).with_name("tracker.launch.py")
 # The client uses these names; the demo ends with the node.
@@ -31,9 +33,15 @@ ARGUMENTS = {
 }
 
 
+def check_arguments(context):
+    """Raises RuntimeError before the tracker starts: launch would leave it behind."""
+    given_parameters(context, PublisherParameters)
+
+
 def start_player_and_client(context):
     """The publisher of the video, and the client, with which the launch ends."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    parameters = given_parameters(context, PublisherParameters)
     common = {
         "package": "spmtrack_ros",
         "ros_arguments": ["--log-level", LaunchConfiguration("log_level").perform(context)],
@@ -42,12 +50,8 @@ def start_player_and_client(context):
     player = Node(
         executable="video_publisher",
         parameters=[
-            {
-                "source": ParameterValue(given["source"], value_type=str),
-                "rate": float(given["rate"]),
-                "max_frames": int(given["max_frames"]),
-                "wait_for_subscribers": 2,
-            }
+            {name: parameters[name] for name in given if name in parameters},
+            {"wait_for_subscribers": 2},
         ],
         **common,
     )
@@ -78,5 +82,10 @@ def generate_launch_description():
         PythonLaunchDescriptionSource(str(TRACKER)), launch_arguments=FIXED.items()
     )
     return LaunchDescription(
-        [*declared, tracker, OpaqueFunction(function=start_player_and_client)]
+        [
+            *declared,
+            OpaqueFunction(function=check_arguments),
+            tracker,
+            OpaqueFunction(function=start_player_and_client),
+        ]
     )

@@ -51,15 +51,30 @@ PARAMETERS = {
 }
 
 
+def check_arguments(context):
+    """Raises RuntimeError before the tracker starts: launch would leave it behind."""
+    file = LaunchConfiguration("follow_params_file").perform(context)
+    if not Path(file).is_file():
+        raise RuntimeError(f"follow_params_file is '{file}': there is no such file")
+    for kind in (TargetPoseParameters, VisualServoParameters, Nav2FollowParameters):
+        given(context, kind)
+    if LaunchConfiguration("follower").perform(context) == "nav2":
+        try:
+            get_package_prefix("nav2_msgs")
+        except PackageNotFoundError:
+            raise RuntimeError(
+                "follower is 'nav2', but Nav2 is not installed: install the packages navigation2 "
+                "and opennav_following, or set follower to servo"
+            ) from None
+
+
 def start_nodes(context):
-    """The nodes behind the tracker; raises RuntimeError before any of them starts."""
+    """The nodes behind the tracker."""
 
     def argument(name):
         return LaunchConfiguration(name).perform(context)
 
     file = argument("follow_params_file")
-    if not Path(file).is_file():
-        raise RuntimeError(f"follow_params_file is '{file}': there is no such file")
     tracker, image = argument("node_name"), argument("image_topic")
     camera_info = argument("camera_info_topic") or (
         "".join(image.rpartition("/")[:2]) + "camera_info"
@@ -88,13 +103,6 @@ def start_nodes(context):
     if argument("follower") == "none":
         return [pose]
     if argument("follower") == "nav2":
-        try:
-            get_package_prefix("nav2_msgs")
-        except PackageNotFoundError:
-            raise RuntimeError(
-                "follower is 'nav2', but Nav2 is not installed: install the packages navigation2 "
-                "and opennav_following, or set follower to servo"
-            ) from None
         return [pose, node("nav2_follow", Nav2FollowParameters, [("pose", "target_pose/pose")])]
     servo = [
         ("pose", "target_pose/pose_with_covariance"),
@@ -112,6 +120,7 @@ def generate_launch_description():
     return LaunchDescription(
         [
             *declare({**ARGUMENTS, **parameters}),
+            OpaqueFunction(function=check_arguments),
             tracker,
             OpaqueFunction(function=start_nodes),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import fields
 from fnmatch import fnmatch
@@ -47,19 +48,30 @@ def describe(kind: type[NodeParameters]) -> dict[str, tuple[str, str, tuple[str,
 def given(context: LaunchContext, kind: type[NodeParameters]) -> dict[str, Any]:
     """The values of the parameters that were given, and of use_sim_time.
 
-    Raises ``RuntimeError`` for a text that is not of the parameter's type.
+    Raises ``RuntimeError`` for a text that is not of the parameter's type. An argument that is not
+    declared yet counts as empty.
     """
     defaults = {row.name: row.default for row in fields(kind)} | {"use_sim_time": False}
-    texts = {name: LaunchConfiguration(name).perform(context) for name in defaults}
+    texts = {name: LaunchConfiguration(name, default="").perform(context) for name in defaults}
     return {name: _convert(name, defaults[name], text) for name, text in texts.items() if text}
 
 
 def in_file(path: str, node: str) -> dict[str, Any]:
-    """The parameters in a file for the node of this full name, such as ``/robot/spmtrack``."""
+    """The parameters in a file for the node of this full name, such as ``/robot/spmtrack``.
+
+    Empty for a file that the node cannot read: the node says what is wrong with it.
+    """
     found: dict[str, Any] = {}
-    for names, section in (yaml.safe_load(Path(path).read_text()) or {}).items():
-        if fnmatch(node, f"/{names.lstrip('/')}"):  # such as /** or spmtrack
-            found |= section.get("ros__parameters", {})
+
+    def read(name: str, section: Any) -> None:
+        for key, value in section.items() if isinstance(section, dict) else ():
+            if key != "ros__parameters":
+                read(f"{name}/{str(key).strip('/')}", value)  # such as /** or robot
+            elif isinstance(value, dict) and fnmatch(node, name):
+                found.update(value)
+
+    with contextlib.suppress(yaml.YAMLError, UnicodeError):
+        read("", yaml.safe_load(Path(path).read_text()))
     return found
 
 

@@ -45,15 +45,15 @@ def load(name):
     return description, {each.name: each for each in description.get_launch_arguments()}
 
 
-def perform(name, kind=Node, **given):
+def perform(name, kind=Node, found=None, **given):
     """The nodes that the launch file would start with these arguments, and the context.
 
-    With another ``kind`` these actions.
+    With another ``kind`` these actions. They are put into the list ``found`` one by one.
     """
     context = LaunchContext()
     context.launch_configurations.update(given)
     context._set_is_shutdown(True)  # so that a node prepares its command but does not start
-    found = []
+    found = [] if found is None else found
 
     def visit(entity):
         found.extend([entity] if isinstance(entity, kind) else [])
@@ -134,13 +134,20 @@ def with_rviz(monkeypatch, folder):
         ({"web": "true", "web_port": "http"}, "web_port is 'http': expected a whole number"),
         # no tracker must be left behind without its RViz
         ({"rviz": "true"}, "the package rviz2 is not installed"),
+        ({"file": "follow", "follow_params_file": "no.yaml"}, "follow_params_file is 'no.yaml'"),
+        ({"file": "follow", "pan_range": "x"}, "pan_range is 'x': expected numbers"),
+        ({"file": "follow", "rectified": "maybe"}, "maybe"),
+        ({"file": "demo", "rate": "fast"}, "rate is 'fast': expected a number"),
+        ({"file": "demo", "max_frames": "2.5"}, "max_frames is '2.5': expected a whole number"),
     ],
 )
 def test_wrong_arguments_start_nothing(given, words):
     if "rviz" in given and "rviz2" in get_packages_with_prefixes():
         pytest.skip("rviz2 is installed")
+    given, started = {"file": "tracker"} | given, []
     with pytest.raises(RuntimeError, match=re.escape(words)):
-        perform("tracker.launch.py", **given)
+        perform(f"{given.pop('file')}.launch.py", found=started, **given)
+    assert started == []
 
 
 @pytest.mark.parametrize(
@@ -187,10 +194,17 @@ def test_rviz_without_a_picture_says_why(monkeypatch, tmp_path):
 
     text = "RViz shows no picture: debug_image is false"
     assert (said(), said(debug_image="false")) == ([], [text])
-    for names, words in (("/**", [text]), ("/robot/spmtrack", [text]), ("/other/spmtrack", [])):
-        file.write_text(f"{names}:\n  ros__parameters:\n    debug_image: false\n")
+    for section, words in (
+        ("/**: {%s}", [text]),
+        ("/robot/spmtrack: {%s}", [text]),
+        ("robot: {spmtrack: {%s}}", [text]),
+        ("/other/spmtrack: {%s}", []),
+        ("spmtrack:", []),  # the node tells what is wrong
+        ("[%s", []),
+    ):
+        file.write_text(section.replace("%s", "ros__parameters: {debug_image: false}"))
         given = {"params_file": str(file), "namespace": "robot"}
-        assert (said(**given), said(**given, debug_image="true")) == (words, []), names
+        assert (said(**given), said(**given, debug_image="true")) == (words, []), section
 
 
 def test_a_node_that_ends_at_once_is_not_started_again_at_once():
