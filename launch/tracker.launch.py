@@ -4,6 +4,7 @@ ros2 launch spmtrack_ros tracker.launch.py image_topic:=/camera/image_raw rviz:=
 """
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from ament_index_python.packages import (
@@ -42,8 +43,9 @@ ARGUMENTS = {
     "on_exit": ("ignore", "shutdown: end the launch when the node ends", ("ignore", "shutdown")),
 }
 # Somebody takes seconds to draw a box, and its image must still be there: 5 s at 30 images/s,
-# which of 1080p are 933 MB.
+# which of 1080p are 933 MB. Other values in params_file than the defaults were chosen.
 FOR_DRAWING = {"frame_buffer": 150, "frame_buffer_mb": 1000.0}
+DEFAULTS = {row.name: row.default for row in fields(TrackerParameters)}
 RESPAWN_DELAY = 5.0  # s; a wrong parameter must not keep a processor busy
 # Every parameter of the node is an argument; an empty one keeps the value from params_file.
 PARAMETERS = describe(TrackerParameters)
@@ -56,10 +58,13 @@ def start_nodes(context):
     parameters = given_parameters(context, TrackerParameters)
     if not Path(given["params_file"]).is_file():
         raise RuntimeError(f"params_file is '{given['params_file']}': there is no such file")
-    nodes = []
+    name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
+    of_file = in_file(given["params_file"], f"/{name}")
     if given["web"] == "true":
-        parameters = FOR_DRAWING | parameters
-        nodes.append(live_page(given, parameters))
+        kept = {key for key in FOR_DRAWING if of_file.get(key, DEFAULTS[key]) != DEFAULTS[key]}
+        parameters = FOR_DRAWING | {key: of_file[key] for key in kept} | parameters
+    known = of_file | parameters
+    nodes = [live_page(given, known)] if given["web"] == "true" else []
     parent = "".join(given["image_topic"].rpartition("/")[:2])
     camera_info = given["camera_info_topic"] or f"{parent}camera_info"
     tracker = Node(
@@ -82,7 +87,6 @@ def start_nodes(context):
         get_package_prefix("rviz2")
     except PackageNotFoundError:
         raise RuntimeError("rviz is 'true', but the package rviz2 is not installed") from None
-    name = "/".join(filter(None, [given["namespace"].strip("/"), given["node_name"]]))
     beside = "/".join(["", *filter(None, [given["namespace"].strip("/")]), "target_pose"])
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
     rviz = Node(
@@ -90,7 +94,7 @@ def start_nodes(context):
         executable="rviz2",
         namespace=given["namespace"],
         arguments=["-d", given["rviz_config"], *frame],
-        parameters=[{key: parameters[key] for key in ("use_sim_time",) if key in parameters}],
+        parameters=[{key: known[key] for key in ("use_sim_time",) if key in known}],
         remappings=[
             ("/spmtrack/debug_image", f"/{name}/debug_image"),
             ("/spmtrack/markers", f"/{name}/markers"),
@@ -101,14 +105,14 @@ def start_nodes(context):
             ),
         ],
     )
-    if (in_file(given["params_file"], f"/{name}") | parameters).get("debug_image") is False:
+    if known.get("debug_image") is False:
         text = "RViz shows no picture: debug_image is false"
         return [*nodes, rviz, LogInfo(msg=text)]
     return [*nodes, rviz]
 
 
 def live_page(given, parameters):
-    """The node `web` for the tracker; `parameters` are those given to the tracker."""
+    """The node `web` for the tracker; `parameters` are those of the tracker."""
     shared = ("image_transport", "image_reliability", "max_pixels", "use_sim_time")
     try:
         port = int(given["web_port"])

@@ -212,7 +212,7 @@ def test_a_node_that_ends_at_once_is_not_started_again_at_once():
     assert tracker._ExecuteLocal__respawn_delay == 5
 
 
-def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
+def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name(tmp_path):
     given = {"web": "true", "namespace": "/robot", "node_name": "eye", "image_topic": "/cam/raw"}
     (tracker, page), _ = perform("tracker.launch.py", image_transport="compressed", **given)
     assert page.node_executable == "web"
@@ -223,6 +223,8 @@ def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
         "host": "127.0.0.1",
         "port": 8642,
         "image_transport": "compressed",
+        "image_reliability": "best_effort",
+        "max_pixels": 50_000_000,
     }
     values = parameters_of(tracker)  # time to draw a box, also at 1080p
     assert values["frame_buffer"] == 150
@@ -231,6 +233,12 @@ def test_the_live_page_is_started_on_request_for_the_tracker_of_this_name():
     (tracker, _), _ = perform("tracker.launch.py", **limits, **given)
     values = parameters_of(tracker)
     assert (values["frame_buffer"], values["frame_buffer_mb"]) == (20, 30)
+    file = tmp_path / "mine.yaml"
+    file.write_text("/robot/eye: {ros__parameters: {frame_buffer: 60, max_pixels: 9}}")
+    (tracker, page), _ = perform("tracker.launch.py", params_file=str(file), **given)
+    values = parameters_of(tracker)
+    assert (values["frame_buffer"], values["frame_buffer_mb"]) == (60, 1000)
+    assert parameters_of(page)["max_pixels"] == 9
     (tracker,), _ = perform("tracker.launch.py")
     assert parameters_of(tracker)["frame_buffer"] == 30
 
@@ -362,5 +370,7 @@ def test_follow_with_nav2_and_a_clear_line_without_it(monkeypatch):
     paths = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
     without = [path for path in paths if not (Path(path) / "share" / "nav2_msgs").exists()]
     monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(without))
+    started = []
     with pytest.raises(RuntimeError, match="Nav2 is not installed"):
-        perform("follow.launch.py", follower="nav2")
+        perform("follow.launch.py", found=started, follower="nav2")
+    assert started == []
