@@ -31,7 +31,7 @@ from spmtrack_ros.conversions import (
 from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
-from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.throttle import EachCause
 
 
 class Outputs:
@@ -44,6 +44,7 @@ class Outputs:
         self._decode, self._parameters = decode, parameters
         self._logger = node.get_logger()
         self.camera_info: CameraInfo | None = None
+        self._no_bearing = EachCause(10.0)
         self._header = Header()  # of the newest report
         self._visible: dict[str, bool] = {}  # targets by id, as they were logged last
         overridable = QoSOverridingOptions.with_default_policies()
@@ -120,7 +121,8 @@ class Outputs:
         try:
             ray = direction(info, image.shape[:2], center, self._parameters.rectified)
         except ValueError as error:
-            self._logger.warning(f"no bearing: {error}", **at_most_every(10.0))
+            if self._no_bearing.is_due(str(error)):
+                self._logger.warning(f"no bearing: {error}")
             return
         message = Vector3Stamped(header=report.frame.message.header)
         message.vector.x, message.vector.y, message.vector.z = ray

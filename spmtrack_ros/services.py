@@ -20,7 +20,7 @@ from spmtrack_core.session.session import Session
 from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.throttle import EachCause, at_most_every
 
 _NOT_ACTIVE = "the node is not active: activate it"
 
@@ -42,6 +42,7 @@ class Services:
         self._parameters, self._active = parameters, active
         self._detector_request: Future[Reply] | None = None
         self._clicked: Future[Reply] | None = None
+        self._skipped = EachCause(10.0)
         self._services: list[Any] = []
         self._unanswered = 0  # calls that wait for the worker
         self._closed = False
@@ -146,9 +147,8 @@ class Services:
             problem = rejection.message if rejection else ""
         except ValueError as error:
             problem = str(error)
-        if problem:
-            text = f"a detection of several is skipped: {problem}"
-            self._node.get_logger().warning(text, **at_most_every(10.0))
+        if problem and self._skipped.is_due(problem):
+            self._node.get_logger().warning(f"a detection of several is skipped: {problem}")
         return not problem
 
     def init_from_point(self, message: PointStamped) -> None:

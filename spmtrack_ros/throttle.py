@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -13,3 +15,25 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 def at_most_every(seconds: float) -> dict[str, Any]:
     """Arguments for a method of a logger: each place in the code logs once in ``seconds``."""
     return {"throttle_duration_sec": seconds, "throttle_time_source_type": STEADY}
+
+
+class EachCause:
+    """Problems of a place in the code that has several: each cause once in ``seconds``.
+
+    Texts that differ only in numbers, such as those of a point, have the same cause.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._told: dict[str, float] = {}  # s of the monotonic clock
+
+    def is_due(self, problem: str) -> bool:
+        """Whether the log may have this problem now."""
+        cause, now = re.sub(r"[\d.+-]+(e[+-]\d+)?", "", problem), time.monotonic()
+        self._told = {
+            each: then for each, then in self._told.items() if now - then < self._seconds
+        }
+        if cause in self._told:
+            return False
+        self._told[cause] = now
+        return True
