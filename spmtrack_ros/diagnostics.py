@@ -14,6 +14,7 @@ from spmtrack_ros.fast_dds import PROFILE, PROFILES_VARIABLE
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
 SHARED_MEMORY = 72 * 2**20  # bytes: the segment of config/fastdds_large_images.xml and a little
 _MAX_INTERVALS, _MAX_SILENCE = 3.0, 5.0  # s for the latter; after more, a camera is silent
 _MAX_SAMPLES = 1000  # kept between two messages; bounds the memory
@@ -65,7 +66,8 @@ def why_no_image(
     others = [each for each in publishers if each.type != expected_type]
     if len(others) == len(publishers):
         text = f"{topic} has the type {others[0].type}, expected {expected_type}"
-        return f"{text}: set image_transport or image_topic"
+        cure = others[0].type == _COMPRESSED and _compressed(topic)
+        return f"{text}: {cure or 'set image_transport or image_topic'}"
     node = publishers[0].node
     if transport.reliable and not any(each.reliable for each in publishers):
         return (
@@ -123,13 +125,21 @@ def share_arrived(stamps_ns: Sequence[int]) -> float | None:
     return float(len(gaps) / periods.sum())
 
 
+def _compressed(topic: str) -> str:
+    """The cure for the name of a topic of compressed images; empty for another name."""
+    image = topic.removesuffix("/compressed")
+    if image == topic:
+        return ""
+    return f"set image_topic to {image}, without /compressed, and image_transport to compressed"
+
+
 def _other_topic(topic: str, image_topics: Collection[str]) -> str:
     """What to do when nothing is published on a topic."""
     if f"{topic}/compressed" in image_topics:
         return f"{topic}/compressed is there, so set image_transport to compressed"
     raw = topic.removesuffix("/compressed")
     if raw != topic and raw in image_topics:
-        return f"{raw} is there, so set image_transport to raw"
+        return f"{raw} is there, so {_compressed(raw) or 'set image_transport to raw'}"
     if others := sorted(each for each in image_topics if each != topic):
         return f"set image_topic to one of {', '.join(others[:5])}"
     return "start the camera or set image_topic"

@@ -45,6 +45,11 @@ def test_why_no_image(reliable, publishers, words):
     assert words in why_no_image("/image", IMAGE, publishers, Transport(reliable))
 
 
+def test_a_compressed_topic_that_is_given_as_image_topic():
+    hint = why_no_image("/i/compressed", IMAGE, [Publisher("c", COMPRESSED, True)], Transport())
+    assert hint.endswith("to /i, without /compressed, and image_transport to compressed")
+
+
 def snapshot(time, counters=None, enabled=True, targets=(), busy=0.0):
     primary = targets[0] if targets else None
     return Snapshot(enabled, targets, primary, counters or Counters(), None, time, busy)
@@ -123,6 +128,8 @@ def test_images_of_two_cameras(publishers, frame_ids, sizes, text):
     [
         ("/image", ["/image/compressed"], "set image_transport to compressed"),
         ("/image/compressed", ["/image"], "set image_transport to raw"),
+        # image_topic was given with the ending
+        ("/image/compressed/compressed", ["/image", "/image/compressed"], "to /image, without"),
         ("/image", ["/b", "/a"], "set image_topic to one of /a, /b"),
         ("/image", ["/image"], "start the camera"),  # only the node's own subscription
     ],
