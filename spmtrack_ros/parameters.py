@@ -18,8 +18,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
-from spmtrack_core.data.image_messages import MAX_PIXELS
-from spmtrack_core.session.init_request import Limits
+from spmtrack_core.data.image_messages import MAX_PIXELS, READABLE_PIXELS
+from spmtrack_core.session.init_request import InitRequest, Limits, check_request
 
 
 def parameter(
@@ -170,7 +170,9 @@ class TrackerParameters(NodeParameters):
         256.0, "Most memory in MB for these images; the newest is always kept.", (1.0, 16384.0)
     )
     max_pixels: int = parameter(
-        MAX_PIXELS, "Largest compressed image in px; larger ones are not decoded.", (1, 10**9)
+        MAX_PIXELS,
+        "Largest compressed image in px; larger ones are not decoded.",
+        (1, READABLE_PIXELS),
     )
     image_timeout: float = parameter(
         2.0,
@@ -225,11 +227,13 @@ class TrackerParameters(NodeParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if 0 <= self.confidence_weight < 0.01:
-            value = self.confidence_weight
-            raise ValueError(
-                f"parameter 'confidence_weight' is {value}: expected 0.01 to 1, or -1"
-            )
+        least = {"lost_threshold": 0, "found_margin": 0, "reference_min_confidence": 0}
+        for name, lowest in (least | {"confidence_weight": 0.01}).items():
+            value = getattr(self, name)
+            if value != -1 and value < lowest:
+                raise ValueError(f"parameter '{name}' is {value}: expected {lowest} to 1, or -1")
+        if wrong := check_request(InitRequest((0.0, 0.0, 1.0, 1.0), label=self.label)):
+            raise ValueError(f"parameter 'label': {wrong.message}")
         box, problem = self.init_box, f"parameter 'init_box' is {list(self.init_box)}: expected"
         if len(box) != 4 or not all(map(math.isfinite, box)):
             raise ValueError(f"{problem} four finite numbers")

@@ -19,6 +19,7 @@ from spmtrack_core.geometry.image import Image
 from spmtrack_core.geometry.lazy_image import AnyImage, LazyImage
 
 MAX_PIXELS = 50_000_000
+READABLE_PIXELS = 178_000_000  # of a compressed image; Pillow refuses 179 million
 _SMALL = 16  # px
 _SAMPLES = 2**16  # pixels are enough for percentiles
 

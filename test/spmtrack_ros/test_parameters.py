@@ -107,6 +107,9 @@ def test_whole_numbers_are_accepted_as_real_ones(make_node):
         ({"init_timeout": "soon"}, "'init_timeout' is 'soon': expected a number"),
         ({"init_timeout": True}, "'init_timeout' is True: expected a number"),
         ({"confidence_weight": 0.001}, "is 0.001: expected 0.01 to 1, or -1"),
+        ({"lost_threshold": -0.5}, "'lost_threshold' is -0.5: expected 0 to 1, or -1"),
+        ({"label": "two\nlines"}, "'label': label is 'two\\nlines': expected no control"),
+        ({"max_pixels": 179_000_000}, "'max_pixels': expected 1 to 1.78e+08"),  # Pillow's limit
         ({"init_classes": [1.0, 2.0]}, "expected a list of texts"),
         ({"weights": 5}, "'weights' is 5: expected a text"),
         ({"autostart": 1}, "'autostart' is 1: expected true or false"),
