@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from spmtrack_core.geometry.boxes import cxcywh_to_xywh, xywh_to_cxcywh
+from spmtrack_core.geometry.boxes import xywh_to_cxcywh
 
 _NANOSECONDS = 1_000_000_000
 
@@ -38,9 +38,8 @@ def bbox_to_xywh(bbox: Any) -> tuple[float, float, float, float]:
     """
     if bbox.center.theta != 0.0:
         raise ValueError(f"box is rotated: center.theta is {bbox.center.theta:g} rad, expected 0")
-    center = bbox.center.position
-    x, y, w, h = cxcywh_to_xywh((center.x, center.y, bbox.size_x, bbox.size_y)).tolist()
-    return x, y, w, h
+    center, w, h = bbox.center.position, float(bbox.size_x), float(bbox.size_y)
+    return float(center.x) - w / 2, float(center.y) - h / 2, w, h  # NumPy would warn of infinity
 
 
 def fill_bbox(bbox: Any, box_xywh: tuple[float, float, float, float]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +43,9 @@ def test_box_to_message_and_back(box):
 
 def test_box_is_center_and_full_size():
     assert bbox_to_xywh(bbox(25.5, 40.0, 30.0, 40.0)) == (10.5, 20.0, 30.0, 40.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # would be a line without severity in the node's log
+        assert math.isnan(bbox_to_xywh(bbox(math.inf, 40.0, math.inf, 40.0))[0])
     with pytest.raises(ValueError, match="rotated"):
         bbox_to_xywh(bbox(25.5, 40.0, 30.0, 40.0, theta=0.1))
     with pytest.raises(ValueError, match="rotated"):
