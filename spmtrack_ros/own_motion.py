@@ -39,6 +39,8 @@ class OwnMotion:
         pose = self._commanded(last + elapsed if set_anew else start)
         if set_anew:
             self._commands.clear()
+        elif self._commands and start == last:  # the clock stands still
+            self._commands.pop()
         self._commands.append((start, pose, forward, turn))
         while len(self._commands) > 2 and self._commands[1][0] < start - _MEMORY:
             self._commands.popleft()
@@ -57,6 +59,8 @@ class OwnMotion:
         else:
             before = self._odometry[-1][1][2]
             yaw = before + math.remainder(yaw - before, math.tau)
+            if time == self._odometry[-1][0]:  # the clock stands still
+                self._odometry.pop()
         self._odometry.append((time, np.array((x, y, yaw))))
         while self._odometry[0][0] < time - _MEMORY:
             self._odometry.popleft()

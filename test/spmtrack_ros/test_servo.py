@@ -129,6 +129,15 @@ def test_odometry_that_goes_back_in_time_starts_again():
         motion.measure(2.0, math.nan, 0.0, 0.0)
 
 
+def test_a_clock_that_stands_still_fills_no_memory():
+    motion = OwnMotion(0.1)
+    for x in range(20):
+        motion.measure(0.0, x, 0.0, 3.0 * x)
+        motion.command(0.0, x, 0.0)
+    assert len(motion._odometry) == len(motion._commands) == 1
+    assert motion.pose(0.0) == pytest.approx((19, 0, 57))  # also beyond a whole turn
+
+
 @given(st.floats(-1, 1), st.floats(-2, 2), st.floats(0, 0.3))
 def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     motion = OwnMotion(delay)
