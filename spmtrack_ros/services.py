@@ -20,7 +20,7 @@ from spmtrack_core.session.session import Session
 from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.throttle import EachCause, at_most_every
+from spmtrack_ros.throttle import EachCause
 
 _NOT_ACTIVE = "the node is not active: activate it"
 
@@ -42,7 +42,7 @@ class Services:
         self._parameters, self._active = parameters, active
         self._detector_request: Future[Reply] | None = None
         self._clicked: Future[Reply] | None = None
-        self._skipped = EachCause(10.0)
+        self._skipped, self._refused = EachCause(10.0), EachCause(1.0)
         self._services: list[Any] = []
         self._unanswered = 0  # calls that wait for the worker
         self._closed = False
@@ -223,9 +223,9 @@ class Services:
             text = f"score {reply.score:.2f}, {reply.frames_caught_up} images caught up"
             text = f"{text}; {reply.message}" if reply.message else text
             self._node.get_logger().info(f"following '{reply.id}' ({text})")
-        elif self._node.context.ok():
+        elif self._node.context.ok() and self._refused.is_due(reply.code.name):
             text = f"no target started ({reply.code.name}): {reply.message}"
-            self._node.get_logger().warning(text, **at_most_every(1.0))
+            self._node.get_logger().warning(text)
 
     def _on_remove_target(
         self, request: RemoveTarget.Request, response: RemoveTarget.Response

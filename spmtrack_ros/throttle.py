@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from typing import Any
 
@@ -24,16 +25,13 @@ class EachCause:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self._lock = seconds, threading.Lock()
         self._told: dict[str, float] = {}  # s of the monotonic clock
 
     def is_due(self, problem: str) -> bool:
-        """Whether the log may have this problem now."""
+        """Whether the log may have this problem now. May be called from any thread."""
         cause, now = re.sub(r"[\d.+-]+(e[+-]\d+)?", "", problem), time.monotonic()
-        self._told = {
-            each: then for each, then in self._told.items() if now - then < self._seconds
-        }
-        if cause in self._told:
-            return False
-        self._told[cause] = now
-        return True
+        with self._lock:
+            recent = {each: at for each, at in self._told.items() if now - at < self._seconds}
+            self._told = {cause: now, **recent}
+        return cause not in recent

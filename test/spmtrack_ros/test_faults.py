@@ -102,6 +102,17 @@ def test_a_failed_start_leaves_the_targets_alone(peer, fault):
     assert [each.id for each in peer.send(frame(), 30).detections] == ["a"]
 
 
+def test_each_kind_of_refusal_is_logged(peer):
+    """A click or a detection has no other answer."""
+    peer.send(frame(), 10)
+    peer.until(lambda: False, 1.1)  # the lines of another test are over
+    before = len(output_of(peer.process))
+    for wrong in ({"id": "a\n"}, {"theta": 0.5}):
+        assert not peer.init(**wrong).success
+    codes = ("(INVALID_ID)", "(INVALID_BOX)")
+    assert peer.until(lambda: all(each in output_of(peer.process)[before:] for each in codes))
+
+
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=300)
 
 
