@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool
 
 from spmtrack_ros.parameters import NodeParameters, parameter, read_parameters
 from spmtrack_ros.program import run_program, spin
-from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.throttle import Throttle
 from spmtrack_ros.topics import subscribe
 
 try:
@@ -65,6 +65,7 @@ class Nav2Follow(Node):
             )
         self.parameters = read_parameters(self, Nav2FollowParameters)
         self._enabled = self.parameters.enabled
+        self._throttle = Throttle(10.0)
         self._asking: Any = None  # the future of Nav2's answer, until that arrives
         self._goal: Any = None  # accepted, and not yet ended
         self._servers: set[bytes] = set()  # those that were there when the goal was sent
@@ -109,10 +110,7 @@ class Nav2Follow(Node):
         if busy or self._within(self.parameters.retry_period, now):
             return
         if not servers:
-            self.get_logger().warning(
-                f"no action server {self._action}: start Nav2's following server",
-                **at_most_every(10.0),
-            )
+            self._warn(f"no action server {self._action}: start Nav2's following server")
             return
         goal = FollowObject.Goal()
         if self.parameters.follow_by == "topic":
@@ -134,6 +132,10 @@ class Nav2Follow(Node):
         publishers = self.get_publishers_info_by_topic(f"{self._action}/_action/status")
         return {bytes(each.endpoint_gid) for each in publishers}
 
+    def _warn(self, problem: str) -> None:
+        if self._throttle.is_due(problem):
+            self.get_logger().warning(problem)
+
     def _within(self, seconds: float, now: Any) -> bool:
         """Whether the last goal was sent so shortly ago; false if the clock was set back."""
         asked = self._asked
@@ -147,7 +149,7 @@ class Nav2Follow(Node):
             return
         self._asking = None
         if not goal.accepted:
-            self.get_logger().warning("Nav2 rejected the goal", **at_most_every(10.0))
+            self._warn("Nav2 rejected the goal")
             return
         self._goal = goal
         self.get_logger().info("Nav2 follows the target")

@@ -31,7 +31,7 @@ from spmtrack_ros.conversions import (
 from spmtrack_ros.markers import target_markers
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import TrackerParameters
-from spmtrack_ros.throttle import EachCause
+from spmtrack_ros.throttle import Throttle
 
 
 class Outputs:
@@ -44,7 +44,7 @@ class Outputs:
         self._decode, self._parameters = decode, parameters
         self._logger = node.get_logger()
         self.camera_info: CameraInfo | None = None
-        self._no_bearing = EachCause(10.0)
+        self._no_bearing = Throttle(10.0)
         self._header = Header()  # of the newest report
         self._visible: dict[str, bool] = {}  # targets by id, as they were logged last
         overridable = QoSOverridingOptions.with_default_policies()

@@ -21,7 +21,7 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 
-from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.throttle import Throttle
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -150,6 +150,7 @@ def spin(node: AnyNode, after_failure: Callable[[AnyNode], None] = lambda node: 
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    throttle = Throttle(1.0)
     while node.context.ok():
         try:
             executor.spin()
@@ -158,7 +159,8 @@ def spin(node: AnyNode, after_failure: Callable[[AnyNode], None] = lambda node: 
         except Exception as error:
             if node.context.ok():  # waiting fails once the process is shutting down
                 text = f"a message or request failed: {type(error).__name__}: {error}"
-                node.get_logger().error(text, **at_most_every(1.0))
+                if throttle.is_due(text):
+                    node.get_logger().error(text)
                 node.get_logger().debug(traceback.format_exc())
                 after_failure(node)
                 time.sleep(0.02)  # a fault that persists leaves the processor to others

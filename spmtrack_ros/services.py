@@ -20,7 +20,7 @@ from spmtrack_core.session.session import Session
 from spmtrack_ros.conversions import bbox_to_xywh, best_class, fill_answer, stamp_to_ns
 from spmtrack_ros.parameters import TrackerParameters
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.throttle import EachCause
+from spmtrack_ros.throttle import Throttle
 
 _NOT_ACTIVE = "the node is not active: activate it"
 
@@ -42,7 +42,7 @@ class Services:
         self._parameters, self._active = parameters, active
         self._detector_request: Future[Reply] | None = None
         self._clicked: Future[Reply] | None = None
-        self._skipped, self._refused = EachCause(10.0), EachCause(1.0)
+        self._skipped, self._refused = Throttle(10.0), Throttle(1.0)
         self._services: list[Any] = []
         self._unanswered = 0  # calls that wait for the worker
         self._closed = False

@@ -32,7 +32,7 @@ from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters
 from spmtrack_ros.ranging import Range, View, position, view_bearing, view_box
-from spmtrack_ros.throttle import at_most_every
+from spmtrack_ros.throttle import Throttle
 from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 _BEARING_JITTER = 0.1  # of the angle that the target fills
@@ -52,7 +52,7 @@ class TargetPose(Node):
         self._id = ""
         self._last_box = -(10**18)  # ns
         self._source, self._counts = "", dict.fromkeys(settings.ranges, 0)
-        self._problem = ""
+        self._problem, self._throttle = "", Throttle(10.0)
         self._filter = ConstantVelocity(3, settings.acceleration, _MAX_GAP)
         self._open_outputs()
         self._open_inputs()
@@ -187,7 +187,7 @@ class TargetPose(Node):
             try:
                 self._frames.publish(header, settings.tf_frame, point)
             except ValueError as error:
-                self.get_logger().warning(str(error), **at_most_every(10.0))
+                self._warn(str(error))
 
     def _publish_velocity(
         self, seen: Seen, header: Header, point: np.ndarray, covariance: np.ndarray
@@ -213,7 +213,11 @@ class TargetPose(Node):
     def _refuse(self, problem: str) -> None:
         self._problem = problem
         self._tell_source("none")
-        self.get_logger().warning(f"no range: {problem}", **at_most_every(10.0))
+        self._warn(f"no range: {problem}")
+
+    def _warn(self, problem: str) -> None:
+        if self._throttle.is_due(problem):
+            self.get_logger().warning(problem)
 
     def _tell_source(self, source: str) -> None:
         if source != self._source:

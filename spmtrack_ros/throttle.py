@@ -1,27 +1,18 @@
-"""Lines that the log has at most once in a while, by a clock that nobody sets back."""
+"""Lines that the log has at most once in a while."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from typing import Any
-
-from rclpy.clock import Clock, ClockType
-
-# By default rclpy takes the system clock: set back an hour, the log would be silent for an hour.
-STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
-def at_most_every(seconds: float) -> dict[str, Any]:
-    """Arguments for a method of a logger: each place in the code logs once in ``seconds``."""
-    return {"throttle_duration_sec": seconds, "throttle_time_source_type": STEADY}
+class Throttle:
+    """Lets each problem of a place in the code through at most once in ``seconds``.
 
-
-class EachCause:
-    """Problems of a place in the code that has several: each cause once in ``seconds``.
-
-    Texts that differ only in numbers, such as those of a point, have the same cause.
+    Texts that differ only in numbers, such as those of a point, are the same problem. The time is
+    that of a clock that nobody sets: that of rclpy's own throttle, set back by an hour, would be
+    silent for an hour.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from spmtrack_ros.throttle import STEADY
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+"""Nobody sets it, and simulated time does not stop it."""
 
 
 def subscribe(node: Node, kind: Any, topic: str, callback: Callable[[Any], None]) -> Any:

@@ -35,7 +35,7 @@ from spmtrack_ros.outputs import Outputs
 from spmtrack_ros.parameters import TrackerParameters, read_parameters
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.services import Services
-from spmtrack_ros.throttle import EachCause
+from spmtrack_ros.throttle import Throttle
 from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 # After each image the executor looks through all entities, for a millisecond. With Python's 5 ms
@@ -68,7 +68,7 @@ class TrackerNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
-        self._faults = EachCause(1.0)
+        self._faults = Throttle(1.0)
         self._failure: Exception | None = None
         self._starting = self.parameters.lifecycle_autostart
         if self._starting:

@@ -33,8 +33,7 @@ from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.servo import DriveServo, PanTiltServo, Watchdog
 from spmtrack_ros.servo_parameters import VisualServoParameters
-from spmtrack_ros.throttle import STEADY
-from spmtrack_ros.topics import publish_diagnostics, subscribe
+from spmtrack_ros.topics import STEADY, publish_diagnostics, subscribe
 
 _JITTER = 0.01  # rad, standard deviation of a bearing
 _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of the box

@@ -35,7 +35,7 @@ from spmtrack_ros.parameters import (
 )
 from spmtrack_ros.program import run_program, spin
 from spmtrack_ros.srv import InitTarget, RemoveTarget, SetPrimary
-from spmtrack_ros.throttle import STEADY
+from spmtrack_ros.topics import STEADY
 
 try:
     from spmtrack_core.live.server import LiveServer
