@@ -28,7 +28,7 @@ class ConstantVelocity:
         self._time: float | None = None
         self._state = np.zeros(2 * self._n)
         self._covariance = np.eye(2 * self._n)
-        self._outliers = 0
+        self._taken = self._outliers = 0
 
     @property
     def started(self) -> bool:
@@ -38,12 +38,15 @@ class ConstantVelocity:
     def update(self, time: float, position: np.ndarray, covariance: np.ndarray) -> bool:
         """Take in a ``position`` (n,) at ``time`` s with its ``covariance`` (n, n).
 
-        False for an outlier, which changes nothing. Time that runs backwards, a gap and several
-        outliers in a row start the filter again. Raises ``ValueError`` for numbers that are not
-        finite.
+        False for an outlier, which changes nothing. Time that runs backwards and a gap start the
+        filter again, and so do outliers in a row, as many as there were measurements before them
+        or 5. Raises ``ValueError`` for numbers that are not finite and for negative variances.
         """
         if not (np.isfinite(position).all() and np.isfinite(covariance).all()):
             raise ValueError(f"position {np.asarray(position).tolist()}: expected finite numbers")
+        variances = np.diagonal(covariance)
+        if (variances < 0).any():
+            raise ValueError(f"variances are {variances.tolist()}: expected 0 or more")
         n = self._n
         if self._time is None or not 0 <= time - self._time <= self._max_gap:
             return self._start(time, position, covariance)
@@ -52,7 +55,7 @@ class ConstantVelocity:
         spread = predicted[:n, :n] + covariance
         if residual @ np.linalg.solve(spread, residual) > _GATE**2:
             self._outliers += 1
-            if self._outliers < _MAX_OUTLIERS:
+            if self._outliers < min(self._taken, _MAX_OUTLIERS):
                 return False
             return self._start(time, position, covariance)
         gain = np.linalg.solve(spread, predicted[:n]).T
@@ -61,7 +64,7 @@ class ConstantVelocity:
         keep[:, :n] -= gain
         # Joseph's form stays symmetric and positive
         self._covariance = keep @ predicted @ keep.T + gain @ covariance @ gain.T
-        self._time, self._outliers = time, 0
+        self._time, self._taken, self._outliers = time, self._taken + 1, 0
         return True
 
     def predict(self, time: float) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +78,7 @@ class ConstantVelocity:
 
     def _start(self, time: float, position: np.ndarray, covariance: np.ndarray) -> bool:
         self.reset()
-        self._time = time
+        self._time, self._taken = time, 1
         self._state[: self._n] = position
         self._covariance *= _START_SPEED**2
         self._covariance[: self._n, : self._n] = covariance

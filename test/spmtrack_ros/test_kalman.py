@@ -45,6 +45,17 @@ def test_the_covariance_is_honest():
     assert np.mean(errors) == pytest.approx(4.0, abs=1.0)
 
 
+@pytest.mark.parametrize(("before", "outliers"), [(1, 0), (3, 2), (10, 4)])
+def test_outliers_start_again_once_they_are_as_many_as_the_measurements(before, outliers):
+    tracker = ConstantVelocity(1, 1.0, 1.0)
+    for index in range(before):
+        assert tracker.update(0.1 * index, np.array([0.0]), np.eye(1) * 1e-4)
+    times = 0.1 * (before + np.arange(outliers + 1))
+    taken = [tracker.update(time, np.array([9.0]), np.eye(1) * 1e-4) for time in times]
+    assert taken == [False] * outliers + [True]
+    assert tracker.predict(times[-1])[0] == pytest.approx((9.0, 0.0))
+
+
 def test_an_outlier_changes_nothing_and_several_start_again():
     tracker = ConstantVelocity(2, 1.0, 1.0)
     for index in range(10):
@@ -74,5 +85,7 @@ def test_numbers_that_are_not_finite_are_refused(value):
         tracker.update(0.0, np.array([value]), np.eye(1))
     with pytest.raises(ValueError, match="finite"):
         tracker.update(0.0, np.array([1.0]), np.array([[value]]))
+    with pytest.raises(ValueError, match=r"variances are \[-0\.5\]: expected 0 or more"):
+        tracker.update(0.0, np.array([1.0]), np.array([[-0.5]]))
     with pytest.raises(ValueError, match="no measurement"):
         tracker.predict(0.0)
