@@ -1,7 +1,8 @@
 """The ROS 2 node `visual_servo`: keeps a target in the middle of the image and at a distance.
 
     ros2 run spmtrack_ros visual_servo --ros-args -r detection:=/spmtrack/detection \
-        -r status:=/spmtrack/status -r pose:=/target_pose/pose_with_covariance
+        -r status:=/spmtrack/status -r pose:=/target_pose/pose_with_covariance \
+        -r camera_info:=/camera/camera_info
 
 It commands nothing until ~/enable is called. The mathematics is in ``servo``.
 """
@@ -27,7 +28,7 @@ from vision_msgs.msg import Detection2D
 from spmtrack_ros.camera import direction, image_size
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.diagnostics import OK, WARN
-from spmtrack_ros.frames import Frames, Transform
+from spmtrack_ros.frames import Frames, Transform, quaternion_to_matrix
 from spmtrack_ros.msg import TrackState, TrackStateArray
 from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
@@ -40,6 +41,7 @@ _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of t
 _NO_DISTANCE = 2.0  # m, stands for a distance where only the direction counts
 _BORDER = 1.0  # px
 _MIN_SIDE = 1e-3  # px; the distance to a smaller box would not be a number
+_CLOCK_TIMEOUT = 1.0  # s, by the steady clock, for which a simulated one may stand still
 
 
 class VisualServo(Node):
@@ -88,6 +90,8 @@ class VisualServo(Node):
         simulated = self.get_parameter("use_sim_time").value
         clock = self.get_clock() if simulated else STEADY
         self.create_timer(1 / settings.control_rate, self._on_timer, clock=clock)
+        self._clock_at, self._clock_moved = 0, time.monotonic()
+        self.create_timer(_CLOCK_TIMEOUT / 10, self._check_clock, clock=STEADY)
         publish_diagnostics(self, "servo", settings.diagnostics_period, self._diagnose)
 
     def _open_inputs(self) -> None:
@@ -131,20 +135,23 @@ class VisualServo(Node):
 
     def _on_odometry(self, message: Odometry) -> None:
         at, turn = message.pose.pose.position, message.pose.pose.orientation
-        yaw = math.atan2(
-            2 * (turn.w * turn.z + turn.x * turn.y), 1 - 2 * (turn.y * turn.y + turn.z * turn.z)
-        )
         try:
+            ahead = quaternion_to_matrix(turn.x, turn.y, turn.z, turn.w)[:, 0]
+            yaw = math.atan2(ahead[1], ahead[0])
             self._drive.odometry(stamp_to_ns(message.header.stamp) / 1e9, at.x, at.y, yaw)
         except ValueError as error:
             self._problem = f"odometry: {error}"
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         info, frame = self._camera_info, message.header.frame_id
-        camera = info.header.frame_id if info is not None else ""
-        if camera not in ("", frame) and not self.parameters.base_frame:
-            self._problem = f"the pose is in {frame} and not in {camera}: set base_frame"
-            return
+        if not self.parameters.base_frame:
+            if info is None:
+                self._problem = f"no camera_info says that {frame} is the camera: set base_frame"
+                return
+            if info.header.frame_id not in ("", frame):
+                camera = info.header.frame_id
+                self._problem = f"the pose is in {frame} and not in {camera}: set base_frame"
+                return
         at = message.pose.pose.position
         covariance = np.reshape(message.pose.covariance, (6, 6))[:3, :3]
         self._observe(message.header, np.array((at.x, at.y, at.z)), covariance)
@@ -222,6 +229,15 @@ class VisualServo(Node):
         servo = self._drive if self._pan_tilt is None else self._pan_tilt
         self._publish(*(servo.stop(now) if self._reason else servo.step(now)))
 
+    def _check_clock(self) -> None:
+        """Stop the robot when the simulated clock stands still, and with it the watchdog."""
+        clock, now = self.get_clock().now().nanoseconds, time.monotonic()
+        if clock != self._clock_at:
+            self._clock_at, self._clock_moved = clock, now
+        elif self._watchdog.enabled and now - self._clock_moved > _CLOCK_TIMEOUT:
+            self._reason = "the simulated clock stands still"
+            self.stop()
+
     def _publish_zero(self) -> None:
         now = self.get_clock().now().nanoseconds / 1e9
         servo = self._drive if self._pan_tilt is None else self._pan_tilt
@@ -256,7 +272,7 @@ class VisualServo(Node):
         level, text = OK, self._reason or "following"
         if self._watchdog.enabled and self._problem:
             level, text = WARN, f"{text}: {self._problem}"
-        elif self._reason in ("silence", "old stamp", "future stamp"):
+        elif self._reason not in ("", "disabled", "lost", "no target"):
             level = WARN
         return level, text, {"enabled": str(self._watchdog.enabled).lower()}
 

@@ -14,6 +14,7 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
@@ -57,9 +58,9 @@ class Running:
         message.targets = [TrackState(id=target_id, state=state, primary=primary)]
         self.world.publish("status", message, LATCHED)
 
-    def pose(self, x=0.5, z=4.0, age=0.05, covariance=0.001, frame="camera_optical"):
+    def pose(self, x=0.5, z=4.0, age=0.05, covariance=0.001, frame="camera_optical", now=None):
         message = PoseWithCovarianceStamped()
-        message.header = header_at(self.world.now() - int(age * NS), frame)
+        message.header = header_at((now or self.world.now()) - int(age * NS), frame)
         message.pose.pose.position.x, message.pose.pose.position.z = x, z
         message.pose.covariance = np.diag(np.full(6, covariance)).ravel().tolist()
         self.world.publish("pose", message)
@@ -107,9 +108,12 @@ class Running:
 def run():
     world, processes = Surroundings(), []
 
-    def starter(*parameters, kind=TwistStamped):
+    def starter(*parameters, kind=TwistStamped, calibrated=True):
         processes.append(start("visual_servo", *parameters, "diagnostics_period:=0.1"))
-        return Running(world, processes[-1], kind)
+        node = Running(world, processes[-1], kind)
+        if calibrated:
+            world.calibrate()
+        return node
 
     yield starter
     world.close()
@@ -119,11 +123,15 @@ def run():
 
 
 def test_nothing_is_commanded_until_enabled_and_one_zero_when_disabled(run):
-    node = run()
+    node = run(calibrated=False)
     node.state(TrackState.TRACKING)
     node.feed(node.pose, 0.5)
     assert node.commands == [] and node.says("disabled")
     node.enable()
+    node.feed(node.pose, 0.3)
+    assert node.says("no camera_info says that camera_optical is the camera: set base_frame")
+    assert node.commands and not node.moves()
+    node.world.calibrate()
     node.feed(node.pose, 1.0)
     assert node.moves() and node.says("following")
     assert node.commands[-1][1] > 0 > node.commands[-1][2]  # it is far, and on the right
@@ -156,7 +164,9 @@ class TestOneNode:
         process = start(
             "visual_servo", "command_timeout:=0.3", "stamp_timeout:=0.5", "diagnostics_period:=0.1"
         )
-        yield Running(world, process, TwistStamped)
+        running = Running(world, process, TwistStamped)
+        world.calibrate()
+        yield running
         world.close()
         code, output = stop_node(process)
         assert code == 0 and "Traceback" not in output, output
@@ -169,6 +179,13 @@ class TestOneNode:
         shared.diagnostics.clear()
         yield shared
         shared.enable(False)
+
+    def test_a_pose_in_another_frame_than_the_camera_needs_the_base_frame(self, node):
+        node.feed(lambda: node.pose(frame="odom"), 0.6)
+        assert not node.moves()
+        assert node.says("the pose is in odom and not in camera_optical: set base_frame")
+        node.feed(node.pose, 0.6)
+        assert node.moves()
 
     def test_lost_is_zero_at_once(self, node):
         node.zero_after(lambda: node.state(TrackState.LOST))
@@ -196,20 +213,28 @@ class TestOneNode:
         node.feed(node.pose, 0.6)
         assert node.moves()
 
-    def test_a_pose_in_another_frame_than_the_camera_needs_the_base_frame(self, node):
-        node.world.calibrate()
-        node.feed(lambda: node.pose(frame="odom"), 0.6)
-        assert not node.moves()
-        assert node.says("the pose is in odom and not in camera_optical: set base_frame")
-        node.feed(node.pose, 0.6)
-        assert node.moves()
-
     def test_nan_and_infinity_never_leave_the_node(self, node):
         for bad in ({"x": math.nan}, {"z": math.inf}, {"covariance": math.nan}, {"z": 1e300}):
             node.feed(lambda bad=bad: node.pose(**bad), 0.3)  # on_command checks all numbers
         assert node.says("expected finite numbers")
         node.feed(node.pose, 1.5)
         assert node.moves()
+
+
+def test_a_simulated_clock_that_stands_still_is_zero(run):
+    node, seconds = run("enabled:=true", "use_sim_time:=true"), 100.0
+
+    def tick():
+        nonlocal seconds
+        seconds += 0.1
+        node.world.publish("/clock", Clock(clock=header_at(int(seconds * NS)).stamp))
+        node.pose(now=int(seconds * NS))
+
+    node.feed(tick, 1.5)
+    assert node.moves()
+    assert node.stands_after(2.0) and node.says("the simulated clock stands still")
+    node.feed(tick, 0.8)
+    assert node.moves()
 
 
 def test_odometry_is_used_and_a_broken_one_told(run):
@@ -238,11 +263,13 @@ def test_odometry_is_used_and_a_broken_one_told(run):
     broken.pose.pose.position.x = math.nan
     node.world.publish("odom", broken)
     assert node.says("odometry: a place is [")
+    broken.pose.pose.orientation.w = 0.0  # of a driver that leaves it empty
+    node.world.publish("odom", broken)
+    assert node.says("odometry: quaternion [0.0, 0.0, 0.0, 0.0]: expected a positive")
 
 
 def test_the_box_gives_direction_and_distance(run):
-    node = run("enabled:=true", "distance_from:=box", "box_height:=0.4", kind=TwistStamped)
-    node.world.calibrate()
+    node = run("enabled:=true", "distance_from:=box", "box_height:=0.4")
     assert node.drives(node.box)  # 100 of 480 px: half as large as wanted, so too far
     assert node.commands[-1][1] > 0 > node.commands[-1][2]
     node.feed(lambda: node.box((100, 0, 300, 100)), 1.5)  # cut: no reason to drive
@@ -256,14 +283,12 @@ def test_the_box_gives_direction_and_distance(run):
 def test_only_turning_with_plain_twists(run):
     parameters = ("enabled:=true", "distance_from:=none", "command_type:=twist")
     node = run(*parameters, kind=Twist)
-    node.world.calibrate()
     assert node.drives(node.box)
     assert node.commands[-1][1] == 0 > node.commands[-1][2] and node.frames == set()
 
 
 def test_a_pan_tilt_unit(run):
     node = run("enabled:=true", "mode:=pan_tilt", "joint_commands:=position")
-    node.world.calibrate()
     node.feed(lambda: node.box((500, 300, 60, 60)), 1.0)
     _, tilt, pan = node.commands[-1]
     assert tilt > 0 > pan  # below, and on the right
@@ -279,6 +304,7 @@ class TestFailures:
         world = Surroundings()
         process = start(faulty_servo.__file__, "enabled:=true", "diagnostics_period:=0.1")
         node = Running(world, process, TwistStamped)
+        world.calibrate()
         node.state(TrackState.TRACKING)
         node.feed(node.pose, 1.0)
         assert node.moves()
