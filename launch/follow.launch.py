@@ -21,7 +21,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from spmtrack_ros.launch_arguments import declare, describe, given
+from spmtrack_ros.launch_arguments import declare, describe, given, in_file
 from spmtrack_ros.nav2_follow import Nav2FollowParameters
 from spmtrack_ros.range_sources import TargetPoseParameters
 from spmtrack_ros.servo_parameters import VisualServoParameters
@@ -41,7 +41,11 @@ ARGUMENTS = {
     "scan_topic": ("scan", "topic of the laser scans", ()),
     "points_topic": ("points", "topic of the point clouds", ()),
     "odom_topic": ("odom", "topic of the odometry of the drive", ()),
-    "cmd_vel_topic": ("cmd_vel", "topic of the commands of visual_servo", ()),
+    "cmd_vel_topic": (
+        "",
+        "topic of the commands of visual_servo; empty: cmd_vel, for pan_tilt visual_servo/cmd_vel",
+        (),
+    ),
 }
 # Every parameter of the nodes is an argument; one of several nodes, such as tf_frame, is of all.
 PARAMETERS = {
@@ -104,10 +108,14 @@ def start_nodes(context):
         return [pose]
     if argument("follower") == "nav2":
         return [pose, node("nav2_follow", Nav2FollowParameters, [("pose", "target_pose/pose")])]
+    full_name = f"/{argument('namespace').strip('/')}/visual_servo".replace("//", "/")
+    mode = argument("mode") or in_file(file, full_name).get("mode")
+    # a base that hears cmd_vel must not turn with the pan-tilt unit on it
+    own = "visual_servo/cmd_vel" if mode == "pan_tilt" else "cmd_vel"
     servo = [
         ("pose", "target_pose/pose_with_covariance"),
         ("odom", argument("odom_topic")),
-        ("~/cmd_vel", argument("cmd_vel_topic")),
+        ("~/cmd_vel", argument("cmd_vel_topic") or own),
     ]
     return [pose, node("visual_servo", VisualServoParameters, [*of_the_tracker, *servo])]
 

@@ -355,6 +355,17 @@ def test_follow_starts_tracker_pose_and_servo_connected_with_each_other():
     assert (found["distance"], found["enabled"], *found["pan_range"]) == (2.0, False, -1, 1)
 
 
+def test_a_base_does_not_hear_the_commands_of_a_pan_tilt_unit(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**/visual_servo:\n  ros__parameters:\n    mode: pan_tilt\n")
+    by_file = {"follow_params_file": str(file), "namespace": "robot"}
+    for given in ({"mode": "pan_tilt"}, by_file):
+        (*_, servo), _ = perform("follow.launch.py", **given)
+        assert "~/cmd_vel:=visual_servo/cmd_vel" in command(servo)
+    (*_, servo), _ = perform("follow.launch.py", mode="pan_tilt", cmd_vel_topic="/ptu/cmd_vel")
+    assert "~/cmd_vel:=/ptu/cmd_vel" in command(servo)
+
+
 def test_follow_without_a_robot():
     nodes, _ = perform("follow.launch.py", follower="none")
     assert [node.node_executable for node in nodes] == ["tracker_node", "target_pose"]

@@ -134,7 +134,9 @@ def graph(name, make, parameters):
     given = [each for item in parameters.items() for each in ("-p", "{}:={}".format(*item))]
     remapped = [part for pair in OF_THE_TRACKER.items() for part in ("-r", "{}:={}".format(*pair))]
     if name == "visual_servo":
-        remapped += ["-r", "pose:=target_pose/pose_with_covariance", "-r", "~/cmd_vel:=cmd_vel"]
+        remapped += ["-r", "pose:=target_pose/pose_with_covariance"]
+        if "mode" not in parameters:  # as follow.launch.py does
+            remapped += ["-r", "~/cmd_vel:=cmd_vel"]
     if name == "nav2_follow":
         remapped += ["-r", "pose:=target_pose/pose"]
     if name == "select_target":
