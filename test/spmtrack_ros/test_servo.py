@@ -151,6 +151,9 @@ def test_own_motion_is_that_of_a_differential_drive(forward, turn, delay):
     steps = forward / 1000 * np.array((np.cos(angles), np.sin(angles)))
     assert (x, y) == pytest.approx(steps.sum(axis=1), abs=1e-4)
     assert motion.pose(delay - 0.01) == pytest.approx((0, 0, 0))
+    for _ in range(100):  # while the clock stands still
+        motion.command(5.0, 0.0, 0.0)
+    assert motion.pose(5.0) == pytest.approx((x, y, yaw)) and len(motion._commands) < 20
 
 
 JUMPS = [3600.0, 2.0, -0.3, -2.0, -3600.0]
