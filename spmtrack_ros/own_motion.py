@@ -9,6 +9,7 @@ from time import monotonic
 import numpy as np
 
 _MEMORY = 5.0  # s of own motion that are kept
+_LEAP = 0.5, 10.0  # m or rad, and for each s: more from one odometry to the next is another frame
 _JUMP = 0.5  # s that a clock gains over the steady one between two commands if it was set
 
 
@@ -49,19 +50,23 @@ class OwnMotion:
     def measure(self, time: float, x: float, y: float, yaw: float) -> bool:
         """Odometry: the robot is there, in a frame that drifts slowly.
 
-        True for the first message, and for one after the clock was set back: earlier places are in
-        another frame. Raises ``ValueError`` for numbers that are not finite.
+        True for the first message, for one after the clock was set back, and for one where no
+        robot can be by then, as after the odometry was set to 0: earlier places are in another
+        frame. Raises ``ValueError`` for numbers that are not finite.
         """
         check_finite(np.array((time, x, y, yaw)))
-        first = not self._odometry or time < self._odometry[-1][0]
+        place, first = np.array((x, y, yaw)), True
+        if self._odometry:
+            seconds, moved = time - self._odometry[-1][0], place - self._odometry[-1][1]
+            moved[2] = math.remainder(moved[2], math.tau)
+            largest = max(math.hypot(*moved[:2]), abs(moved[2]))
+            first = seconds < 0 or largest > _LEAP[0] + _LEAP[1] * seconds
+            place[2] = self._odometry[-1][1][2] + moved[2]
         if first:
             self._odometry.clear()
-        else:
-            before = self._odometry[-1][1][2]
-            yaw = before + math.remainder(yaw - before, math.tau)
-            if time == self._odometry[-1][0]:  # the clock stands still
-                self._odometry.pop()
-        self._odometry.append((time, np.array((x, y, yaw))))
+        elif time == self._odometry[-1][0]:  # the clock stands still
+            self._odometry.pop()
+        self._odometry.append((time, place))
         while self._odometry[0][0] < time - _MEMORY:
             self._odometry.popleft()
         return first

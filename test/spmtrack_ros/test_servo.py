@@ -131,11 +131,23 @@ def test_odometry_that_goes_back_in_time_starts_again():
 
 def test_a_clock_that_stands_still_fills_no_memory():
     motion = OwnMotion(0.1)
-    for x in range(20):
-        motion.measure(0.0, x, 0.0, 3.0 * x)
-        motion.command(0.0, x, 0.0)
+    for index in range(80):
+        motion.measure(0.0, 0.1 * index, 0.0, 0.1 * index)
+        motion.command(0.0, index, 0.0)
     assert len(motion._odometry) == len(motion._commands) == 1
-    assert motion.pose(0.0) == pytest.approx((19, 0, 57))  # also beyond a whole turn
+    assert motion.pose(0.0) == pytest.approx((7.9, 0, 7.9))  # also beyond a whole turn
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0, 1.5), (5.0, 2.0, -1.5)])
+def test_odometry_that_leaps_starts_again(place):
+    """The base is started again: a robot that stands before its target does not drive at it."""
+    servo, ahead = DriveServo(DRIVE), np.array((1.5, 0.0))
+    for index in range(40):
+        now = 100 + 0.05 * index
+        servo.odometry(now, *((5.0, 2.0, 1.5) if index < 20 else place))
+        if index % 2 == 0:
+            servo.observe(now - 0.1, now, ahead, SPREAD)
+        assert servo.step(now) == pytest.approx((0, 0), abs=1e-6)
 
 
 @given(st.floats(-1, 1), st.floats(-2, 2), st.floats(0, 0.3))
