@@ -194,7 +194,11 @@ class VisualServo(Node):
             else:
                 to_base = self._to_base(header)
                 rotation = to_base.rotation[:2]
-                place = to_base(point)[:2]
+                if self.parameters.distance_from == "pose":
+                    place = to_base(point)[:2]
+                else:  # without a range, the distance is that to the camera, along the ground
+                    place = rotation @ point
+                    place *= np.linalg.norm(point) / max(math.hypot(*place), 1e-6)
                 own = (self.parameters.motion_spread * np.linalg.norm(place)) ** 2 * np.eye(2)
                 spread = rotation @ covariance @ rotation.T + own
                 self._drive.observe(stamp, now, place, spread, approach)

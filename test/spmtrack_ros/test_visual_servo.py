@@ -269,7 +269,10 @@ def test_odometry_is_used_and_a_broken_one_told(run):
 
 
 def test_the_box_gives_direction_and_distance(run):
-    node = run("enabled:=true", "distance_from:=box", "box_height:=0.4")
+    place = ("camera_forward:=1.0", "camera_pitch:=0.5")  # which changes no box
+    node = run("enabled:=true", "distance_from:=box", "box_height:=0.4", *place)
+    node.feed(lambda: node.box((270, 144, 100, 192)), 0.8)  # as high as wanted
+    assert not any(forward for _, forward, _ in node.commands)
     assert node.drives(node.box)  # 100 of 480 px: half as large as wanted, so too far
     assert node.commands[-1][1] > 0 > node.commands[-1][2]
     node.feed(lambda: node.box((100, 0, 300, 100)), 1.5)  # cut: no reason to drive
