@@ -41,7 +41,7 @@ _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of t
 _NO_DISTANCE = 2.0  # m, stands for a distance where only the direction counts
 _BORDER = 1.0  # px
 _MIN_SIDE = 1e-3  # px; the distance to a smaller box would not be a number
-_CLOCK_TIMEOUT = 1.0  # s, by the steady clock, for which a simulated one may stand still
+_CLOCK_TIMEOUT = 2.0  # s by the steady clock; some simulators wait for the nodes for so long
 
 
 class VisualServo(Node):

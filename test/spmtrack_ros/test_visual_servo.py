@@ -230,10 +230,10 @@ def test_a_simulated_clock_that_stands_still_is_zero(run):
         node.world.publish("/clock", Clock(clock=header_at(int(seconds * NS)).stamp))
         node.pose(now=int(seconds * NS))
 
-    node.feed(tick, 1.5)
+    node.feed(tick, 1.0)
     assert node.moves()
-    assert node.stands_after(2.0) and node.says("the simulated clock stands still")
-    node.feed(tick, 0.8)
+    assert node.stands_after(3.0) and node.says("the simulated clock stands still")
+    node.feed(tick, 0.5)
     assert node.moves()
 
 
