@@ -81,7 +81,11 @@ def view_box(
         "bottom": (x + w / 2, y + h),
     }
     rays = {name: np.array(ray(point)) for name, point in points.items()}
-    angle = np.linalg.norm(rays["right"] - rays["left"]) / w  # of one px
+    # of one px, the larger one: to the left and right of the axis that is up and down
+    angle = max(
+        np.linalg.norm(rays["right"] - rays["left"]) / w,
+        np.linalg.norm(rays["bottom"] - rays["top"]) / h,
+    )
     cut = [side for side, distance in inside.items() if distance < _BORDER]
     return View(**rays, jitter=float(angle) * jitter_px, cut=cut)
 

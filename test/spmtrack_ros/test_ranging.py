@@ -92,15 +92,15 @@ def test_ground_range_finds_the_place(camera_height, pitch, away, aside):
     assert measured.deviation > 0.019 * away
 
 
-def test_the_spread_of_a_ground_range_is_that_of_jittering_boxes():
-    random, box = np.random.default_rng(0), np.array((300.0, 260.0, 40.0, 80.0))
-    up = tilted_up(0.1)
-    expected = ground_range(view_of(box, jitter=2.0), 0.6, up)
-    jittered = [
-        ground_range(view_of(box + np.array((0, 0, 0, random.normal(0, 2.0)))), 0.6, up).distance
-        for _ in range(500)
-    ]
-    assert np.std(jittered) == pytest.approx(expected.deviation, rel=0.15)
+@pytest.mark.parametrize(("left", "focal"), [(300.0, 500.0), (20.0, 250.0)])  # 50° off the axis
+def test_the_spread_of_a_ground_range_is_that_of_jittering_boxes(left, focal):
+    random, up = np.random.default_rng(0), tilted_up(0.1)
+    info = make_info(k=(focal, 0, 319.5, 0, focal, 239.5, 0, 0, 1))
+    boxes = [(left, 260.0, 40.0, 80.0 + change) for change in (0, *random.normal(0, 2.0, 500))]
+    expected, *jittered = (ground_range(view_of(box, info), 0.6, up) for box in boxes)
+    assert np.std([each.distance for each in jittered]) == pytest.approx(
+        expected.deviation, rel=0.15
+    )
 
 
 @pytest.mark.parametrize(
