@@ -26,6 +26,7 @@ class OwnMotion:
         self._commands: deque[tuple[float, np.ndarray, float, float]] = deque()
         self._commanded_at = 0.0  # of the last command, by the steady clock
         self._odometry: deque[tuple[float, np.ndarray]] = deque()
+        self._since = np.zeros(3)  # where the commands had led at the last odometry
 
     def command(self, time: float, forward: float, turn: float) -> bool:
         """The robot is sent velocities in m/s and rad/s at ``time``.
@@ -67,6 +68,7 @@ class OwnMotion:
         elif time == self._odometry[-1][0]:  # the clock stands still
             self._odometry.pop()
         self._odometry.append((time, place))
+        self._since = self._commanded(time)
         while self._odometry[0][0] < time - _MEMORY:
             self._odometry.popleft()
         return first
@@ -80,7 +82,7 @@ class OwnMotion:
             times = [each for each, _ in self._odometry]
             poses = np.array([pose for _, pose in self._odometry])
             return np.array([np.interp(time, times, poses[:, i]) for i in range(3)])
-        start, end = self._commanded(last), self._commanded(time)
+        start, end = self._since, self._commanded(time)
         x, y = rotation(base[2] - start[2]) @ (end[:2] - start[:2])
         return base + np.array((x, y, end[2] - start[2]))
 

@@ -138,6 +138,15 @@ def test_a_clock_that_stands_still_fills_no_memory():
     assert motion.pose(0.0) == pytest.approx((7.9, 0, 7.9))  # also beyond a whole turn
 
 
+def test_commands_lead_on_for_as_long_as_odometry_is_silent():
+    motion = OwnMotion(0.0)
+    for now in 0.05 * np.arange(401):
+        motion.command(now, 0.5, 0.0)
+        if now < 1.0:
+            motion.measure(now, 7 + 0.5 * now, 0.0, 0.0)
+    assert motion.pose(20.0) == pytest.approx((17, 0, 0))
+
+
 @pytest.mark.parametrize("place", [(0.0, 0.0, 1.5), (5.0, 2.0, -1.5)])
 def test_odometry_that_leaps_starts_again(place):
     """The base is started again: a robot that stands before its target does not drive at it."""
