@@ -62,14 +62,22 @@ class Ending:
 
 
 class _Outlet(io.FileIO):
-    """A descriptor to write to; what a closed terminal or pipe does not take is dropped."""
+    """stdout or stderr; what a closed terminal or pipe does not take is dropped.
+
+    So is what a log of stderr on a full disk does not take. Results on stdout are not dropped
+    without a word: the first loss is an error.
+    """
+
+    full = False
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in (errno.EIO, errno.EPIPE):
-                raise
+            told = self.full or self.name == 2 or error.errno in (errno.EIO, errno.EPIPE)
+            self.full = True
+            if not told:
+                raise OSError(f"stdout cannot be written: {error.strerror}") from None
             return memoryview(data).nbytes
 
 

@@ -103,6 +103,22 @@ def test_every_command_has_help(spmtrack, name):
     assert help_text.splitlines()[0].endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("full", "argument", "said"),
+    [
+        ("stderr", "trak", ""),  # a log, which costs no results
+        ("stdout", "--version", "spmtrack: error: stdout cannot be written: No space left on "),
+    ],
+)
+def test_a_full_disk_behind_an_outlet_is_no_traceback(full, argument, said):
+    command = [sys.executable, "-m", "spmtrack_core.cli", argument]
+    with open("/dev/full", "wb") as disk:
+        outlets = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, full: disk}
+        done = subprocess.run(command, **outlets, text=True, timeout=120)
+    err = done.stderr or ""
+    assert (done.returncode, err.startswith(said), err.count("\n")) == (2, True, bool(said)), err
+
+
 def test_usage_errors_and_version(spmtrack):
     assert spmtrack("track")[0] == 2
     code, _, err = spmtrack("trak")
