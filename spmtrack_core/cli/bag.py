@@ -34,7 +34,7 @@ from spmtrack_core.data.recording import (
 from spmtrack_core.files import check_outputs, write_text
 from spmtrack_core.tracking.bag_results import TOPICS, write_results
 from spmtrack_core.tracking.followed import draw_targets
-from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.tracking.loading import weight_files
 from spmtrack_core.tracking.replay import ReplayedImage, Start, newest_only, replay
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}  # a box may have negative numbers
@@ -130,7 +130,7 @@ def bag(
         raise ValueError(f"--max-frames must be at least 1; got {max_frames}")
     check_bag_path(output, storage)
     with Bag(source) as recorded:
-        inputs = [*recorded.files, *(find_weights(name) for name in (weights, trunk) if name)]
+        inputs = [*recorded.files, *weight_files(weights, trunk)]
         check_outputs((output, sheet, summary), inputs)
         if sheet:
             check_image_path(sheet)

@@ -24,7 +24,7 @@ from spmtrack_core.data.recording import check_video_path
 from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.files import check_output
 from spmtrack_core.live.tracking import LiveTracking
-from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.tracking.loading import weight_files
 
 
 def live(
@@ -50,7 +50,7 @@ def live(
     A video waits at its first frame for you to draw a box; a camera plays at once. On another
     address than 127.0.0.1, the page needs the token in the printed URL.
     """
-    inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
+    inputs = [*files_of(source), *weight_files(weights, trunk)]
     if record:
         check_video_path(record)
         check_output(record, inputs)

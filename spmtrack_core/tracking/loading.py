@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import logging
 import os
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from spmtrack_core.config import TrackerConfig
 from spmtrack_core.files import user_path
+from spmtrack_core.runtimes.exported import pair
 from spmtrack_core.runtimes.onnx_model import OnnxSPMTrack
 from spmtrack_core.runtimes.openvino_model import (
     HINTS,
@@ -183,6 +185,18 @@ def find_weights(weights: str | Path) -> Path:
     raise FileNotFoundError(
         f"no weights {str(weights)!r}: neither a file nor bundled ({', '.join(names)})"
     )
+
+
+def weight_files(*weights: str | Path | None) -> list[Path]:
+    """The files that ``weights`` are read from, which no output may replace; None is none.
+
+    An .onnx file comes with the second one and with the tensors that did not fit into them.
+    Raises as ``find_weights``.
+    """
+    found = [find_weights(each) for each in weights if each]
+    pairs = [pair(path).values() for path in found if path.suffix == ".onnx"]
+    networks = list(itertools.chain(*pairs))
+    return [*found, *networks, *(path.with_name(f"{path.name}.data") for path in networks)]
 
 
 def kind_of(weights: Path) -> str:

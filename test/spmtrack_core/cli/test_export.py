@@ -37,6 +37,10 @@ def test_an_exported_file_can_be_tracked_with(tiny_checkpoint, tmp_path, spmtrac
     )
     assert code == 0, err
     assert "4 frames, lost in 0" in out
+    before = files[1].read_bytes()
+    code, out, err = spmtrack("track", "synthetic", "--weights", output, "--boxes", files[1])
+    assert (code, "is an input of this run" in err) == (2, True), err
+    assert files[1].read_bytes() == before
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
