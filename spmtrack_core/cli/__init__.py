@@ -157,7 +157,7 @@ def run_command(command: Callable[[], object]) -> None:
         words = ["spmtrack", *(each for each in sys.argv[1:2] if each in COMMANDS)]
         place = error.ctx.command_path if error.ctx else " ".join(words)
         _fail(f"{' '.join(error.format_message().split()).rstrip('.')} (see {place} --help)")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         _fail(one_line(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -32,10 +32,10 @@ from spmtrack_core.data.recording import VideoRecorder, check_video_path, write_
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.video import files_of, open_frames, without_password
 from spmtrack_core.evaluation.track_report import TrackReport
-from spmtrack_core.files import check_outputs
+from spmtrack_core.files import check_outputs, one_line
 from spmtrack_core.geometry.drawing import DASHED, DOTTED, GREEN, ORANGE, Color, Dash, draw_box
 from spmtrack_core.geometry.image import Image
-from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.tracking.loading import weight_files
 from spmtrack_core.tracking.loop import TrackedFrame, track_frames
 from spmtrack_core.tracking.propose import propose_box
 from spmtrack_core.tracking.result import TrackState
@@ -91,7 +91,7 @@ def track(
     What was tracked is written whatever ends the run: Ctrl-C, a broken frame (exit code 2) or a
     full disk.
     """
-    inputs = [*files_of(source), *(find_weights(name) for name in (weights, trunk) if name)]
+    inputs = [*files_of(source), *weight_files(weights, trunk)]
     if output:
         check_video_path(output)
     check_outputs((output, boxes, report), inputs)
@@ -197,7 +197,7 @@ def _follow(
                 for record in list(run.recorders):
                     try:
                         record(each, drawn)
-                    except OSError as error:
+                    except (OSError, ValueError) as error:
                         bar.console.print(str(error))
                         run.errors.append(error)
                         run.recorders.remove(record)
@@ -205,8 +205,8 @@ def _follow(
                 bar.update(task, advance=1, rate=f"{rate:.0f} fps")
         except KeyboardInterrupt:
             bar.console.print("stopped; what was tracked so far is written")
-        except (OSError, ValueError, RuntimeError) as error:
-            run.errors.append(ValueError(f"frame {len(run.boxes_xywh) + 1}: {error}"))
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            run.errors.append(ValueError(f"frame {len(run.boxes_xywh) + 1}: {one_line(error)}"))
         begin_to_end()
         if video and output and record_video in run.recorders:
             run.write(output, video.close)

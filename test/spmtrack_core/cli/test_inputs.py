@@ -177,6 +177,20 @@ def test_boxes_are_written_although_the_disk_is_full_for_the_rest(run, option, n
     assert sorted(os.listdir()) == ["b.txt", "seq"]
 
 
+def test_boxes_are_written_although_no_video_can_be_and_memory_runs_out(run, monkeypatch):
+    def frames():
+        yield from [PICTURE[:1]] * 3  # too low for a video
+        raise MemoryError
+
+    monkeypatch.setattr(track_module, "open_frames", lambda *_, **__: FrameSequence("cam", frames))
+    outputs = ("--boxes", "b.txt", "--output", "o.mp4")
+    code, text = run("track", "cam", "--box", "10", "0", "9", "1", *outputs)
+    assert (code, "frame 4: MemoryError" in text) == (2, True), text
+    assert "needs frames of 2 x 2 pixels or more; got (1, 64, 3)" in text
+    assert read_boxes("b.txt").shape == (3, 4)
+    assert os.listdir() == ["b.txt"]
+
+
 def test_an_annotated_video_goes_on_where_the_times_of_its_source_go_back(run, monkeypatch):
     def timed():
         return iter([(PICTURE, time) for time in (0.0, 0.1, 0.0, 0.1, None)])  # joined files
