@@ -133,7 +133,8 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
         _write_to(descriptor, path, write)
         return
     if path.exists() and not path.is_file():
-        write(path)
+        with _named(path):
+            write(path)
         return
     shown, path = path, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,8 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     reader.join()
     assert read == ["1,2,3,4"]
     assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(OSError, match="/dev/full cannot be written: No space left"):
+        write_beside("/dev/full", lambda path: path.write_text("1,2,3,4"))
 
 
 @pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
