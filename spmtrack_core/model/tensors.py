@@ -45,17 +45,20 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
+    mapped = mapped and not path.name.endswith(".safetensors")  # torch would go by the name
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with path.open("rb") as file:
+            source = path if mapped else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises errors of many kinds
         unsafe = isinstance(error, UnpicklingError)
-        if unsafe and re.search("Unsupported (global|class)", str(error)):
+        if unsafe and re.search("Unsupported (global|class)", str(error), re.IGNORECASE):
             raise ValueError(
                 f"{path} is damaged or contains more than tensors, which would run code of the "
                 "file: it is not read; save its state_dict alone"
             ) from None
-        reason = one_line(error)[:120]
-        raise ValueError(f"{path} is not a complete torch file: {reason}") from None
+        reason = one_line(error).rpartition("WeightsUnpickler error: ")[2]  # after torch's advice
+        raise ValueError(f"{path} is not a complete torch file: {reason[:120]}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} contains a {type(content).__name__}, expected tensors by name")
     for name in ("model", "state_dict", "net"):
