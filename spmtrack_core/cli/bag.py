@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -124,8 +123,8 @@ def bag(
     if frames not in ("all", "latest"):
         raise ValueError(f"--frames must be all or latest; got {frames!r}")
     for name, value in (("--speed", speed), ("--seconds", seconds)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a positive number; got {value:g}")
+        if value is not None and not 0 < value < 1e9:  # the status has a float32
+            raise ValueError(f"{name} must be a positive number below 1e9; got {value:g}")
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1; got {max_frames}")
     check_bag_path(output, storage)

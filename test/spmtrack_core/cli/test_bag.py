@@ -365,6 +365,7 @@ def tree():
         (["in", *ARGUMENTS, "--frames", "some", "-o", "out"], "must be all or latest; got 'some'"),
         (["in", *ARGUMENTS, "--speed", "0", "-o", "out"], "--speed must be a positive number"),
         (["in", *ARGUMENTS, "--seconds", "nan", "-o", "out"], "--seconds must be a positive"),
+        (["in", *ARGUMENTS, "--seconds", "1e99", "-o", "out"], "number below 1e9; got 1e+99"),
         (["in", *ARGUMENTS, "--max-frames", "0", "-o", "out"], "--max-frames must be at least 1"),
         (["in", *ARGUMENTS, "--storage", "x", "-o", "out"], "one of mcap, sqlite3; got 'x'"),
     ],
