@@ -212,7 +212,8 @@ def openvino_networks(
                     os.utime(path.with_suffix(".bin"))
             return kept
         except RuntimeError as error:
-            LOG.warning("%s cannot be read and is made again: %s", paths["locate"], error)
+            why = one_line(error)[:200]  # of several lines
+            LOG.warning("%s cannot be read and is made again: %s", paths["locate"], why)
     networks = convert()
     try:
         folder.mkdir(parents=True, exist_ok=True)
