@@ -129,12 +129,9 @@ def write_beside(path: str | Path, write: Callable[[Path], object]) -> None:
     ``path`` cannot be written.
     """
     path = Path(path)
-    if (descriptor := _descriptor(path)) is not None:
-        _write_to(descriptor, path, write)
-        return
-    if path.exists() and not path.is_file():
-        with _named(path):
-            write(path)
+    descriptor = _descriptor(path)
+    if descriptor is not None or (path.exists() and not path.is_file()):
+        _write_to(path, descriptor, write)
         return
     shown, path = path, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +164,18 @@ def _descriptor(path: Path) -> int | None:
     return None
 
 
-def _write_to(descriptor: int, path: Path, write: Callable[[Path], object]) -> None:
+def _write_to(path: Path, descriptor: int | None, write: Callable[[Path], object]) -> None:
+    """Copy what ``write`` makes into a device, a pipe or an open file.
+
+    ``write`` does not get ``path`` itself: some libraries write another file and rename it, which
+    would replace the device.
+    """
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, path.name)
         write(made)
         with _named(path), made.open("rb") as source:
-            with open(descriptor, "wb", closefd=False) as target:
+            opened = path if descriptor is None else descriptor
+            with open(opened, "wb", closefd=descriptor is None) as target:
                 shutil.copyfileobj(source, target)
 
 

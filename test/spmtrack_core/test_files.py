@@ -37,11 +37,19 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_pipe_is_written_to_and_stays(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     read = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(
+        target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True
+    )
     reader.start()
     check_output(tmp_path / "pipe")
-    write_beside(tmp_path / "pipe", lambda path: path.write_text("1,2,3,4"))
-    reader.join()
+
+    def write(path):  # as safetensors does
+        made = path.with_name("made")
+        made.write_text("1,2,3,4")
+        made.replace(path)
+
+    write_beside(tmp_path / "pipe", write)
+    reader.join(10)
     assert read == ["1,2,3,4"]
     assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(OSError, match="/dev/full cannot be written: No space left"):
