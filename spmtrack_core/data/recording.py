@@ -119,6 +119,8 @@ def check_video_path(path: str | Path) -> None:
         raise IsADirectoryError(f"{path} is a folder; the video needs the name of a file")
     if Path(path).suffix.lower() != ".mp4":
         raise ValueError(f"a video is written as .mp4; got {path}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is a device or a pipe; a video needs a file")
 
 
 def _fitted(image: Image, size_hw: tuple[int, int]) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 import numpy as np
@@ -41,13 +42,15 @@ def test_a_failure_leaves_nothing_behind_and_the_old_file_alone(tmp_path, frames
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("folder.mp4", IsADirectoryError), ("a.avi", ValueError)]
+    ("name", "error"),
+    [("folder.mp4", IsADirectoryError), ("a.avi", ValueError), ("pipe.mp4", ValueError)],
 )
 def test_a_name_no_video_can_have_is_refused_before_the_work(tmp_path, name, error):
     (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")  # it would be replaced by a file
     with pytest.raises(error, match=name):
         VideoRecorder(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+    assert sorted(os.listdir(tmp_path)) == ["folder.mp4", "pipe.mp4"]
 
 
 @pytest.mark.parametrize("limit", [100, 4_000, 20_000, 60_000])
