@@ -15,7 +15,7 @@ from spmtrack_core.model.weights import (
     mean_of,
     save_checkpoint,
 )
-from spmtrack_core.tracking.loading import find_weights
+from spmtrack_core.tracking.loading import CHECKPOINT, find_weights, kind_of
 
 
 def convert(
@@ -57,6 +57,8 @@ def convert(
     path, frozen = find_weights(source), find_weights(trunk) if trunk else None
     others = [find_weights(other) for other in mean_with or ()]
     check_output(output, filter(None, (path, frozen, *others)))
+    if kind_of(output) != CHECKPOINT:
+        raise ValueError(f"{output} is the name of a file of spmtrack export: no checkpoint's")
     read = choose_precision("float32") if others else dtype  # a mean is rounded once, at the end
     loaded = [
         load_checkpoint(each, frozen, read, overrides or (), frozen=not adapters_only)

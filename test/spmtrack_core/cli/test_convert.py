@@ -175,8 +175,11 @@ def test_an_input_is_never_the_output(files, spmtrack, name):
     assert before == {path: path.read_bytes() for path in files.iterdir()}
 
 
-@pytest.mark.parametrize(("output", "match"), [(".", "is a folder"), ("", "is a folder")])
-def test_a_folder_as_output_is_rejected_before_weights_are_read(spmtrack, output, match):
+@pytest.mark.parametrize(
+    ("output", "match"),
+    [(".", "is a folder"), ("", "is a folder"), ("a.onnx", "a.onnx is the name of a file of spm")],
+)
+def test_such_an_output_is_rejected_before_weights_are_read(spmtrack, output, match):
     code, _, err = spmtrack("convert", "nano", "-o", output)
     assert (code, match in err) == (2, True)
 
