@@ -202,12 +202,8 @@ def _read_folder(
         and all(boxes.get(above, above) in file.parents for above in file.parents)
     ]
     passes: dict[tuple[str, int], Path] = {}
-    trackers: dict[str, tuple[Path | None, Path]] = {}
-    for name, number, file in _owned(files, names):
-        tracker = None
-        numbered = file.stem.endswith(f"_{number:03d}")
-        if not numbered and (repeated := REPEATED.fullmatch(file.parent.name)):
-            tracker, number = file.parent.with_name(repeated[1]), int(repeated[2])
+    trackers: dict[str, tuple[Path, Path]] = {}
+    for name, tracker, number, file in _owned(files, names):
         first, other = trackers.setdefault(name, (tracker, file))
         if tracker == first:
             other = passes.setdefault((name, number), file)
@@ -230,35 +226,42 @@ def _read_folder(
     return found, faults
 
 
-def _owned(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, int, Path]]:
-    """Sequence, repetition and file, of each folder the files whose names fit best alone.
+def _owned(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, Path, int, Path]]:
+    """Sequence, folder of the tracker, repetition and file; ``S_*`` for repetitions in ``S_001``.
 
-    Authors pack their results on all datasets together: ``nfs_bird_2.txt`` lies beside
-    ``bird-2.txt`` of LaSOT.
+    Of each tracker only the files whose names fit best: authors pack their results on all datasets
+    together, so that ``nfs_bird_2.txt`` lies beside ``bird-2.txt`` of LaSOT.
     """
     known, exact = {_plain(name): name for name in names}, set(names)
-    fitting: dict[tuple[str, int, Path], list[tuple[int, Path]]] = {}
+    fitting: dict[tuple[str, Path], list[tuple[int, int, Path]]] = {}
     for file in sorted(files, key=lambda file: (natural_key(file.name), file)):
         stem = file.stem.rpartition("\\")[2]  # in zips made on Windows
         if owner := _owner(stem, exact, known):
             name, number, rank = owner
-            fitting.setdefault((name, number, file.parent), []).append((rank, file))
-    for (name, number, _), ranked in fitting.items():
-        best = min(rank for rank, _ in ranked)
-        yield from ((name, number, file) for rank, file in ranked if rank == best)
+            tracker = file.parent
+            if number is None:
+                number = 1
+                if repeated := REPEATED.fullmatch(tracker.name):
+                    tracker, number = tracker.with_name(f"{repeated[1]}_*"), int(repeated[2])
+            fitting.setdefault((name, tracker), []).append((rank, number, file))
+    for (name, tracker), ranked in fitting.items():
+        best = min(rank for rank, *_ in ranked)
+        yield from ((name, tracker, number, file) for rank, number, file in ranked if rank == best)
 
 
-def _owner(stem: str, exact: set[str], known: dict[str, str]) -> tuple[str, int, int] | None:
-    """The sequence that a file belongs to, the repetition from 1, and how badly the name fits;
-    None if to none.
+def _owner(
+    stem: str, exact: set[str], known: dict[str, str]
+) -> tuple[str, int | None, int] | None:
+    """The sequence that a file belongs to, its number as a repetition if it has one, and how badly
+    the name fits; None if to none.
     """
     plain = PREFIXES.sub("", stem, count=1)
     for rank, text in enumerate((stem, plain)):
         if text in exact:
-            return text, 1, rank
+            return text, None, rank
     for text in (stem, plain):
         if (name := known.get(_plain(text))) is not None:
-            return name, 1, 2
+            return name, None, 2
     numbered = re.fullmatch(r"(.+)_(\d{3})", stem)
     if numbered and not OTHERS.fullmatch(stem):
         owner = _owner(numbered[1], exact, known)

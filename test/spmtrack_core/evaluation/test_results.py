@@ -114,6 +114,12 @@ def test_the_authors_pack_all_datasets_and_repetitions_together(tmp_path):
         "S_001/atv-1.txt": 5,
         "S_001/ape-1_001.txt": 7,
         "S_001/ape-1_002.txt": 8,
+        "S_002/nfs_cat_3.txt": 9,
+        "S_001/cat-3.txt": 10,
+        "S/nfs_cat_4_002.txt": 11,
+        "S/cat-4.txt": 12,
+        "S_000/own_001.txt": 13,
+        "S_001/own_001.txt": 14,
     }
     for file, x in files.items():
         text(tmp_path / file, f"{x},1,1,1")
@@ -124,6 +130,9 @@ def test_the_authors_pack_all_datasets_and_repetitions_together(tmp_path):
         (["cat"], [4]),  # UAV20L
         (["atv-1"], [5, 6]),
         (["ape-1"], [7, 8]),
+        (["cat-3"], [10]),
+        (["cat-4"], [12]),
+        (["own_001"], [13, 14]),
     ):
         found, _ = read_results(tmp_path, names)
         assert [boxes[0, 0] for boxes in found[names[0]]] == expected, names
