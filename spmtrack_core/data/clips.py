@@ -137,9 +137,9 @@ def image_names(folder: Path) -> list[str]:
 
 
 def has_gaps(files: Sequence[str]) -> bool:
-    """Whether numbers are left out in the names of images, which are in natural order."""
-    first, last = (int(re.sub(r"\D", "", Path(each).stem) or 0) for each in (files[0], files[-1]))
-    return last - first != len(files) - 1
+    """Whether numbers, from 0 or 1 on, are left out in the names of images in natural order."""
+    first, last = (int(re.split(r"\D", Path(each).stem)[-1] or 0) for each in (files[0], files[-1]))
+    return first > 1 or last - first != len(files) - 1
 
 
 def _fitted(folder: Path, track: Track, images: int, spare: bool) -> Track:

@@ -108,7 +108,7 @@ def _images(base: Path, name: str) -> Path:
 def _read(root: Path, base: Path, name: str, path: Path) -> list[Clip]:
     track, folder = _track(name, path), _images(base, name)
     files = image_names(folder)
-    if len(files) == len(track.boxes_xywh) - 1 and not has_gaps(files):
+    if 0 < len(files) == len(track.boxes_xywh) - 1 and not has_gaps(files):
         note = f"{len(files)} images for {len(track.boxes_xywh)} boxes: the last box is dropped"
         track = cut_track(track, len(files), note)
     return [listed_clip(root, folder, track, files, spare=True)]

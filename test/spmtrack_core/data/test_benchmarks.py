@@ -119,20 +119,28 @@ def test_nfs_has_two_annotations_and_drops_a_box_too_many(tmp_path):
     bee = opened(tmp_path, "nfs", "pytracking")["bee"]
     assert bee.boxes_xywh.tolist() == [[1, 2, 5, 6], [2, 2, 5, 6]]
     assert bee.annotation.notes == ("2 images for 3 boxes: the last box is dropped",)
+    text(tmp_path / "anno" / "nfs_bee.txt", "1,2,5,6")
+    for path in (tmp_path / "bee" / "30" / "bee").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="0 images for 1 boxes"):
+        opened(tmp_path, "nfs", "pytracking")
 
 
 @pytest.mark.parametrize(
     ("name", "split", "image", "faults"),
     [
+        ("uav123", "test", "data_seq/UAV123/car1/000001.jpg", ["car1_1", "car1_2"]),
         ("uav123", "test", "data_seq/UAV123/car1/000002.jpg", ["car1_1", "car1_2"]),
         ("uav123", "test", "data_seq/UAV123/car1/000005.jpg", ["car1_2"]),
+        ("nfs", "pytracking", "bee/30/bee/00001.jpg", ["bee"]),
         ("nfs", "pytracking", "bee/30/bee/00002.jpg", ["bee"]),
     ],
 )
 def test_an_image_that_is_missing_does_not_shift_the_others(tmp_path, name, split, image, faults):
     MAKE[name](tmp_path)
     text(tmp_path / "anno" / "nfs_pingpong_2.txt", *["2,2,5,6"] * 35)
-    (tmp_path / image).rename((tmp_path / image).with_name("000006.jpg"))  # as many as before
+    late = "000006.jpg" if "UAV" in image else "00003.jpg"
+    (tmp_path / image).rename((tmp_path / image).with_name(late))  # as many as before
     _, found = open_sequences(DatasetConfig(name, str(tmp_path), split))
     assert [fault.partition(":")[0] for fault in found] == faults
 
