@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import fields
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from spmtrack_ros.parameters import NodeParameters
 
 BOOLEAN = ("true", "false")
+_ANY = {"*": "/[^/]+", "**": "(/[^/]+)*"}  # in names of nodes in a parameter file
 
 
 def declare(arguments: dict[str, tuple[str, str, tuple[str, ...]]]) -> list[DeclareLaunchArgument]:
@@ -63,11 +63,15 @@ def in_file(path: str, node: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
 
-    def read(name: str, section: Any) -> None:
+    def read(pattern: str, section: Any) -> None:
         for key, value in section.items() if isinstance(section, dict) else ():
-            if key != "ros__parameters":
-                read(f"{name}/{str(key).strip('/')}", value)  # such as /** or robot
-            elif isinstance(value, dict) and fnmatch(node, name):
+            if key != "ros__parameters":  # such as /** or robot
+                names = filter(None, str(key).split("/"))
+                read(
+                    pattern + "".join(_ANY.get(each, f"/{re.escape(each)}") for each in names),
+                    value,
+                )
+            elif isinstance(value, dict) and re.fullmatch(pattern, node):
                 found.update(value)
 
     with contextlib.suppress(yaml.YAMLError, UnicodeError):

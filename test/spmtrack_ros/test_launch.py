@@ -198,6 +198,10 @@ def test_rviz_without_a_picture_says_why(monkeypatch, tmp_path):
         ("/**: {%s}", [text]),
         ("/robot/spmtrack: {%s}", [text]),
         ("robot: {spmtrack: {%s}}", [text]),
+        ("/: {robot/spmtrack: {%s}}", [text]),
+        ("/**/robot/spmtrack: {%s}", [text]),
+        ("/*/spmtrack: {%s}", [text]),
+        ("/*: {%s}", []),
         ("/other/spmtrack: {%s}", []),
         ("spmtrack:", []),  # the node tells what is wrong
         ("[%s", []),
