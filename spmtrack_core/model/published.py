@@ -118,14 +118,12 @@ def _scalar(tensors: Mapping[str, Tensor], name: str, default: float, source: ob
     return float(tensor)
 
 
-def from_published(
-    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
-) -> dict[str, Tensor]:
-    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
+def check_published(
+    tensors: Mapping[str, Tensor], model: SPMTrack, source: object
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """By tensor of ``model``, the authors' names and shapes of what makes it up.
 
-    The published experts, one tensor each, are stacked: ``experts`` (out, E, r), ``down``
-    (1 or E, r, in). Raises ``ValueError`` that lists, in the authors' names, the tensors that are
-    missing, unexpected, mis-shaped or not finite.
+    Raises ``ValueError`` as ``from_published`` does, without reading the numbers.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if "norm.weight" not in tensors:
@@ -135,7 +133,20 @@ def from_published(
     parts = {name: _parts(name, shape, packed) for name, shape in shapes.items()}
     wanted = {name: shape for part in parts.values() for name, shape in part.items()}
     check_tensors(wanted, tensors, source, _SCALARS)
-    check_finite({name: tensors[name] for name in wanted}, source)
+    return parts
+
+
+def from_published(
+    tensors: Mapping[str, Tensor], model: SPMTrack, source: object = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Tensors under the authors' names as tensors of ``model``: all, or its trainable ones.
+
+    The published experts, one tensor each, are stacked: ``experts`` (out, E, r), ``down``
+    (1 or E, r, in). Raises ``ValueError`` that lists, in the authors' names, the tensors that are
+    missing, unexpected, mis-shaped or not finite.
+    """
+    parts = check_published(tensors, model, source)
+    check_finite({name: tensors[name] for part in parts.values() for name in part}, source)
     own = {}
     for name, part in parts.items():
         found = [tensors[each] for each in part]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from spmtrack_core.config import CheckpointConfig, ModelConfig, TrackerConfig
 from spmtrack_core.files import write_beside
 from spmtrack_core.model.published import (
+    check_published,
     download_trunk,
     from_published,
     from_trunk,
@@ -140,6 +141,8 @@ def load_checkpoint(
     if about:
         names = model.state_dict() if complete else trainable_names(model)
         check_tensors(_shapes(model, names), stored, path)
+    else:
+        check_published(stored, model, path)
     mark, source = about.get("trunk", ""), None
     filled = complete or frozen or trunk is not None
     below: dict[str, Tensor] = {}

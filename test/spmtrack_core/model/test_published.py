@@ -205,6 +205,12 @@ def test_faults_are_listed_under_the_names_in_the_file(change, match, files):
         load_checkpoint(published, trunk, overrides=crop_overrides("default"))
 
 
+def test_a_file_that_does_not_fit_is_named_before_its_trunk_is_looked_for(files, tmp_path):
+    published, _ = files(change=delete("blocks.2.attn.qkv.k.tmoe.routed_experts.3"))
+    with pytest.raises(ValueError, match=r"published\.bin .*missing: blocks\.2"):
+        load_checkpoint(published, tmp_path / "none.pth", overrides=crop_overrides("default"))
+
+
 def test_a_missing_last_block_is_named():
     shapes = published_shapes(768, 11, 3072)
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
