@@ -31,6 +31,10 @@ class Transform:
         return points @ self.rotation.T + self.translation
 
 
+class NoTransform(ValueError):
+    """Two frames are not connected, or not yet at that time."""
+
+
 def quaternion_to_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
     """Rotation (3, 3) of a quaternion, which need not have the length 1.
 
@@ -64,20 +68,33 @@ class Frames:
     def transform(self, target: str, source: str, stamp: Any) -> Transform:
         """From the frame ``source`` to ``target`` at the time of a message.
 
-        Raises ``ValueError`` if there is no such transform, or no tf2_ros.
+        Raises ``NoTransform`` if there is none, or no tf2_ros.
         """
         if target == source:
             return Transform(np.eye(3), np.zeros(3))
         if self._buffer is None:
-            raise ValueError(f"no transform from {source} to {target}: tf2_ros is not installed")
+            raise NoTransform(f"no transform from {source} to {target}: tf2_ros is not installed")
         try:
             found = self._buffer.lookup_transform(target, source, Time.from_msg(stamp)).transform
         # tf2's exceptions have no base in common that all distributions export
         except Exception as error:
-            raise ValueError(f"no transform from {source} to {target}: {error}") from None
+            raise NoTransform(f"no transform from {source} to {target}: {error}") from None
         turn, shift = found.rotation, found.translation
         rotation = quaternion_to_matrix(turn.x, turn.y, turn.z, turn.w)
         return Transform(rotation, np.array((shift.x, shift.y, shift.z)))
+
+    def transform_between(self, target: Any, source: Any, fixed: str) -> Transform:
+        """From the frame and time of one header, ``source``, to those of another one.
+
+        Through the frame ``fixed``, in which what is seen stands still, as the
+        ``lookup_transform_full`` of tf2; without one, at the time of ``source``. Raises
+        ``NoTransform`` as :meth:`transform`.
+        """
+        if not fixed:
+            return self.transform(target.frame_id, source.frame_id, source.stamp)
+        first = self.transform(fixed, source.frame_id, source.stamp)
+        second = self.transform(target.frame_id, fixed, target.stamp)
+        return Transform(second.rotation @ first.rotation, second(first.translation))
 
     def publish(self, header: Any, name: str, position: np.ndarray) -> None:
         """Publish a frame of this ``name`` at a position in the frame of ``header``.

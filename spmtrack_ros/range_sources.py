@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
 from spmtrack_ros.camera import image_size, project
-from spmtrack_ros.frames import Frames
+from spmtrack_ros.frames import Frames, NoTransform, Transform
 from spmtrack_ros.parameters import NodeParameters, parameter
 from spmtrack_ros.range_messages import Recent, cloud_to_points, depth_to_array, scan_to_points
 from spmtrack_ros.ranging import (
@@ -183,7 +183,7 @@ class RangeSources:
         """The source that was used, and its range.
 
         Raises ``ValueError`` with the problem of each source if none has a range; if ``patient``,
-        also where a message that may still come is better than the sources after it.
+        also where a message or transform that may still come is better than the sources after it.
         """
         problems = []
         for source in self._parameters.ranges:
@@ -197,8 +197,11 @@ class RangeSources:
             except ValueError as error:
                 problems.append(f"{source}: {error}")
                 recent = self._recent.get(source)
-                if patient and recent is not None and recent.expects(seen.stamp_ns):
-                    break
+                if patient and recent is not None:
+                    # TF of a fixed frame may come after the message
+                    late = isinstance(error, NoTransform) and self._parameters.output_frame
+                    if late or recent.expects(seen.stamp_ns):
+                        break
         raise ValueError("; ".join(problems))
 
     def _check(self, measured: Range) -> None:
@@ -232,18 +235,20 @@ class RangeSources:
 
     def _cloud_range(self, seen: Seen) -> Range:
         message = self._recent["cloud"].at(seen.stamp_ns)
-        header = message.header
-        to_camera = self._frames.transform(seen.header.frame_id, header.frame_id, header.stamp)
-        points = to_camera(cloud_to_points(message))
+        points = self._to_camera(seen, message)(cloud_to_points(message))
         return cloud_range(points, seen.view, self._parameters.foreground_share)
 
     def _scan_range(self, seen: Seen) -> Range:
         message = self._recent["scan"].at(seen.stamp_ns)
-        header = message.header
-        to_scan = self._frames.transform(header.frame_id, seen.header.frame_id, header.stamp)
-        share = self._parameters.foreground_share
-        rotation, origin = to_scan.rotation, to_scan.translation
+        to_camera = self._to_camera(seen, message)
+        rotation, share = to_camera.rotation.T, self._parameters.foreground_share
+        origin = -rotation @ to_camera.translation
         return scan_range(scan_to_points(message), seen.view, rotation, origin, share)
+
+    def _to_camera(self, seen: Seen, message: Any) -> Transform:
+        """From a sensor when it measured to the camera when it saw the target."""
+        fixed = self._parameters.output_frame
+        return self._frames.transform_between(seen.header, message.header, fixed)
 
     def _size_range(self, seen: Seen) -> Range:
         settings = self._parameters
