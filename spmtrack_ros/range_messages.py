@@ -16,6 +16,7 @@ from spmtrack_ros.conversions import stamp_to_ns
 _DEPTH = {"16uc1": ("u2", 0.001), "mono16": ("u2", 0.001), "32fc1": ("f4", 1.0)}
 """Encodings of depth images by REP 118: type of a pixel, and its unit in m."""
 _FLOATS = {7: "f4", 8: "f8"}  # of sensor_msgs/PointField
+_MAX_BYTES = 100e6  # of one sensor: one second of clouds of 10 MB, 10 of them a second
 _SILENCE = 1.0  # s without a message after which nobody waits for the next one
 
 
@@ -91,8 +92,10 @@ class Recent:
         self._messages: deque[Any] = deque(maxlen=count)
 
     def add(self, message: Any) -> None:
-        """Keep a message."""
+        """Keep a message, and as many of those before it as memory allows."""
         self._messages.append(message)
+        while len(self._messages) > 1 and sum(map(_size, self._messages)) > _MAX_BYTES:
+            self._messages.popleft()
 
     def at(self, stamp_ns: int) -> Any:
         """The message closest to a time in ns.
@@ -119,3 +122,7 @@ class Recent:
     @staticmethod
     def _distance(message: Any, stamp_ns: int) -> float:
         return abs(stamp_to_ns(message.header.stamp) - stamp_ns) / 1e9
+
+
+def _size(message: Any) -> int:
+    return len(getattr(message, "data", ()))  # in bytes; a scan is small

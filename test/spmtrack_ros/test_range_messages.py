@@ -131,18 +131,32 @@ def test_a_field_outside_its_point_is_refused(offset):
         cloud_to_points(message)
 
 
+def message_at(seconds, **fields):
+    stamp = SimpleNamespace(sec=seconds, nanosec=0)
+    return SimpleNamespace(header=SimpleNamespace(stamp=stamp), **fields)
+
+
 def test_the_closest_message_within_the_tolerance():
     recent = Recent("scan", tolerance=0.1, count=3)
     with pytest.raises(ValueError, match="no scan has arrived"):
         recent.at(0)
     for seconds in range(5):
-        stamp = SimpleNamespace(sec=seconds, nanosec=0)
-        recent.add(SimpleNamespace(header=SimpleNamespace(stamp=stamp)))
+        recent.add(message_at(seconds))
     assert recent.at(3_060_000_000).header.stamp.sec == 3
     with pytest.raises(ValueError, match=r"the closest scan is 0\.400 s away, expected 0\.1 s"):
         recent.at(3_400_000_000)
     with pytest.raises(ValueError, match=r"1\.000 s away"):  # only three are kept
         recent.at(1_000_000_000)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(30_000_000, 3), (200_000_000, 1)])
+def test_large_messages_are_kept_up_to_100_mb_and_the_last_one_always(size, kept):
+    recent, data = Recent("point cloud", tolerance=0.1, count=30), bytes(size)
+    for seconds in range(10):
+        recent.add(message_at(seconds, data=data))
+    assert recent.at((10 - kept) * 10**9)
+    with pytest.raises(ValueError, match=r"1\.000 s away"):
+        recent.at((9 - kept) * 10**9)
 
 
 # Each row: whether the message of that time in ms is expected after one of 1000, and why.
@@ -159,6 +173,5 @@ EXPECTED = [
 def test_a_message_is_expected_while_the_sensor_sends(expected, milliseconds, _why):
     recent = Recent("scan", tolerance=0.1, count=3)
     assert not recent.expects(milliseconds * 10**6)
-    stamp = SimpleNamespace(sec=1, nanosec=0)
-    recent.add(SimpleNamespace(header=SimpleNamespace(stamp=stamp)))
+    recent.add(message_at(1))
     assert recent.expects(milliseconds * 10**6) == expected
