@@ -37,17 +37,18 @@ def depth_to_array(message: Any) -> np.ndarray:
 
 def scan_to_points(message: Any) -> np.ndarray:
     """Points (N, 2) in m of a ``sensor_msgs/LaserScan`` in its frame; what is not valid is left
-    out.
+    out, as are 0 and ``range_max``, which some drivers send where nothing came back.
     """
     ranges = np.asarray(message.ranges, np.float64)
     angles = message.angle_min + message.angle_increment * np.arange(len(ranges))
-    valid = np.isfinite(ranges) & (ranges >= message.range_min) & (ranges <= message.range_max)
+    valid = (ranges > 0) & (ranges >= message.range_min) & (ranges < message.range_max)
     ranges, angles = ranges[valid], angles[valid]
     return np.stack((ranges * np.cos(angles), ranges * np.sin(angles)), axis=1)
 
 
 def cloud_to_points(message: Any) -> np.ndarray:
-    """Points (N, 3) in m of a ``sensor_msgs/PointCloud2`` in its frame, without NaN.
+    """Points (N, 3) in m of a ``sensor_msgs/PointCloud2`` in its frame, without NaN, and without
+    (0, 0, 0), which some drivers send where nothing came back.
 
     Raises ``ValueError`` for a cloud without real x, y, z, and for less data than its size says.
     """
@@ -80,7 +81,7 @@ def cloud_to_points(message: Any) -> np.ndarray:
     data = data[: rows * message.row_step].reshape(rows, -1)[:, : columns * message.point_step]
     cloud = np.ascontiguousarray(data).view(kind).reshape(-1)
     points = np.stack([cloud[name].astype(np.float64) for name in "xyz"], axis=1)
-    return points[np.isfinite(points).all(axis=1)]
+    return points[np.isfinite(points).all(axis=1) & points.any(axis=1)]
 
 
 class Recent:

@@ -70,6 +70,15 @@ def test_scans_give_finite_points_within_their_range(ranges):
     assert (away >= 0.0999).all() and (away <= 30.001).all()
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 10.0), (0.1, 10.0), (0.0, np.inf)])
+def test_a_ray_of_a_scan_that_met_nothing_is_no_point(low, high):
+    ranges = [0.0, 3.0, high, np.inf, np.nan]
+    message = SimpleNamespace(
+        ranges=ranges, angle_min=0.0, angle_increment=0.1, range_min=low, range_max=high
+    )
+    assert np.hypot(*scan_to_points(message).T) == pytest.approx([3.0])
+
+
 def cloud_message(points, kind="<f4", extra=4, height=1, **changes):
     """Points with further bytes after x, y and z."""
     size = np.dtype(kind).itemsize
@@ -96,9 +105,10 @@ def cloud_message(points, kind="<f4", extra=4, height=1, **changes):
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
 @pytest.mark.parametrize("height", [1, 2])
 def test_clouds_without_their_gaps(kind, height):
-    points = np.array([(1, 2, 3), (np.nan, 0, 1), (4, 5, 6), (7, 8, np.inf)], np.float64)
+    gaps = [(np.nan, 0, 1), (7, 8, np.inf), (0, 0, 0), (-0.0, 0, 0)]
+    points = np.array([(1, 2, 3), *gaps, (4, 0, 0)], np.float64)
     found = cloud_to_points(cloud_message(points, kind, height=height))
-    np.testing.assert_array_equal(found, points[[0, 2]])
+    np.testing.assert_array_equal(found, points[[0, -1]])
     assert cloud_to_points(cloud_message(points[:0], kind)).shape == (0, 3)
 
 
