@@ -118,7 +118,7 @@ def foreground(values: np.ndarray, share: float, least: int = _MIN_POINTS) -> tu
     The spread is a robust standard deviation. Raises ``ValueError`` for less than ``least`` valid
     values; NaN, infinite values, 0 and below are not valid.
     """
-    values = np.sort(values[np.isfinite(values) & (values > 0)])
+    values = np.sort(values[_valid(values)])
     if len(values) < least:
         raise ValueError(f"{len(values)} valid distances in the box: expected {least} or more")
     steps = np.diff(values) > np.maximum(_GAP[0], _GAP[1] * values[:-1])
@@ -135,12 +135,20 @@ def depth_range(
 ) -> Range:
     """Range by a registered depth image (H, W) in m; the box is in pixels of that image.
 
-    Raises ``ValueError`` if the box has too few valid pixels.
+    Raises ``ValueError`` if the box has too few valid pixels, or less than ``share`` of what is
+    usual in this image: those of a black or shiny target are the edges and the wall behind it.
     """
     x, y, w, h = box_xywh
-    rows, columns = _central(y, h), _central(x, w)
-    values = depth[rows, columns].ravel()
-    values = values[:: max(1, len(values) // _MAX_PIXELS)].astype(np.float64)
+    central = depth[_central(y, h), _central(x, w)]
+    values = central[_valid(central)].astype(np.float64)
+    usual = np.count_nonzero(_valid(depth)) / depth.size
+    if len(values) < share * usual * central.size:
+        found = len(values) / central.size
+        raise ValueError(
+            f"{found:.0%} of the depth in the box is valid, {usual:.0%} in the whole image: "
+            "the sensor may not see the target"
+        )
+    values = values[:: max(1, len(values) // _MAX_PIXELS)]
     z, spread = foreground(values, share, _MIN_PIXELS)
     # The surface has depth itself: its spread is that of the target, not of the sensor's noise.
     return Range(z / view.center[2], max(spread, 0.005 * z) / view.center[2])
@@ -269,6 +277,10 @@ def _central(start: float, side: float) -> slice:
     first = round(start + margin)
     last = max(round(start + side - margin), first + 1)
     return slice(max(0, first), max(0, last))
+
+
+def _valid(distances: np.ndarray) -> np.ndarray:
+    return np.isfinite(distances) & (distances > 0)
 
 
 def _slope(ray: np.ndarray) -> np.ndarray:

@@ -193,6 +193,21 @@ def test_depth_range_of_a_target_before_a_wall_within_the_box_only():
             depth_range(depth, outside, view, SHARE)
 
 
+def test_a_target_without_depth_is_not_the_wall_at_its_edge():
+    box, wall = (270.0, 120.0, 100.0, 240.0), np.full((480, 640), 6.0, np.float32)
+    black = wall.copy()
+    black[130:350, 275:365] = 0.0
+    black[170:190, 310:316] = 6.0  # a gap between arm and body
+    with pytest.raises(ValueError, match="1% of the depth in the box is valid, 94%"):
+        depth_range(black, box, view_of(box), SHARE)
+    for first in (0, 1):  # one pixel of 16, as where a small depth image is registered to a large
+        sparse = np.zeros_like(wall)
+        sparse[first::4, first::4] = 3.0
+        large = (100.0, 100.0, 400.0, 300.0)
+        measured = depth_range(sparse, large, view_of(large), SHARE)
+        assert measured.distance * view_of(large).center[2] == pytest.approx(3.0)
+
+
 @given(PLACES)
 def test_cloud_range_takes_the_points_in_the_box(place):
     random = np.random.default_rng(0)
