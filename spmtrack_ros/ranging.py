@@ -18,7 +18,7 @@ _MAX_PIXELS = 4000  # read of a box; more change nothing
 _GAP = 0.1, 0.05  # m, and part of the depth: a larger step separates two surfaces
 _MIN_ACROSS = 0.1  # of a unit ray; less of it in a plane gives no distance along that plane
 _HORIZON = 0.02  # rad below the horizon from which on a ray reaches the ground soon enough
-_BORDER = 1.0  # px; a box that is closer to the image's border may be cut by it
+_BORDER = 2.0  # of the box's jitter: a box that is closer to the image's border may be cut by it
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def view_box(
         np.linalg.norm(rays["right"] - rays["left"]) / w,
         np.linalg.norm(rays["bottom"] - rays["top"]) / h,
     )
-    cut = [side for side, distance in inside.items() if distance < _BORDER]
+    cut = [side for side, distance in inside.items() if distance < _BORDER * jitter_px]
     return View(**rays, jitter=float(angle) * jitter_px, cut=cut)
 
 

@@ -39,7 +39,7 @@ from spmtrack_ros.topics import STEADY, publish_diagnostics, subscribe
 _JITTER = 0.01  # rad, standard deviation of a bearing
 _BOX_SPREAD = 0.05  # relative standard deviation of a distance by the size of the box
 _NO_DISTANCE = 2.0  # m, stands for a distance where only the direction counts
-_BORDER = 1.0  # px
+_BORDER = 8.0  # px; the box of a cut target may end before the border of the image
 _MIN_SIDE = 1e-3  # px; the distance to a smaller box would not be a number
 _CLOCK_TIMEOUT = 2.0  # s by the steady clock; some simulators wait for the nodes for so long
 

@@ -275,7 +275,7 @@ def test_the_box_gives_direction_and_distance(run):
     assert not any(forward for _, forward, _ in node.commands)
     assert node.drives(node.box)  # 100 of 480 px: half as large as wanted, so too far
     assert node.commands[-1][1] > 0 > node.commands[-1][2]
-    node.feed(lambda: node.box((100, 0, 300, 100)), 1.5)  # cut: no reason to drive
+    node.feed(lambda: node.box((100, 4, 300, 100)), 1.5)  # cut: no reason to drive
     assert node.commands[-1][1] == 0 < node.commands[-1][2]
     for bad in (1e-300, 0.0, math.nan, math.inf):
         node.diagnostics.clear()
