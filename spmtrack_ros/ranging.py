@@ -115,19 +115,23 @@ def foreground(values: np.ndarray, share: float, least: int = _MIN_POINTS) -> tu
 
     Sorted, the distances fall into surfaces with steps between them. The nearest one that has
     ``share`` of all values counts, so that neither the background nor a thin thing in front does.
-    The spread is a robust standard deviation. Raises ``ValueError`` for less than ``least`` valid
-    values; NaN, infinite values, 0 and below are not valid.
+    The spread is a robust standard deviation, and that of all values if no surface counts. Raises
+    ``ValueError`` for less than ``least`` valid values; NaN, infinite values, 0 and below are not
+    valid.
     """
     values = np.sort(values[_valid(values)])
     if len(values) < least:
         raise ValueError(f"{len(values)} valid distances in the box: expected {least} or more")
     steps = np.diff(values) > np.maximum(_GAP[0], _GAP[1] * values[:-1])
     surfaces = np.split(values, np.flatnonzero(steps) + 1)
-    enough = max(share * len(values), least)
-    # all of equal size and too small: the largest is the best guess
-    chosen = next((each for each in surfaces if len(each) >= enough), max(surfaces, key=len))
-    median = float(np.median(chosen))
-    return median, 1.4826 * float(np.median(np.abs(chosen - median)))
+    enough = share * len(values)
+    nearest = next((each for each in surfaces if len(each) >= enough), values[:0])
+    if len(nearest) >= least:
+        median = float(np.median(nearest))
+        return median, 1.4826 * float(np.median(np.abs(nearest - median)))
+    # none is large enough: the largest is the best guess, and the target may be any of them
+    median = float(np.median(max(surfaces, key=len)))
+    return median, float(np.sqrt(np.mean((values - median) ** 2)))
 
 
 def depth_range(

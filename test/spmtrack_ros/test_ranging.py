@@ -169,6 +169,19 @@ def test_the_nearest_surface_counts(values, expected):
     assert foreground(values, 0.25)[0] == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("values", "others"),
+    [
+        ([1.0] * 20 + [2.0] * 20 + [3.0] * 20 + [4.0] * 20 + [5.0] * 20, 2.0),  # leaves
+        ([3.0, 8.0, 8.0], 2.5),  # few points of a cloud: on the target, and on the wall behind
+        ([3.0, 3.0, 8.0, 8.0, 8.0], 2.5),
+    ],
+)
+def test_where_no_surface_counts_the_spread_is_that_of_all(values, others):
+    assert foreground(np.array(values), 0.25)[1] > others
+    assert foreground(np.array(values * 4), 0.1)[1] < 0.01  # now the nearest one counts
+
+
 @given(st.lists(st.floats(width=32), max_size=40))
 def test_foreground_is_finite_or_refused(values):
     try:
