@@ -249,10 +249,13 @@ def size_range(view: View, height: float, width: float, size_spread: float) -> R
             problems.append(f"the border of the image cuts the {name} of the box")
     if not found:
         raise ValueError("; ".join(problems) or "neither height nor width of the target is known")
-    weights = np.array([deviation**-2 for _, deviation in found])
-    distance = float(weights @ [each for each, _ in found] / weights.sum())
-    # the errors of both have causes in common, so that they do not average out
-    return Range(distance, min(deviation for _, deviation in found))
+    distances, deviations = np.array(found).T
+    weights = deviations**-2 / (deviations**-2).sum()
+    distance = float(weights @ distances)
+    # the errors of both have causes in common, so that they do not average out; they disagree if
+    # the target is half covered or turned, and then either may be right
+    apart = weights @ (distances - distance) ** 2
+    return Range(distance, float(np.sqrt(deviations.min() ** 2 + apart)))
 
 
 def position(view: View, measured: Range, focal_spread: float) -> tuple[np.ndarray, np.ndarray]:

@@ -70,6 +70,15 @@ def test_size_range_finds_the_place_and_the_view_its_size(place, width, height):
     assert view.size(measured.distance) == pytest.approx((width, height), rel=0.01)
 
 
+def test_height_and_width_that_disagree_are_less_certain():
+    whole = box_around((0.0, 0.0, 3.0), 0.5, 1.6)
+    legs_hidden = (*whole[:3], whole[3] / 2)
+    for box, low, high in ((whole, 0.15, 0.16), (legs_hidden, 1.0, 2.0)):
+        measured = size_range(view_of(box), 1.6, 0.5, size_spread=0.05)
+        assert low < measured.deviation < high
+        assert measured.distance == pytest.approx(3.0, abs=measured.deviation)
+
+
 @given(st.floats(0.3, 2.0), st.floats(-0.2, 0.9), st.floats(1.0, 8.0), st.floats(-0.5, 0.5))
 def test_ground_range_finds_the_place(camera_height, pitch, away, aside):
     """A target 0.5 m high on the ground, by a camera that looks down."""
