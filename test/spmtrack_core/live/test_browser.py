@@ -254,18 +254,31 @@ def test_a_phone_with_a_finger(open_live):
     touch = live.context.new_cdp_session(page)
     x, y, w, h = red(0)
     points = [live.place(x + part * w, y + part * h) for part in (0.0, 0.3, 0.7, 1.0)]
-    for kind, points_now in [
-        ("touchStart", points[:1]),
-        *(("touchMove", [each]) for each in points[1:]),
-        ("touchEnd", []),
-    ]:
-        given = [{"x": px, "y": py} for px, py in points_now]
+
+    def finger(kind, *points):
+        given = [{"x": px, "y": py} for px, py in points]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+    finger("touchStart", points[0])
+    for each in points[1:]:
+        finger("touchMove", each)
+    finger("touchEnd")
     live.until("view.targets.length === 1 && view.targets[0].box")
     assert live.target("target-1")["box"] == pytest.approx(red(0), abs=1.0)
     live.until("selected === 'target-1'")
     page.touchscreen.tap(*live.place(x + w / 2, y + h / 2))
     live.until("selected === ''")
+    page.keyboard.press(" ")
+    slider = page.locator("#place").bounding_box()
+    x, y, w = slider["x"], slider["y"] + slider["height"] / 2, slider["width"]
+    finger("touchStart", (x + 0.1 * w, y))
+    for part in (0.3, 0.6, 0.9):
+        finger("touchMove", (x + part * w, y))
+    shown = page.evaluate("view.playback.position")
+    live.until(f"view.playback.position > {shown + 0.1}")  # images come meanwhile
+    assert page.evaluate("Number($('place').value)") > 3
+    finger("touchEnd")
+    live.until("view.playback.position > 3")
 
 
 def test_the_place_in_a_video(open_live):
