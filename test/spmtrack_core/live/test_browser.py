@@ -242,10 +242,13 @@ def test_reload_and_a_server_that_comes_back(open_live, browser):
 def test_a_phone_with_a_finger(open_live):
     live = open_live(has_touch=True, is_mobile=True, device_scale_factor=2)
     page = live.page
+    live.tracking._recording = f"{'a' * 80}.mp4"
+    live.tracking._refresh()
+    expect(page.locator("#rec")).to_be_visible()
     for size in ((390, 780), (780, 390), (1200, 700), (320, 560)):
         page.set_viewport_size({"width": size[0], "height": size[1]})
         page.wait_for_timeout(50)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], size
         width, height = page.evaluate("[frame().w, frame().h]")
         assert width / height == pytest.approx(320 / 180, rel=0.01)
         assert width > 0.4 * min(size[0], 600), size
