@@ -219,6 +219,9 @@ def test_a_rejected_box_is_explained(open_live):
     expect(live.page.locator("#note")).to_contain_text(
         re.compile("box too small: .*init_min_side")
     )
+    live.page.evaluate("remove('nobody')")
+    expect(live.page.locator("#note")).to_contain_text("nobody")
+    expect(live.page.locator("#spoken")).to_be_empty()  # nothing is removed
 
 
 def test_reload_and_a_server_that_comes_back(open_live, browser):
