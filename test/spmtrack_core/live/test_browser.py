@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -231,8 +232,11 @@ def test_reload_and_a_server_that_comes_back(open_live, browser):
     page.reload()
     expect(live.row("target-1")).to_contain_text("tracking")
     live.until("bitmap !== null")
+    live.tracking.server._handle = lambda request: Future()  # which nobody answers
+    page.evaluate("request('play')")
     live.tracking.close()
     expect(page.locator("#state")).to_have_text("connection lost")
+    expect(page.locator("#note")).to_have_text(re.compile("lost before the answer"))
     expect(page.locator("#why")).to_contain_text("Trying again")
     live.tracking = LiveTracking(squares(), ColorTracker(), port=port)
     live.tracking.start()
@@ -339,5 +343,8 @@ def test_the_token_of_the_address_reaches_the_websocket(browser):
     assert page.goto(f"http://127.0.0.1:{server.port}/").status == 403
     page.goto(access.url(server.port, "127.0.0.1"))
     expect(page.locator("#state")).to_have_text("connected")
+    server.access = Access("0.0.0.0")  # of a program that was started again
+    page.evaluate("socket.close()")
+    expect(page.locator("#why")).to_contain_text("the token is missing or wrong: open")
     page.close()
     tracking.close()
