@@ -38,6 +38,7 @@ MOMENTS = 24
 """Most pictures of losses and returns."""
 
 _LEFT, _WIDTH, _TOP, _HEIGHT = 46, 940, 10, 190  # of the chart in its 1000 x 230 units
+_LABELS = 5  # below it; "frame 108000, 3600.0 s" takes 140 units
 _POINTS = 800  # of the curve: of longer runs the lowest and the highest of each stretch
 
 
@@ -216,11 +217,13 @@ def chart(
             f'stroke="var(--line)"/><text x="{_LEFT - 8}" y="{y(value) + 4}" '
             f'text-anchor="end">{value:g}</text>'
         )
-    for share in np.linspace(0, 1, 6):
+    for share in np.linspace(0, 1, _LABELS):
         frame = int(np.argmin(np.abs(np.subtract(times, share * last))))
+        if abs(times[frame] / last - share) > 0.02:
+            continue  # of few frames, none is near
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         parts.append(
-            f'<text x="{_LEFT + _WIDTH * share:.1f}" y="220" text-anchor="{anchor}">'
+            f'<text x="{x(times[frame]):.1f}" y="220" text-anchor="{anchor}">'
             f"frame {frame + 1}, {times[frame]:.1f} s</text>"
         )
     parts.append(

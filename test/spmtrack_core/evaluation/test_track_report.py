@@ -190,6 +190,21 @@ def test_the_chart_shows_confidence_and_states():
     assert lost[0] + lost[1] == pytest.approx(986, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("count", "labels"),
+    [
+        (1, [(46, "frame 1, 0.0 s")]),
+        (3, [(46, "frame 1, 0.0 s"), (516, "frame 2, 0.0 s"), (986, "frame 3, 0.1 s")]),
+        (100_001, [(46 + 235 * k, f"frame {25_000 * k + 1}, {1000 * k}.0 s") for k in range(5)]),
+    ],
+)
+def test_the_frames_below_the_chart_stand_at_their_places_and_apart(count, labels):
+    text = chart([0.9] * count, [T] * count, 0.4, [index / 25 for index in range(count)])
+    found = re.findall(r'<text x="([\d.]+)" y="220" text-anchor="(\w+)">(.*?)<', text)
+    assert [(round(float(x)), label) for x, _, label in found] == labels
+    assert all(anchor == "middle" for _, anchor, _ in found[1:-1])
+
+
 def test_the_chart_is_one_over_time_also_where_frames_are_uneven():
     path, bands = drawn([0.5] * 4, [T, T, L, T], times=[0.0, 1.0, 3.0, 10.0])
     points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", path)[1:]]
