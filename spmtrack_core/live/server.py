@@ -40,6 +40,7 @@ _PER_SECOND = 100.0  # messages of one page, which acknowledges each image
 _BURST = 120.0
 _AT_ONCE = 8  # requests of one page that are not answered yet
 _SILENCE = 20.0  # s in which a page must draw an image, or take it at all
+_REPEAT = 5.0  # s after which a view is sent again: by it a page knows that the connection lives
 _PATIENCE = 60.0  # s until a request that nobody answers is given up
 _LONGEST_SIDE = 1280  # px of the image as it is sent
 _QUALITY = 80  # of the JPEG, percent
@@ -196,7 +197,8 @@ class LiveServer:
         try:
             while True:
                 await asyncio.wait_for(page.ready.wait(), _SILENCE)
-                await page.news.wait()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(page.news.wait(), _REPEAT)
                 await asyncio.sleep(page.sent + 1 / _IMAGE_RATE - time.monotonic())
                 page.news.clear()
                 page.sent = time.monotonic()

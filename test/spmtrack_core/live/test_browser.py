@@ -232,6 +232,8 @@ def test_reload_and_a_server_that_comes_back(open_live, browser):
     page.reload()
     expect(live.row("target-1")).to_contain_text("tracking")
     live.until("bitmap !== null")
+    page.evaluate("socket.old = true; heard = -30_000")  # nothing comes for 30 s
+    live.until("!socket.old && socket.readyState === WebSocket.OPEN")
     live.tracking.server._handle = lambda request: Future()  # which nobody answers
     page.evaluate("request('play')")
     live.tracking.close()

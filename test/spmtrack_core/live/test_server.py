@@ -266,7 +266,7 @@ def test_a_port_in_use_is_one_sentence(server, handler):
 # ---- images
 
 
-def test_a_page_gets_the_newest_image_when_it_has_drawn_the_last(server):
+def test_a_page_gets_the_newest_image_when_it_has_drawn_the_last(server, monkeypatch):
     async def run():
         async with open_page(server) as page:
             view, jpeg = await page.view()
@@ -281,6 +281,10 @@ def test_a_page_gets_the_newest_image_when_it_has_drawn_the_last(server):
             server.show(picture(59))  # the same image, perhaps with other targets
             view, jpeg = await page.view()
             assert (view["stamp"], jpeg) == ("1059", b"") and view["latency"] > 0
+            monkeypatch.setattr(server_module, "_REPEAT", 0.1)
+            await page.shown()
+            view, jpeg = await page.view()  # nothing is new
+            assert (view["stamp"], jpeg) == ("1059", b"")
 
     asyncio.run(run())
 
