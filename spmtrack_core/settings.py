@@ -116,6 +116,20 @@ def check_setting(name: str, value: Any, allowed: Range | Collection[str] | None
 _NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
+class _Loader(yaml.SafeLoader):
+    """Rejects a key that stands twice: YAML takes the last and drops what the first says."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: list[Any] = []
+        for key, _ in node.value:
+            if key.value in seen:
+                text = f"the key {key.value} stands twice"
+                raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
+            seen.append(key.value)
+        return node
+
+
 def load_yaml(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
     """Read ``path`` into the dataclass ``cls``; ``overrides`` are ``key=value``, dotted if nested.
 
@@ -128,7 +142,7 @@ def load_yaml(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Keys and values of ``path`` with ``overrides``, for ``from_dict``; errors as above."""
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}
+        tree = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader) or {}
     except _NOT_YAML as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

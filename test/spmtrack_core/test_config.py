@@ -51,6 +51,7 @@ def test_values_arrive_with_their_types(tmp_path):
         ("model: 3", (), "model must be ModelConfig"),
         ("- 1", (), "keys and values"),
         ("a: [", (), "is not YAML"),
+        ("seed: 1\nsteps: 2\nseed: 3", (), "the key seed stands twice in .*line 3"),
         ("", ("steps",), "key=value"),
         ("", ("name.first=x",), "name"),
         ("", ("steps=[1",), "not YAML"),
