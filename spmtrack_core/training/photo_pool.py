@@ -76,9 +76,11 @@ def read_photos(config: SyntheticConfig, device: torch.device) -> PhotoPool:
         mask_path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if mask_path is None:
             continue
-        label_map = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
+        label_map = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         if label_map is None:
             raise ValueError(f"{mask_path} cannot be read as a label map")
+        if label_map.dtype != np.uint8:  # cut to 8 bits, labels would vanish or become one
+            raise ValueError(f"{mask_path} must be a label map of 8 bits; got {label_map.dtype}")
         label_map = cv2.resize(label_map, (side, side), interpolation=cv2.INTER_NEAREST)
         for label, window in usable_segments(label_map):
             segments.append((i, len(labels), label))

@@ -79,6 +79,15 @@ def test_missing_folders_are_named(tmp_path, field, value, error, text):
         read_photos(replace(config, **{field: value}), CPU)
 
 
+def test_a_label_map_of_16_bits_is_an_error(tmp_path):
+    """Cut to 8 bits, its labels 1 and 2 would be background."""
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 40), i, np.uint16))
+    config = SyntheticConfig(images=(str(tmp_path),), masks=(str(tmp_path),), image_side=32)
+    with pytest.raises(ValueError, match=r"0\.png must be a label map of 8 bits; got uint16"):
+        read_photos(config, CPU)
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least 2 photographs; got 0"):
         read_photos(SyntheticConfig(images=(str(tmp_path),)), CPU)
