@@ -95,12 +95,16 @@ class Log:
     def add(self, row: dict[str, float]) -> None:
         """Append one row; columns without a value stay empty."""
         self.rows.append(row)
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(self.line(row))
             for name, value in row.items():
                 self.events.add_scalar(name, value, int(row["step"]))
             self.events.flush()
+        except OSError as error:
+            raise type(error)(f"log in {self.path.parent}: {error.strerror or error}") from None
 
     @staticmethod
     def line(row: dict[str, float]) -> dict[str, str]:

@@ -83,3 +83,13 @@ def test_a_disk_that_is_full_when_a_run_is_resumed_keeps_the_log(path, monkeypat
     with pytest.raises(OSError, match=r"log\.csv cannot be written: No space left"):
         Log(path.parent, keep_until=20)
     assert steps(path) == [10, 20]
+
+
+def test_a_disk_that_becomes_full_names_the_folder(path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = Log(path.parent, keep_until=20)
+    monkeypatch.setattr(log.events, "flush", full)
+    with pytest.raises(OSError, match=rf"^log in {path.parent}: No space left"):
+        log.add({"step": 30, "samples": 240, "loss": 1.25})
