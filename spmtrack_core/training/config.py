@@ -207,7 +207,7 @@ class TrainConfig(Settings):
     """Compile the network with torch.compile: minutes at the start, faster steps."""
     activation_checkpointing: bool = False
     """Compute the activations of a block again in the backward pass: less memory, more time."""
-    seed: int = 0
+    seed: int = setting(0, minimum=0, maximum=2**32 - 1)
     """Seed of the random weights and of every batch."""
     steps: int = setting(10_000, minimum=1)
     """Optimization steps of the whole run."""

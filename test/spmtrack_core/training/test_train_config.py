@@ -25,6 +25,8 @@ REPOSITORY = Path(__file__).parents[3]
         ({"optimizer": "sgd"}, "optimizer must be one of"),
         ({"anneal": "time"}, "needs time_limit_min"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"seed": -1}, r"seed must be in \[0, .*; got -1"),
+        ({"seed": 10**13}, r"seed must be in \[0, .*; got 10000000000000"),
         ({"decay_steps": 0}, "decay_steps must be at least 1; got 0"),
         ({"stem": "mobilenet.pt"}, "needs model.stem mobilenetv2"),
         ({"searches": 0}, "searches must be at least 1; got 0"),
