@@ -61,7 +61,8 @@ def validate(
         return {}
     row = {"validation_iou": sequence_sum / sequences, "validation_ao": frame_sum / frames}
     # each process fills the rows of its own sequences: confidence, good box, and 1 for a frame
-    table = torch.zeros(len(held_out), config.validation_frames, 3, device=fabric.device)
+    longest = max(sequence.length or 0 for sequence in held_out)
+    table = torch.zeros(len(held_out), longest, 3, device=fabric.device)
     rows = table[fabric.global_rank :: fabric.world_size]
     for part, score in zip(rows, scores, strict=False):
         part[: len(score.good)] = torch.tensor(

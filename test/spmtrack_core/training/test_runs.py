@@ -322,6 +322,7 @@ def test_validation_goes_on_after_a_broken_frame(settings, clips, tmp_path):
         f"output={tmp_path / 'run'}",
         "steps=2",
         "validation_samples=3",
+        "validation_frames=1000000000000",  # all of them, and no memory for more
         f"validation.root={tmp_path / 'clips'}",
     ]
     with pytest.warns(UserWarning, match=r"not validated on 0: .*0003\.jpg"):
