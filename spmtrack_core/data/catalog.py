@@ -91,13 +91,13 @@ def open_tracks(config: DatasetConfig, cache: Path | None = None) -> Tracks:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = open(file.with_suffix(".lock"), "w")
+        # the processes of one training run start together: one reads, the others wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise ValueError(
             f"cannot keep the index of {root}: {error}; set XDG_CACHE_HOME to another folder"
         ) from None
     with lock:
-        # the processes of one training run start together: one reads, the others wait for it
-        fcntl.flock(lock, fcntl.LOCK_EX)
         tracks = _cached(file, key)
         if tracks is None:
             clips, skipped = _read_clips(config, root, entries, excluded)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import subprocess
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -92,7 +93,8 @@ def read_settings(path: str | Path, overrides: Collection[str], resume: bool) ->
                 "tracker": to_dict(loaded.tracker_config),
             }
         for part in ("model", "tracker"):
-            tree[part] = {**stored[part], **(tree.get(part) or {})}
+            own = tree.get(part) or {}
+            tree[part] = {**stored[part], **own} if isinstance(own, dict) else own
     return from_dict(TrainConfig, tree)
 
 
@@ -117,8 +119,10 @@ def lock_folder(output: Path) -> IO[str]:
     lock = (output / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise ValueError(f"another process is training in {output}") from None
+    except OSError as error:  # some network file systems have no locks
+        warnings.warn(f"{output} cannot be locked: {error.strerror}", stacklevel=2)
     return lock
 
 
@@ -138,8 +142,10 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state["config"] = with_present_names(TrainConfig, state["config"])
-    except Exception as error:  # a damaged file raises errors of many kinds
-        raise ValueError(f"{path} is not a complete checkpoint: {error}") from None
+    except OSError:
+        raise
+    except Exception:  # a damaged file raises errors of many kinds, some with advice to load it
+        raise ValueError(f"{path} is not a complete checkpoint of a run") from None
     if "mean" in state:  # the key of checkpoints written by versions before 0.1
         state["ema"] = state.pop("mean")
     return state
@@ -159,10 +165,19 @@ def check_resumable(path: Path, config: TrainConfig) -> None:
     stored, ours = to_dict(kept), to_dict(config)
     for name in sorted(set(ours) - may_change):
         if ours[name] != stored[name]:
+            name, theirs, own = _difference(name, stored[name], ours[name])
             raise ValueError(
-                f"{path} was made with {name}: {stored[name]}, not {ours[name]}; "
+                f"{path} was made with {name}: {theirs}, not {own}; "
                 "resume with the settings of its config.yaml"
             )
+
+
+def _difference(name: str, stored: Any, ours: Any) -> tuple[str, Any, Any]:
+    """The first setting below ``name`` that differs, and its two values."""
+    if not isinstance(stored, dict) or not isinstance(ours, dict):
+        return name, stored, ours
+    key = next(key for key in ours if ours[key] != stored[key])
+    return _difference(f"{name}.{key}", stored[key], ours[key])
 
 
 def save_state(output: Path, state: Mapping[str, Any]) -> None:

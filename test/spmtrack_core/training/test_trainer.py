@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import itertools
 import json
 import shutil
@@ -178,6 +180,9 @@ def test_a_checkpoint_under_former_names_is_resumed(config, finished):
 def test_resuming_with_other_settings_is_rejected(finished):
     with pytest.raises(ValueError, match=r"made with batch_size: 4, not 8"):
         train(replace(finished, batch_size=8), resume=True)
+    other = replace(finished, model=replace(finished.model, rank=4))
+    with pytest.raises(ValueError, match=r"made with model\.rank: 2, not 4; resume"):
+        train(other, resume=True)
 
 
 def test_resuming_without_a_checkpoint_is_an_error(config):
@@ -284,6 +289,15 @@ def test_one_run_at_a_time_in_a_folder(config):
             train(config)
 
 
+def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="run cannot be locked: No locks available"):
+        lock_folder(tmp_path / "run").close()
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -343,6 +357,10 @@ def test_unusable_start_weights_are_rejected(config, finished):
         train(replace(config, model=other, start_from=str(weights(finished))))
     with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
         train(replace(config, start_from="nothing"))
+    path = Path(config.output + ".yaml")
+    path.write_text(f"{{start_from: {weights(finished)}, model: 3}}")
+    with pytest.raises(ValueError, match="model must be ModelConfig; got 3"):
+        read_settings(path, (), resume=False)
 
 
 def test_a_run_that_starts_from_weights_of_other_crops(config, finished):
@@ -372,7 +390,7 @@ def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
     path = Path(copied.output, "checkpoint.pt")
     for content in (b"", b"nonsense", path.read_bytes()[:999]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"checkpoint\.pt is not a complete checkpoint"):
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is not a complete .* of a run$"):
             train(copied, resume=True)
 
 
