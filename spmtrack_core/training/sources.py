@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -222,7 +223,12 @@ def loader(
 
 
 def _start_worker(_: int) -> None:
-    """Limit a worker to one core: the threads of several workers would compete."""
+    """Limit a worker to one core: the threads of several workers would compete.
+
+    The training process ends its workers: a signal to all processes of a job is for that one.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import warnings
 from dataclasses import replace
 
@@ -136,6 +139,14 @@ def test_batches_are_the_same_for_any_number_of_workers(batches, workers, rank):
         assert isinstance(batch, Batch) and batch.references.shape == (4, 3, 3, 48, 64)
         assert same(batch, batches[step, rank])
     assert torch.equal(torch.get_rng_state(), before)  # else a resumed run would go another way
+
+
+def test_a_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_run():
+    made = iter(loader(make(Memory(MOVING), Memory(STILL)), 4, 1, 0, 4))
+    next(made)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(made)) == 3
 
 
 def test_a_later_start_gives_the_same_batches(batches):
