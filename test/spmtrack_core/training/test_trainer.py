@@ -25,7 +25,9 @@ from torchvision.models import mobilenet_v2
 from typer.testing import CliRunner
 
 from spmtrack_core.cli.train import train as command
-from spmtrack_core.config import TrackerConfig
+from spmtrack_core.config import DatasetConfig, TrackerConfig
+from spmtrack_core.data.catalog import open_tracks
+from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.model.mobilenet import read_mobilenet
 from spmtrack_core.model.spmtrack import trainable_names
 from spmtrack_core.model.trunk import resample_positions
@@ -289,13 +291,17 @@ def test_one_run_at_a_time_in_a_folder(config):
             train(config)
 
 
-def test_a_file_system_without_locks_can_be_trained_on(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_trained_on_but_keeps_no_index(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.warns(UserWarning, match="run cannot be locked: No locks available"):
         lock_folder(tmp_path / "run").close()
+    write_image(tmp_path / "clips" / "a" / "1.png", np.zeros((8, 8, 3), np.uint8))
+    write_boxes(tmp_path / "clips" / "a" / "groundtruth.txt", np.array([[1, 1, 5, 5]]))
+    with pytest.raises(ValueError, match=r"cannot keep the index .*set XDG_CACHE_HOME"):
+        open_tracks(DatasetConfig("folder", str(tmp_path / "clips")), tmp_path)
 
 
 @pytest.mark.parametrize(
