@@ -138,7 +138,8 @@ def image_names(folder: Path) -> list[str]:
 
 def has_gaps(files: Sequence[str]) -> bool:
     """Whether numbers, from 0 or 1 on, are left out in the names of images in natural order."""
-    first, last = (int(re.split(r"\D", Path(each).stem)[-1] or 0) for each in (files[0], files[-1]))
+    stems = (Path(each).stem for each in (files[0], files[-1]))
+    first, last = (int(re.split(r"\D", stem)[-1] or 0) for stem in stems)
     return first > 1 or last - first != len(files) - 1
 
 

@@ -71,7 +71,7 @@ def _track(name: str, path: Path) -> Track:
     rows, hidden = [], []
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
-            # id, x1, y1, x2, y2, frame, lost, occluded, generated, a label in quotation marks (VATIC)
+            # VATIC: id, x1, y1, x2, y2, frame, lost, occluded, generated, a label in quotes
             words = line.split()
             rows.append([float(word) for word in words[1:6]])
             hidden.append("1" in words[6:8])
