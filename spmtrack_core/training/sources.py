@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -215,22 +217,32 @@ def loader(
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, os.getpid()),
         pin_memory=pin_memory,
         # so that the loader draws the seeds of its workers from this one, not the global one
         generator=torch.Generator(),
     )
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(parent: int, _: int) -> None:
     """Limit a worker to one core: the threads of several workers would compete.
 
     The training process ends its workers: a signal to all processes of a job is for that one.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _obey(parent: int) -> None:
+    """End at a SIGTERM of the process ``parent`` alone, which waits for its workers at its end."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def validation_sequences(config: TrainConfig) -> list[FrameSequence] | None:

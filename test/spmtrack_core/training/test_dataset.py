@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import subprocess
 import warnings
 from dataclasses import replace
 
@@ -144,9 +142,19 @@ def test_batches_are_the_same_for_any_number_of_workers(batches, workers, rank):
 def test_a_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_run():
     made = iter(loader(make(Memory(MOVING), Memory(STILL)), 4, 1, 0, 4))
     next(made)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGTERM)
+    (worker,) = made._workers
+    for name in ("TERM", "INT", "HUP"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     assert len(list(made)) == 3
+
+
+def test_a_run_that_ends_ends_its_workers():
+    made = iter(loader(make(Memory(MOVING), Memory(STILL)), 4, 1, 0, 9))
+    next(made)
+    (worker,) = made._workers
+    worker.terminate()  # as Python does at its end, where it waits for the worker
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_a_later_start_gives_the_same_batches(batches):
