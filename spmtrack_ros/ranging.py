@@ -145,13 +145,13 @@ def depth_range(
     x, y, w, h = box_xywh
     central = depth[_central(y, h), _central(x, w)]
     values = central[_valid(central)].astype(np.float64)
-    usual = np.count_nonzero(_valid(depth)) / depth.size
-    if len(values) < share * usual * central.size:
-        found = len(values) / central.size
-        raise ValueError(
-            f"{found:.0%} of the depth in the box is valid, {usual:.0%} in the whole image: "
-            "the sensor may not see the target"
-        )
+    if len(values) < share * central.size:  # otherwise the whole image need not be looked at
+        found, usual = len(values) / central.size, np.count_nonzero(_valid(depth)) / depth.size
+        if len(values) < share * usual * central.size:
+            raise ValueError(
+                f"{found:.0%} of the depth in the box is valid, {usual:.0%} in the whole image: "
+                "the sensor may not see the target"
+            )
     values = values[:: max(1, len(values) // _MAX_PIXELS)]
     z, spread = foreground(values, share, _MIN_PIXELS)
     # The surface has depth itself: its spread is that of the target, not of the sensor's noise.
