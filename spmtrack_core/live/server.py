@@ -7,19 +7,15 @@ and never old ones, and whoever makes the views waits for none.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import errno
-import hashlib
 import logging
 import os
-import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,11 +25,11 @@ from spmtrack_core.geometry.image import Image, encode_image
 from spmtrack_core.live.access import Access
 from spmtrack_core.live.connections import Allowance, Connection, Connections
 from spmtrack_core.live.messages import LONGEST, Request, Shown, View, answer, pack, parse
+from spmtrack_core.live.page import page_handler
 from spmtrack_core.session.init_request import Code, Reply
 
 LOG = logging.getLogger(__name__)
 _HTTP_LOG = logging.getLogger(f"{__name__}.http")
-PAGE = Path(__file__).with_name("page.html")
 MAX_PAGES = 16
 _IMAGE_RATE = 60.0  # images per second to one page; screens show no more
 _PER_SECOND = 100.0  # messages of one page, which acknowledges each image
@@ -117,7 +113,7 @@ class LiveServer:
 
     async def _start(self, host: str, port: int) -> int:
         app = web.Application(middlewares=[self._check], client_max_size=LONGEST)
-        app.router.add_get("/", _page_handler())
+        app.router.add_get("/", page_handler())
         app.router.add_get("/live", self._open_page)
         self._runner = web.AppRunner(app, access_log=None, logger=_HTTP_LOG, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -331,30 +327,3 @@ def encode_jpeg(image: Callable[[], Image]) -> Encoded:
         rgb = cv2.resize(rgb, sides, interpolation=cv2.INTER_AREA)
     jpeg = encode_image(rgb, ".jpg", cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
     return (size_hw[0], size_hw[1]), jpeg
-
-
-def _page_handler() -> Callable[[web.Request], Any]:
-    """Answers with the page, which may load nothing and run no script but its own."""
-    page = PAGE.read_text(encoding="utf-8")
-
-    def allowed(tag: str) -> str:
-        text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = hashlib.sha256(text.group(1).encode() if text else b"").digest()
-        return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-    headers = {
-        "Cache-Control": "no-store",
-        "Content-Security-Policy": (
-            f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; "
-            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"
-        ),
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Referrer-Policy": "no-referrer",  # the address has the token
-        "X-Content-Type-Options": "nosniff",
-    }
-
-    async def send_page(request: web.Request) -> web.Response:
-        return web.Response(text=page, content_type="text/html", headers=headers)
-
-    return send_page

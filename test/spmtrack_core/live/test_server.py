@@ -25,7 +25,8 @@ from spmtrack_core.live import server as server_module
 from spmtrack_core.live.access import Access, _own_address
 from spmtrack_core.live.connections import Connection
 from spmtrack_core.live.messages import LONGEST, RemoveTarget, StartTarget, View
-from spmtrack_core.live.server import MAX_PAGES, PAGE, LiveServer
+from spmtrack_core.live.page import PAGE
+from spmtrack_core.live.server import MAX_PAGES, LiveServer
 from spmtrack_core.session.init_request import Code, Reply
 
 CLOSE = aiohttp.WSMsgType.CLOSE
