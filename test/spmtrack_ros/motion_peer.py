@@ -11,6 +11,7 @@ from pathlib import Path
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -24,13 +25,16 @@ from test.spmtrack_ros.peer import output_of
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SMALL_TF = Path(__file__).with_name("small_tf")
 FRAME = "camera_optical"
+# Best effort, a node that discovers this one late would miss what is sent once.
+INPUTS = ("camera_info", "detection", "bearing", "pose", "odom", "depth", "scan", "points")
 
 
 def start(module, *parameters, tf=False, remap=()):
     """Start a node of the package, or a file; ``tf``: with the small tf2_ros of the tests."""
     program = [module] if module.endswith(".py") else ["-m", f"spmtrack_ros.{module}"]
     command = [sys.executable, *program, "--ros-args"]
-    for each in parameters:
+    reliable = [f"qos_overrides./{each}.subscription.reliability:=reliable" for each in INPUTS]
+    for each in (*reliable, *parameters):
         command += ["-p", each]
     for each in remap:
         command += ["-r", each]
@@ -46,7 +50,7 @@ class Surroundings:
     """Publishes what the node hears, and collects what it publishes."""
 
     def __init__(self, settling=0.3):
-        """``settling`` is in s: a node that is slow to discover this one needs more."""
+        """``settling`` is in s."""
         self.settling = settling
         self.context = Context()
         rclpy.init(context=self.context)
@@ -65,7 +69,6 @@ class Surroundings:
         if topic not in self.publishers:
             self.publishers[topic] = self.node.create_publisher(type(message), topic, qos)
             self.until(self.publishers[topic].get_subscription_count)
-            self.settle()
         self.publishers[topic].publish(message)
 
     def until(self, condition, timeout=10.0):
@@ -90,12 +93,12 @@ class Surroundings:
         info.k = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
         info.header.frame_id = FRAME
         assert self.until(self.camera_info.get_subscription_count)
-        self.settle()
         self.camera_info.publish(info)
+        assert self.camera_info.wait_for_all_acked(Duration(seconds=10))
         self.settle()
 
     def settle(self):
-        """Until the other side has discovered this one as well."""
+        """Until the node has seen what has reached it."""
         self.until(lambda: False, self.settling)
 
     def call(self, kind, name, **fields):
