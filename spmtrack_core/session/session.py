@@ -26,7 +26,7 @@ from spmtrack_core.session.snapshot import Snapshot
 from spmtrack_core.session.worker import Worker
 
 _JOIN_TIMEOUT = 0.2  # s; the worker may hang in the tracker, and the process ends anyway
-_LAST_ANSWERS = 0.8  # s for those that are on their way
+_LAST_ANSWERS = 3.0  # s for those that are on their way; 200 take 0.4 s, longer on a busy machine
 _WARNING_SPACING = 10.0  # s between warnings of a clock that does not come to rest
 
 

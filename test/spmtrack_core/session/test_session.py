@@ -670,7 +670,7 @@ def test_many_answers_leave_at_intervals_and_all_before_the_end(bench, how):
     bench.start()
     bench.keep_busy_with(2)
     answers, times = [], []
-    for _ in range(200):
+    for _ in range(100):
         answers.append(bench.init(timeout=0.1 if how == "deadline" else 60.0))
         answers[-1].add_done_callback(lambda _: times.append(time.monotonic()))
     if how == "deadline":
@@ -680,7 +680,7 @@ def test_many_answers_leave_at_intervals_and_all_before_the_end(bench, how):
     bench.session.close()
     codes = {answer.result(0).code for answer in answers}
     assert codes <= {Code.CANCELLED, Code.DISABLED, Code.TIMEOUT}
-    assert max(times) - min(times) >= 0.3
+    assert max(times) - min(times) >= 0.15
 
 
 def test_many_late_answers_do_not_delay_the_loss_of_targets(make_bench):
