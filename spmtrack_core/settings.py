@@ -19,7 +19,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -85,11 +85,6 @@ def setting(
 @dataclass(frozen=True)
 class Settings:
     """Base of every class of settings. Raises ``ValueError`` for a value out of its range."""
-
-    RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Former name of a setting: its present name."""
-    REMOVED: ClassVar[Mapping[str, str]] = {}
-    """Name of a setting that is gone: what to do without it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -175,8 +170,8 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> None:
 def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass ``cls`` from plain values, as found in YAML or JSON.
 
-    Raises ``ValueError`` naming the key for unknown or renamed keys, values of the wrong type and
-    values out of their range.
+    Raises ``ValueError`` naming the key for unknown keys, values of the wrong type and values out
+    of their range.
     """
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -184,12 +179,6 @@ def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     unknown = sorted(str(key) for key in set(tree) - known)
     if unknown:
         section = f" under {where.rstrip('.')}" if where else ""
-        renamed = getattr(cls, "RENAMED", {}).get(unknown[0])
-        if renamed:
-            raise ValueError(f"{unknown[0]}{section} is now called {renamed}")
-        removed = getattr(cls, "REMOVED", {}).get(unknown[0])
-        if removed:
-            raise ValueError(f"{unknown[0]}{section} is no longer a setting: {removed}")
         raise ValueError(
             f"unknown key {unknown[0]!r}{section}; expected one of {', '.join(sorted(known))}"
         )
@@ -199,22 +188,6 @@ def from_dict(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             raise ValueError(f"{where.rstrip('.') or cls.__name__} needs {field.name}")
     values = {key: _value(hints[key], value, where + key) for key, value in tree.items()}
     return cls(**values)
-
-
-def with_present_names(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version stored, under their present names and without removed ones.
-
-    For files that programs write. A file that a user writes gets an error from ``from_dict``.
-    """
-    hints = typing.get_type_hints(cls)
-    renamed, removed = getattr(cls, "RENAMED", {}), getattr(cls, "REMOVED", {})
-    present = {renamed.get(key, key): value for key, value in tree.items() if key not in removed}
-    return {
-        key: with_present_names(hints[key], value)
-        if dataclasses.is_dataclass(hints.get(key)) and isinstance(value, Mapping)
-        else value
-        for key, value in present.items()
-    }
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -64,8 +64,6 @@ def read_description(metadata: Mapping[str, str], format: str) -> dict[str, Any]
             return {}
     except (ValueError, AttributeError, RecursionError):
         raise ValueError("its settings cannot be used: they are not JSON") from None
-    if "story" in about:  # the key of files written by versions before 0.1
-        about["provenance"] = about.pop("story")
     for part, kind in (("model", dict), ("tracker", dict), ("provenance", dict), ("trunk", str)):
         if not isinstance(about.get(part, kind()), kind):
             found = type(about[part]).__name__

@@ -6,9 +6,7 @@ The YAML file of a run has the sections ``model`` and ``tracker`` (see ``config.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from spmtrack_core.config import DatasetConfig, ModelConfig, TrackerConfig
 from spmtrack_core.model.weights import PRECISIONS
@@ -96,11 +94,6 @@ class SyntheticConfig(Settings):
     grain: float = setting(1.0, minimum=1)
     """Largest size of a grain of the noise, px of the crop."""
 
-    RENAMED: ClassVar[Mapping[str, str]] = {
-        "colour_jitter": "color_jitter",
-        "grey_share": "gray_share",
-    }
-
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("image_side", "patch_side"):
@@ -153,8 +146,6 @@ class VideoConfig(Settings):
     photometric: bool = False
     """Change resolution, light, blur and noise of real tracks in mixed batches as ``synthetic``
     says."""
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"colour_jitter": "color_jitter"}
 
 
 @dataclass(frozen=True)
@@ -274,15 +265,6 @@ class TrainConfig(Settings):
     step."""
     weights_precision: str = setting("float32", choices=tuple(PRECISIONS))
     """Dtype of linear layers and convolutions in the weight files."""
-
-    RENAMED: ClassVar[Mapping[str, str]] = {
-        "accumulate": "gradient_accumulation_steps",
-        "checkpoint_blocks": "activation_checkpointing",
-    }
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "strategy": "several processes share gradients (DDP), leave it out; for less memory set "
-        "activation_checkpointing or gradient_accumulation_steps"
-    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

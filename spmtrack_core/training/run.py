@@ -19,7 +19,7 @@ import yaml
 from spmtrack_core.files import user_path, write_beside, write_text
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.model.weights import PRECISIONS, Checkpoint, load_checkpoint, save_checkpoint
-from spmtrack_core.settings import from_dict, read_yaml, to_dict, with_present_names
+from spmtrack_core.settings import from_dict, read_yaml, to_dict
 from spmtrack_core.tracking.loading import find_weights
 from spmtrack_core.training.config import TrainConfig
 from spmtrack_core.training.optim import learning_rate
@@ -133,21 +133,19 @@ def write_settings(output: Path, config: TrainConfig) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The checkpoint of a run under the present names, mapped from the file.
+    """The checkpoint of a run, mapped from the file.
 
     Raises ``FileNotFoundError`` for a missing file, ``ValueError`` for an incomplete one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint to resume from: {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state["config"] = with_present_names(TrainConfig, state["config"])
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state["config"]["model"]  # missing in files of other programs
     except OSError:
         raise
     except Exception:  # a damaged file raises errors of many kinds, some with advice to load it
         raise ValueError(f"{path} is not a complete checkpoint of a run") from None
-    if "mean" in state:  # the key of checkpoints written by versions before 0.1
-        state["ema"] = state.pop("mean")
     return state
 
 

@@ -1,4 +1,4 @@
-"""Settings of a run: ranges, former names, and the recipes of this repository."""
+"""Settings of a run: ranges, and the recipes of this repository."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spmtrack_core.settings import from_dict, load_yaml, with_present_names
+from spmtrack_core.settings import from_dict, load_yaml
 from spmtrack_core.training.config import TrainConfig
 from test.nano_recipe import runs_of_nano, settings_of
 
@@ -53,34 +53,6 @@ def test_sides_of_a_reference_cannot_cross(section):
     from_dict(TrainConfig, {section: {"reference_jitter": 0.249}})
     with pytest.raises(ValueError, match=r"reference_jitter must be in \[0, 0\.25\); got 0\.25"):
         from_dict(TrainConfig, {section: {"reference_jitter": 0.25}})
-
-
-@pytest.mark.parametrize(
-    "tree, text",
-    [
-        ({"accumulate": 2}, "accumulate is now called gradient_accumulation_steps"),
-        ({"checkpoint_blocks": True}, "checkpoint_blocks is now called activation_checkpointing"),
-        (
-            {"synthetic": {"grey_share": 0.1}},
-            "grey_share under synthetic is now called gray_share",
-        ),
-        ({"strategy": "fsdp"}, r"strategy is no longer a setting: .*\(DDP\).*leave it out"),
-    ],
-)
-def test_former_settings_are_errors_that_name_the_present_ones(tree, text):
-    with pytest.raises(ValueError, match=text):
-        from_dict(TrainConfig, tree)
-
-
-def test_stored_settings_are_read_under_their_present_names():
-    stored = {"accumulate": 2, "strategy": "ddp", "seed": 3, "videos": {"colour_jitter": 0.1}}
-    present = with_present_names(TrainConfig, stored)
-    assert present == {
-        "gradient_accumulation_steps": 2,
-        "seed": 3,
-        "videos": {"color_jitter": 0.1},
-    }
-    assert from_dict(TrainConfig, present).videos.color_jitter == 0.1
 
 
 @pytest.mark.parametrize(

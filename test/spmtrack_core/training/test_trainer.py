@@ -163,22 +163,6 @@ def assert_same(run: TrainConfig, other: TrainConfig) -> None:
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_a_checkpoint_under_former_names_is_resumed(config, finished):
-    """As an early version wrote it, with settings that were renamed or removed since."""
-    train(config, time_limit_min=1e-9)
-    path = Path(config.output, "checkpoint.pt")
-    state = torch.load(path, weights_only=True)
-    stored = state["config"]
-    stored["accumulate"] = stored.pop("gradient_accumulation_steps")
-    stored["checkpoint_blocks"] = stored.pop("activation_checkpointing")
-    stored["synthetic"]["grey_share"] = stored["synthetic"].pop("gray_share")
-    del stored["video_share"], stored["expert_init"]  # settings that came later
-    state["mean"] = state.pop("ema")
-    torch.save(state | {"config": stored | {"strategy": "ddp"}}, path)
-    train(config, resume=True)
-    assert_same(config, finished)
-
-
 def test_resuming_with_other_settings_is_rejected(finished):
     with pytest.raises(ValueError, match=r"made with batch_size: 4, not 8"):
         train(replace(finished, batch_size=8), resume=True)
