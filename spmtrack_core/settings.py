@@ -120,6 +120,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in seen:
                 text = f"the key {key.value} stands twice"
+                text += "; expected a list, <<: [*a, *b]" * (key.value == "<<")
                 raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
             seen.append(key.value)
         return node

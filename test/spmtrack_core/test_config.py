@@ -52,6 +52,7 @@ def test_values_arrive_with_their_types(tmp_path):
         ("- 1", (), "keys and values"),
         ("a: [", (), "is not YAML"),
         ("seed: 1\nsteps: 2\nseed: 3", (), "the key seed stands twice in .*line 3"),
+        ("a: {<<: {}, <<: {}}", (), r"<< stands twice; expected a list, <<: \[\*a, \*b\] in .*"),
         ("", ("steps",), "key=value"),
         ("", ("name.first=x",), "name"),
         ("", ("steps=[1",), "not YAML"),
