@@ -206,12 +206,13 @@ def openvino_networks(
     if all(path.is_file() for path in paths.values()):
         try:
             kept = {part: core().read_model(path) for part, path in paths.items()}
+            converted_description(kept)  # raises where it is damaged
             with contextlib.suppress(OSError):
                 for path in paths.values():  # needed now, where reading leaves no trace
                     os.utime(path)
                     os.utime(path.with_suffix(".bin"))
             return kept
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             why = one_line(error)[:200]  # of several lines
             LOG.warning("%s cannot be read and is made again: %s", paths["locate"], why)
     networks = convert()

@@ -160,13 +160,21 @@ def test_nor_does_an_evaluation(tiny_checkpoint, tmp_path):
 
 
 @needs_openvino
-def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"{&quot;format", b"[&quot;format"),  # its settings
+    ],
+)
+def test_a_broken_file_in_the_cache_is_made_again(cache, tiny_checkpoint, caplog, damage):
     load_tracker(tiny_checkpoint, "cpu", runtime="openvino").warm_up()
     files = [path for path in cache.rglob("*") if path.is_file()]
     assert {"compiled", "spmtrack"} == {path.parent.name for path in files}
     for path in files:
+        content = path.read_bytes()
         path.unlink()  # some are read-only
-        path.write_bytes(b"")
+        path.write_bytes(damage(content))
     tracker = load_tracker(tiny_checkpoint, "cpu", runtime="openvino")
     tracker.warm_up()
     said = [each.getMessage() for each in caplog.records if "made again" in each.getMessage()]
