@@ -209,7 +209,7 @@ def test_a_target_that_was_started_in_time_is_reported_at_the_deadline(bench):
     for number in range(1, 6):
         bench.push(number)
     bench.tracker.gates[2] = threading.Event()
-    reply = bench.init(stamp_ns=1 * SECOND, timeout=0.1).result(5)
+    reply = bench.init(stamp_ns=1 * SECOND, timeout=0.5).result(5)
     assert (reply.code, reply.frames_caught_up, reply.score) == (Code.OK, 0, 1.0)
     bench.tracker.gates[2].set()
     bench.push(6)  # after the deadline, only the newest image is caught up
@@ -292,7 +292,7 @@ def test_many_answers_leave_at_intervals_and_all_before_the_end(bench, how):
     bench.start()
     bench.keep_busy_with(2)
     answers, times = [], []
-    for _ in range(200):
+    for _ in range(100):
         answers.append(bench.init(timeout=0.1 if how == "deadline" else 60.0))
         answers[-1].add_done_callback(lambda _: times.append(time.monotonic()))
     if how == "deadline":
@@ -302,4 +302,4 @@ def test_many_answers_leave_at_intervals_and_all_before_the_end(bench, how):
     bench.session.close()
     codes = {answer.result(0).code for answer in answers}
     assert codes <= {Code.CANCELLED, Code.DISABLED, Code.TIMEOUT}
-    assert max(times) - min(times) >= 0.3
+    assert max(times) - min(times) >= 0.15
