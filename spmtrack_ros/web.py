@@ -47,6 +47,7 @@ _BUFFER = 30, 100e6  # images, bytes: they wait here for the tracker's word on t
 _PATIENCE = 1.0  # s after which an image is shown without that word
 _LINGER = 2.0  # s without a page after which no images are taken any more
 _SILENCE = 2.0  # s without an image or a word after which the page says why
+_DISCOVERY = 2.0  # s that a request waits for the service of a tracker that has just started
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Web(Node):
         client = self._callers.get(type(request))
         if client is None:
             done.set_result(Reply(Code.INTERNAL_ERROR, "a camera cannot be paused from here"))
-        elif not client.service_is_ready():
+        elif not client.wait_for_service(_DISCOVERY):
             text = f"no node offers {client.srv_name}: is the tracker running?"
             done.set_result(Reply(Code.NOT_READY, text))
         else:

@@ -28,7 +28,7 @@ from spmtrack_core.session.init_request import Code, Reply
 from spmtrack_ros import web
 from spmtrack_ros.conversions import fill_compressed, fill_stamp
 from spmtrack_ros.msg import TrackState, TrackStateArray
-from spmtrack_ros.srv import InitTarget
+from spmtrack_ros.srv import InitTarget, RemoveTarget
 from test.spmtrack_ros.peer import (
     BOX,
     MS,
@@ -99,9 +99,10 @@ class Page:
         reached = self.peer.until(lambda: self.view is not None and condition(self), timeout)
         assert reached, self.view
 
-    def ask(self, **fields):
+    def ask(self, meanwhile=lambda: None, **fields):
         number = len(self.answers) + 1
         self._run(self.socket.send_str(json.dumps(fields | {"request": number})))
+        meanwhile()
         self.until(lambda page: number in page.answers)
         return self.answers[number]
 
@@ -218,7 +219,7 @@ def test_silence_and_a_tracker_that_ends_are_explained(page, running):
     assert answer["code"] == "NOT_READY" and "is the tracker running" in answer["message"]
 
 
-def test_compressed_images_without_a_tracker():
+def test_compressed_images_without_a_tracker_and_a_request_just_before_it_starts():
     process = start_web("image_transport:=compressed", "tracker:=nobody/")
     peer = Peer("nobody", CompressedImage, "image/compressed")
     try:
@@ -233,6 +234,13 @@ def test_compressed_images_without_a_tracker():
 
         page.until(shown)
         assert (page.view["width"], page.view["stamp"]) == (240, "7000000")
+
+        def start_tracker():
+            peer.until(lambda: False, 0.3)
+            name = "/nobody/remove_target"
+            peer.node.create_service(RemoveTarget, name, lambda _, answer: answer)
+
+        assert page.ask(start_tracker, type="remove", id="a")["code"] == "OK"
         page.close()
     finally:
         peer.close()
