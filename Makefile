@@ -69,7 +69,7 @@ KILTED_ARGS := -k "not is_followed"
 # The packages of the extra `ros`, of which Kilted has split one and dropped another.
 KILTED_WHEELS = $(shell sed -n 's/^ *"ros-jazzy-\([a-z-]*\(\[[a-z]*\]\)\?\)>=.*/ros-kilted-\1/p' \
 	pyproject.toml | sed s/python-cmake-module/ament-cmake-ros-core/)
-KILTED_TESTS := test/spmtrack_ros/test_tracker_node.py test/spmtrack_ros/test_lifecycle.py
+KILTED_TESTS := test/spmtrack_ros/test_tracker_node*.py test/spmtrack_ros/test_lifecycle.py
 
 .PHONY: demo follow test test-kilted parity bench-node check lint docs wheel picture setup clean
 .DELETE_ON_ERROR:
