@@ -89,11 +89,18 @@ class TargetPoseParameters(NodeParameters):
     height_spread: float = parameter(
         0.03, "Relative standard deviation of the camera's height.", (0.0, 1.0)
     )
+    pitch_spread: float = parameter(
+        0.01,
+        "Standard deviation in rad of its pitch and roll: mounting, sway, slope of the floor.",
+        (0.0, 1.0),
+    )
     focal_spread: float = parameter(
         0.01, "Relative standard deviation of the calibrated focal length.", (0.0, 1.0)
     )
     box_jitter: float = parameter(
-        4.0, "Standard deviation in px of the sides of the box.", (0.01, 100.0)
+        4.0,
+        "Standard deviation in px of the middle of the box; that of a side is 1.4 times as large.",
+        (0.01, 100.0),
     )
     bearing_angle: float = parameter(
         0.05, "Half the angle in rad that the target fills; for the input bearing.", (0.001, 1.0)
@@ -267,4 +274,5 @@ class RangeSources:
             ground = settings.ground_frame
             to_ground = self._frames.transform(ground, header.frame_id, header.stamp)
             height, up = float(to_ground.translation[2]), to_ground.rotation[2]
-        return ground_range(seen.view, height, up, settings.height_spread)
+        spreads = settings.height_spread, settings.pitch_spread
+        return ground_range(seen.view, height, up, *spreads)

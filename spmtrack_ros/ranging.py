@@ -18,6 +18,7 @@ _MAX_PIXELS = 4000  # read of a box; more change nothing
 _GAP = 0.1, 0.05  # m, and part of the depth: a larger step separates two surfaces
 _MIN_ACROSS = 0.1  # of a unit ray; less of it in a plane gives no distance along that plane
 _HORIZON = 0.02  # rad below the horizon from which on a ray reaches the ground soon enough
+_SIDE = 2**0.5  # deviation of a side by that of the center, which is the mean of two sides
 _BORDER = 2.0  # of the box's jitter: a box that is closer to the image's border may be cut by it
 
 
@@ -41,7 +42,7 @@ class View:
     top: np.ndarray
     bottom: np.ndarray
     jitter: float
-    """Standard deviation of these directions in rad."""
+    """Standard deviation in rad of the direction to the center."""
     cut: Collection[str] = ()
     """The sides at which the border of the image cuts the target."""
 
@@ -59,8 +60,9 @@ def view_box(
     image_hw: tuple[int, int],
     jitter_px: float,
 ) -> View:
-    """The view of a box in px; ``ray`` is the direction of a pixel, ``jitter_px`` that of sides.
+    """The view of a box in px; ``ray`` is the direction of a pixel.
 
+    ``jitter_px`` is the standard deviation of the center.
     Raises ``ValueError`` for a box without area, and as ``ray`` does.
     """
     x, y, w, h = box_xywh
@@ -203,19 +205,26 @@ def scan_range(
     return Range(away / across, max(spread, 0.01 * away) / across)
 
 
-def ground_range(view: View, height: float, up: np.ndarray, height_spread: float = 0.0) -> Range:
+def ground_range(
+    view: View,
+    height: float,
+    up: np.ndarray,
+    height_spread: float = 0.0,
+    pitch_spread: float = 0.0,
+) -> Range:
     """Range by the lower side of the box, which stands on the ground.
 
-    The camera is ``height`` m above it, and ``up`` (3,) is the direction upwards. Raises
-    ``ValueError`` if the lower side is cut or too close to the horizon, and for a target straight
-    below the camera.
+    The camera is ``height`` m above it, and ``up`` (3,) is the direction upwards; their standard
+    deviations are relative and in rad. Raises ``ValueError`` if the lower side is cut or too close
+    to the horizon, and for a target straight below the camera.
     """
     if "bottom" in view.cut:
         raise ValueError("the border of the image cuts the lower side of the box")
     if not (height > 0 and np.isfinite(height)):
         raise ValueError(f"the camera is {height:g} m above the ground: expected more than 0")
     down = -float(up @ view.bottom)
-    if not down > np.sin(max(_HORIZON, 2 * view.jitter)):
+    angle_spread = float(np.hypot(_SIDE * view.jitter, pitch_spread))
+    if not down > np.sin(max(_HORIZON, 2 * angle_spread)):
         raise ValueError("the lower side of the box is at the horizon or above it")
     foot = height / down * view.bottom
     flat_center = view.center - (up @ view.center) * up
@@ -224,7 +233,7 @@ def ground_range(view: View, height: float, up: np.ndarray, height_spread: float
         raise ValueError("the target is straight below the camera")
     away = float(np.linalg.norm(foot - (up @ foot) * up))
     # away = height / tan(angle below the horizon)
-    by_angle = height / down**2 * view.jitter
+    by_angle = height / down**2 * angle_spread
     by_height = away * height_spread
     return Range(away / across, float(np.hypot(by_angle, by_height)) / across)
 
@@ -243,7 +252,7 @@ def size_range(view: View, height: float, width: float, size_spread: float) -> R
     ):
         if size > 0 and not sides & {*view.cut}:
             distance = size / seen
-            by_jitter = np.sqrt(2) * view.jitter / seen  # two sides
+            by_jitter = np.sqrt(2) * _SIDE * view.jitter / seen  # two sides
             found.append((distance, distance * float(np.hypot(size_spread, by_jitter))))
         elif size > 0:
             problems.append(f"the border of the image cuts the {name} of the box")

@@ -105,7 +105,9 @@ def test_ground_range_finds_the_place(camera_height, pitch, away, aside):
 def test_the_spread_of_a_ground_range_is_that_of_jittering_boxes(left, focal):
     random, up = np.random.default_rng(0), tilted_up(0.1)
     info = make_info(k=(focal, 0, 319.5, 0, focal, 239.5, 0, 0, 1))
-    boxes = [(left, 260.0, 40.0, 80.0 + change) for change in (0, *random.normal(0, 2.0, 500))]
+    boxes = [
+        (left, 260.0, 40.0, 80.0 + change) for change in (0, *random.normal(0, 2.0 * 2**0.5, 500))
+    ]
     expected, *jittered = (ground_range(view_of(box, info), 0.6, up) for box in boxes)
     assert np.std([each.distance for each in jittered]) == pytest.approx(
         expected.deviation, rel=0.15
@@ -278,16 +280,23 @@ def test_covariances_are_symmetric_and_positive(place, deviation, focal_spread):
     assert (np.linalg.eigvalsh(covariance) > 0).all()
 
 
-def test_the_covariance_is_honest():
-    """Of boxes that jitter and depths with noise: the normalized error is that of chi-square."""
+@pytest.mark.parametrize("source", ["depth", "size", "ground"])
+def test_the_covariance_is_honest(source):
+    """The normalized error is that of chi-square, for boxes each side of which errs on its own."""
     random, place = np.random.default_rng(0), np.array((0.8, 0.3, 4.0))
-    box = np.array(box_around(place, 0.4, 0.6))
+    x, y, w, h = box_around(place, 0.4, 0.6)
     errors = []
     for _ in range(400):
-        shift = random.normal(0, 2.0, 2)
-        view = view_of((*(box[:2] + shift), *box[2:]), jitter=2.0)
-        distance = np.linalg.norm(place) + random.normal(0, 0.1)
-        point, covariance = position(view, Range(distance, 0.1), 0.0)
+        left, top, right, bottom = random.normal(0, 2.0 * 2**0.5, 4)
+        view = view_of((x + left, y + top, w + right - left, h + bottom - top), jitter=2.0)
+        noise, pitch = random.normal(0, 0.03), random.normal(0, 0.01)
+        if source == "depth":
+            measured = Range((1 + noise) * np.linalg.norm(place), 0.03 * np.linalg.norm(place))
+        elif source == "size":
+            measured = size_range(view, (1 + noise) * 0.6, 0.0, 0.03)
+        else:
+            measured = ground_range(view, (1 + noise) * 0.6, tilted_up(pitch), 0.03, 0.01)
+        point, covariance = position(view, measured, 0.0)
         error = point - place
         errors.append(error @ np.linalg.solve(covariance, error))
     assert np.mean(errors) == pytest.approx(3.0, abs=0.4)
