@@ -82,6 +82,17 @@ def image_size(info: Any) -> tuple[int, int]:
     return h, w
 
 
+def frame_problem(info: Any, frame_id: str) -> str:
+    """Why ``info`` may be that of another camera than images of this ``frame_id``; empty if not.
+
+    An empty frame_id, and a slash at its beginning as of old drivers, is no reason.
+    """
+    own, images = info.header.frame_id.lstrip("/"), frame_id.lstrip("/")
+    if own in ("", images) or not images:
+        return ""
+    return f"camera_info of the frame {own} is used for images of the frame {images}"
+
+
 def _binning(info: Any) -> np.ndarray:
     return np.maximum((info.binning_x, info.binning_y), 1)
 

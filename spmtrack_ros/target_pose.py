@@ -23,7 +23,7 @@ from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection3D, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker
 
-from spmtrack_ros.camera import direction, image_size
+from spmtrack_ros.camera import direction, frame_problem, image_size
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.diagnostics import OK, WARN
 from spmtrack_ros.frames import Frames
@@ -132,8 +132,11 @@ class TargetPose(Node):
         """Publish, or wait for the next message of a sensor if ``patient``."""
         self._waiting = None
         try:
-            self._publish(seen, *self._sources.measure(seen, patient))
-            self._problem = ""
+            source, measured = self._sources.measure(seen, patient)
+            self._publish(seen, source, measured)
+            info = self._sources.camera_info
+            used = info is not None and (seen.detection is not None or source == "depth")
+            self._problem = frame_problem(info, seen.header.frame_id) if used else ""
         except ValueError as error:
             if patient and self._sources.waits:
                 self._waiting = seen
@@ -227,11 +230,12 @@ class TargetPose(Node):
     def _diagnose(self) -> tuple[int, str, dict[str, str]]:
         """Level, message and values for /diagnostics."""
         now = self.get_clock().now().nanoseconds
-        level, text = OK, f"range by {self._source}"
+        level = OK
+        text = "no range" if self._source == "none" else f"range by {self._source}"
         if not 0 <= now - self._last_box <= _SILENCE * 1e9:
             text = "no target is seen"
         elif self._problem:
-            level, text = WARN, f"no range: {self._problem}"
+            level, text = WARN, f"{text}: {self._problem}"
         counts = {f"ranges by {source}": str(count) for source, count in self._counts.items()}
         return level, text, counts
 

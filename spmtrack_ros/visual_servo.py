@@ -25,7 +25,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2D
 
-from spmtrack_ros.camera import direction, image_size
+from spmtrack_ros.camera import direction, frame_problem, image_size
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.diagnostics import OK, WARN
 from spmtrack_ros.frames import Frames, Transform, quaternion_to_matrix
@@ -148,8 +148,8 @@ class VisualServo(Node):
             if info is None:
                 self._problem = f"no camera_info says that {frame} is the camera: set base_frame"
                 return
-            if info.header.frame_id not in ("", frame):
-                camera = info.header.frame_id
+            camera = info.header.frame_id.lstrip("/")
+            if camera not in ("", frame.lstrip("/")):
                 self._problem = f"the pose is in {frame} and not in {camera}: set base_frame"
                 return
         at = message.pose.pose.position
@@ -171,8 +171,9 @@ class VisualServo(Node):
         except ValueError as error:
             self._problem = str(error)
             return
+        problem = frame_problem(info, message.header.frame_id)
         if self._pan_tilt is not None:
-            self._observe(message.header, ray, np.eye(3))
+            self._observe(message.header, ray, np.eye(3), problem=problem)
             return
         settings, away = self.parameters, _NO_DISTANCE
         if settings.distance_from == "box":
@@ -180,12 +181,17 @@ class VisualServo(Node):
         cut = y < _BORDER or y + h > size[0] - _BORDER  # a cut box makes the target look far away
         across = (_JITTER * away) ** 2 * (np.eye(3) - np.outer(ray, ray))
         along = (_BOX_SPREAD * away) ** 2 * np.outer(ray, ray)
-        self._observe(message.header, away * ray, across + along, approach=not cut)
+        self._observe(message.header, away * ray, across + along, not cut, problem)
 
     def _observe(
-        self, header: Any, point: np.ndarray, covariance: np.ndarray, approach: bool = True
+        self,
+        header: Any,
+        point: np.ndarray,
+        covariance: np.ndarray,
+        approach: bool = True,
+        problem: str = "",
     ) -> None:
-        """The target is at ``point`` (3,) in the frame of ``header``."""
+        """The target is at ``point`` (3,) in the frame of ``header``; warn of ``problem``."""
         stamp = stamp_to_ns(header.stamp) / 1e9
         now = self.get_clock().now().nanoseconds / 1e9
         try:
@@ -205,7 +211,7 @@ class VisualServo(Node):
         except ValueError as error:
             self._problem = str(error)
             return
-        self._problem = ""
+        self._problem = problem
         self._watchdog.feed(stamp, now)
 
     def _to_base(self, header: Any) -> Transform:

@@ -86,12 +86,12 @@ class Surroundings:
 
         assert self.until(ready, 60.0), "the node did not start"
 
-    def calibrate(self, width=640, height=480, binning=0):
+    def calibrate(self, width=640, height=480, binning=0, frame=FRAME):
         """A camera of 640 x 480 px, of which ``camera_info`` may say something else."""
         info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
         info.binning_x = info.binning_y = binning
         info.k = [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
-        info.header.frame_id = FRAME
+        info.header.frame_id = frame
         assert self.until(self.camera_info.get_subscription_count)
         self.camera_info.publish(info)
         assert self.camera_info.wait_for_all_acked(Duration(seconds=10))

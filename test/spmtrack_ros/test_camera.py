@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spmtrack_ros.camera import direction
+from spmtrack_ros.camera import direction, frame_problem
 
 LENSES = [  # model, coefficients: typical calibrations
     ("plumb_bob", (-0.3, 0.1, 0.001, -0.002, 0.0)),
@@ -95,3 +95,19 @@ def test_directions_are_projected_to_their_points(lens, x, y):
 def test_points_without_a_direction_are_rejected(info, point, words):
     with pytest.raises(ValueError, match=words):
         direction(info, (480, 640), point)
+
+
+@pytest.mark.parametrize(
+    ("own", "images", "told"),
+    [
+        ("left", "left", False),
+        ("", "left", False),
+        ("left", "", False),
+        ("/left", "left", False),
+        ("left", "/left", False),
+        ("left", "right", True),
+    ],
+)
+def test_frames_that_differ_are_told(own, images, told):
+    info = make_info(header=SimpleNamespace(frame_id=own))
+    assert bool(frame_problem(info, images)) == told

@@ -302,6 +302,10 @@ def test_a_camera_info_without_a_size_is_told_and_a_good_one_helps(run):
     node.see(stamp + 1)
     assert node.posed(stamp + 1) == pytest.approx(PLACE, abs=1e-3)
     assert len(node.pose) == 1
+    node.world.calibrate(frame="another_optical")
+    node.see(stamp + 2)
+    assert node.posed(stamp + 2) == pytest.approx(PLACE, abs=1e-3)
+    assert node.says("range by depth: camera_info of the frame another_optical is used for images")
 
 
 def test_a_lost_target_is_silence_and_no_warning(run):

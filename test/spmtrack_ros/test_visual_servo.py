@@ -279,6 +279,9 @@ def test_the_box_gives_direction_and_distance(run):
         node.diagnostics.clear()
         node.box((100, 100, 300, bad))
         assert node.says("expected a positive size")
+    node.world.calibrate(frame="another_optical")
+    node.box()
+    assert node.says("following: camera_info of the frame another_optical is used for images")
 
 
 def test_only_turning_with_plain_twists(run):
