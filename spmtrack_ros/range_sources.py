@@ -32,6 +32,10 @@ SOURCES = ("depth", "cloud", "scan", "size", "ground")
 _KEPT = 30  # messages of each sensor: one second of a fast one
 
 
+class NotYet(ValueError):
+    """No range yet: a message or transform that may still come has a better one."""
+
+
 @dataclass(frozen=True)
 class TargetPoseParameters(NodeParameters):
     """The parameters of the node `target_pose`."""
@@ -189,8 +193,8 @@ class RangeSources:
     def measure(self, seen: Seen, patient: bool) -> tuple[str, Range]:
         """The source that was used, and its range.
 
-        Raises ``ValueError`` with the problem of each source if none has a range; if ``patient``,
-        also where a message or transform that may still come is better than the sources after it.
+        Raises ``ValueError`` with the problem of each source if none has a range, and ``NotYet``,
+        if ``patient``, where something that may still come is better than the sources after it.
         """
         problems = []
         for source in self._parameters.ranges:
@@ -204,11 +208,10 @@ class RangeSources:
             except ValueError as error:
                 problems.append(f"{source}: {error}")
                 recent = self._recent.get(source)
-                if patient and recent is not None:
-                    # TF of a fixed frame may come after the message
-                    late = isinstance(error, NoTransform) and self._parameters.output_frame
-                    if late or recent.expects(seen.stamp_ns):
-                        break
+                # TF of a fixed frame may come after the message
+                late = isinstance(error, NoTransform) and self._parameters.output_frame
+                if patient and (late or (recent and recent.expects(seen.stamp_ns))):
+                    raise NotYet("; ".join(problems)) from None
         raise ValueError("; ".join(problems))
 
     def _check(self, measured: Range) -> None:

@@ -9,6 +9,7 @@ The mathematics is in ``ranging``; this node knows messages and frames. It loads
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from copy import copy
 from typing import Any
@@ -26,17 +27,18 @@ from visualization_msgs.msg import Marker
 from spmtrack_ros.camera import direction, frame_problem, image_size
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.diagnostics import OK, WARN
-from spmtrack_ros.frames import Frames
+from spmtrack_ros.frames import Frames, NoTransform
 from spmtrack_ros.kalman import ConstantVelocity
 from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
-from spmtrack_ros.range_sources import RangeSources, Seen, TargetPoseParameters
+from spmtrack_ros.range_sources import NotYet, RangeSources, Seen, TargetPoseParameters
 from spmtrack_ros.ranging import Range, View, position, view_bearing, view_box
 from spmtrack_ros.throttle import Throttle
 from spmtrack_ros.topics import publish_diagnostics, subscribe
 
 _BEARING_JITTER = 0.1  # of the angle that the target fills
 _MAX_GAP = 1.0  # s without a position after which the velocity starts again
+_PATIENCE = 0.2  # s; a box that is newer by more ends the wait for depth or TF
 _SILENCE = 1.0  # s without a box after which diagnostics call the target not seen
 _UNKNOWN_ANGLE = float(np.pi**2 / 3)  # variance of an angle of which nothing is known
 
@@ -48,7 +50,7 @@ class TargetPose(Node):
         """Raises ``ValueError`` for an unusable parameter."""
         super().__init__("target_pose")
         self.parameters = settings = read_parameters(self, TargetPoseParameters)
-        self._waiting: Seen | None = None
+        self._waiting: deque[Seen] = deque()  # the oldest first
         self._id = ""
         self._last_box = -(10**18)  # ns
         self._source, self._counts = "", dict.fromkeys(settings.ranges, 0)
@@ -112,8 +114,6 @@ class TargetPose(Node):
         self, header: Header, make_view: Callable[[], View], detection: Detection2D | None
     ) -> None:
         self._last_box = self.get_clock().now().nanoseconds
-        if self._waiting is not None:  # in vain
-            self._measure(self._waiting, patient=False)
         try:
             view = make_view()
             box = None if detection is None else bbox_to_xywh(detection.bbox)
@@ -121,16 +121,21 @@ class TargetPose(Node):
         except ValueError as error:
             self._refuse(str(error))
             return
-        self._measure(seen)
+        self._waiting.append(seen)
+        self._retry()
 
     def _retry(self) -> None:
-        """A sensor has sent what an image may wait for."""
-        if self._waiting is not None:
-            self._measure(self._waiting)
+        """Measure the boxes that wait, in their order, as a box or a sensor's message has come."""
+        while self._waiting:
+            seen = self._waiting.popleft()
+            if not self._measure(seen):
+                self._waiting.appendleft(seen)
+                return
 
-    def _measure(self, seen: Seen, patient: bool = True) -> None:
-        """Publish, or wait for the next message of a sensor if ``patient``."""
-        self._waiting = None
+    def _measure(self, seen: Seen) -> bool:
+        """Publish or refuse; False to wait for what may still come."""
+        newest = not self._waiting
+        patient = newest or 0 < self._waiting[-1].stamp_ns - seen.stamp_ns <= _PATIENCE * 1e9
         try:
             source, measured = self._sources.measure(seen, patient)
             self._publish(seen, source, measured)
@@ -138,10 +143,11 @@ class TargetPose(Node):
             used = info is not None and (seen.detection is not None or source == "depth")
             self._problem = frame_problem(info, seen.header.frame_id) if used else ""
         except ValueError as error:
-            if patient and self._sources.waits:
-                self._waiting = seen
-            else:
-                self._refuse(str(error))
+            late = patient and isinstance(error, NotYet | NoTransform)
+            if late or (newest and self._sources.waits):
+                return False
+            self._refuse(str(error))
+        return True
 
     # Results out
 
@@ -231,7 +237,7 @@ class TargetPose(Node):
         """Level, message and values for /diagnostics."""
         now = self.get_clock().now().nanoseconds
         level = OK
-        text = "no range" if self._source == "none" else f"range by {self._source}"
+        text = "no range" if self._source in ("", "none") else f"range by {self._source}"
         if not 0 <= now - self._last_box <= _SILENCE * 1e9:
             text = "no target is seen"
         elif self._problem:
