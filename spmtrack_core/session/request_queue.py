@@ -136,4 +136,6 @@ class RequestQueue:
         if oldest is not None and newest is not None:
             span = f"{stamp_text(oldest.stamp_ns)} to {stamp_text(newest.stamp_ns)}"
             text = f"{text}, which holds {len(self._buffer)} from {span}"
+            if stamp_ns < oldest.stamp_ns:
+                text = f"{text}: older ones are forgotten (frame_buffer)"
         return Reply(Code.STAMP_NOT_BUFFERED, text)

@@ -118,7 +118,7 @@ FINE_STAMP = {"stamp_ns": 1795731423_123456789, "timeout": 0.05}
         ([4, 6], {"stamp_ns": 5 * SECOND}, Code.STAMP_NOT_BUFFERED, "4.0"),
         # to the nanosecond, of which a float of a present time has a hundred
         ([4, 6], FINE_STAMP, Code.STAMP_NOT_BUFFERED, "3.123456789 is"),
-        ([4, 5], {"stamp_ns": 1 * SECOND}, Code.STAMP_NOT_BUFFERED, "holds 2"),
+        ([4, 5], {"stamp_ns": 1 * SECOND}, Code.STAMP_NOT_BUFFERED, "(frame_buffer)"),
         ([1], {"box": (float("nan"), 0, 5, 5)}, Code.INVALID_BOX, "finite"),
         ([1], {"box": (0, 0, float("inf"), 5)}, Code.INVALID_BOX, "finite"),
         ([], {"box": (0, 0, 0, 5)}, Code.INVALID_BOX, "positive"),  # even without an image
