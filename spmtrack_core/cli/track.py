@@ -73,7 +73,10 @@ def track(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(help="Text file to write: x,y,w,h of every frame, the given box first."),
+        typer.Option(
+            help="Text file to write: x,y,w,h of every frame, the given box first; where the "
+            "target is lost, the best guess."
+        ),
     ] = None,
     report: Annotated[
         Path | None,
@@ -95,6 +98,8 @@ def track(
     if output:
         check_video_path(output)
     check_outputs((output, boxes, report), inputs)
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"a report is written as .html; got {report}")
     if box is not None and point is not None:
         raise ValueError("give --box or --point, not both")
     sequence = open_frames(source, max_frames, with_boxes=box is None and point is None)

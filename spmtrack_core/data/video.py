@@ -49,6 +49,8 @@ def open_frames(
 
 
 def _open(source: str, with_boxes: bool) -> FrameSequence:
+    if not source:  # as of a variable without a value; a path it would be this folder
+        raise ValueError("the name of the source is empty: expected a video, a folder or a camera")
     if source == SYNTHETIC:
         return scene()
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):

@@ -75,6 +75,8 @@ def test_a_point_on_the_target_will_do(spmtrack, tmp_path, tiny_checkpoint):
         (["track", __file__, "--box", "1", "2", "3", "4"], "not a video"),
         (["track", "synthetic", "--output", "."], "is a folder"),
         (["track", "synthetic", "--output", "a.avi"], "written as .mp4"),
+        (["track", "synthetic", "--report", "a.pdf"], "written as .html"),
+        (["track", "", "--box", "1", "2", "3", "4"], "source is empty"),
         (["track", "97", "--box", "1", "2", "3", "4"], "camera /dev/video97"),
         (["track", "synthetic", "--box", "1", "2", "0", "4"], "no area"),
         (["track", "synthetic", "--box", "1", "2", "-5", "4"], "no area"),
