@@ -147,10 +147,16 @@ def bag(
             )
         count = recorded.image_topics()[topic]
         total = min(count, max_frames or count)
+        stamped = [start for start in starts if start.stamp_ns]
         try:
             run.follow(replay(tracker, images, starts), output, storage, total)
             missing = "no image" if run.read_all else "not reached: image"
             run.faults += [f"target {start.id}: {missing} {_shown(start)}" for start in starts]
+            run.faults += [
+                f"target {start.id} was started in the first image, which is later than its stamp"
+                for start in stamped
+                if start.stamp_ns < run._stamps[0]
+            ]
         finally:
             stored.close()
             run.faults[:0] = recorded.faults

@@ -208,6 +208,7 @@ def test_signals_keep_what_was_tracked(impatient, names):
         (["--max-frames", "3"], "target b: not reached: image 9"),
         (["--max-frames", "3", "--frames", "latest"], "target b: not reached: image 9"),
         ([], "target b: no image 9"),  # 7 can be read
+        (["--target", "c=20,12,16,14@12.5"], "target b: no image 9"),
     ],
 )
 def test_what_is_damaged_is_told_however_the_run_ends(run, options, said):
@@ -219,6 +220,8 @@ def test_what_is_damaged_is_told_however_the_run_ends(run, options, said):
     code, text = run("in", *targets, "-o", "out", "--summary", "s.json", *options)
     assert code == 0, text
     faults = ["1 messages of /camera/image_raw are damaged and were left out", said]
+    if options[:1] == ["--target"]:  # seconds from the start of the bag are no stamp
+        faults.append("target c was started in the first image, which is later than its stamp")
     assert json.loads(Path("s.json").read_text())["faults"] == faults
 
 
