@@ -72,9 +72,11 @@ class VideoPublisher(Node):
     def wait_for_subscribers(self) -> None:
         """Wait until `wait_for_subscribers` are connected, two minutes at most."""
         deadline, expected = time.monotonic() + _MAX_WAIT, self.parameters.wait_for_subscribers
+        topic = self._publisher.topic_name
+        if expected:
+            self.get_logger().info(f"waiting for {expected} subscribers of {topic}")
         while (count := self._publisher.get_subscription_count()) < expected:
             if time.monotonic() > deadline:
-                topic = self._publisher.topic_name
                 self.get_logger().warning(f"{count} subscribers of {topic}, starting anyway")
                 break
             self.spin_for(0.05)

@@ -26,14 +26,16 @@ pytestmark = pytest.mark.ros
         pytest.param(signal.SIGINT, False, id="waiting for subscribers"),
     ],
 )
-def test_a_signal_ends_it_with_exit_code_0_and_no_word(how, playing):
+def test_a_signal_ends_it_with_exit_code_0_and_no_further_word(how, playing):
     process, around = start("video_publisher", "loop:=true", "rate:=10"), Surroundings()
     try:
         images = around.collect(Image, "image") if playing else []
         around.wait_for(process, "image")
         around.settle()
         assert not playing or around.until(lambda: images, STARTUP)
-        assert stop_node(process, how) == (0, "")
+        code, text = stop_node(process, how)
+        assert code == 0 and text.count("\n") == 1, text
+        assert "waiting for 1 subscribers of /image" in text
     finally:
         process.kill()
         around.close()
