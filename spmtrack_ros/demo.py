@@ -296,7 +296,7 @@ def main(args: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments = sys.argv if args is None else ["demo", *args]
-        return run(parse(remove_ros_args(arguments)[1:]), arguments, Console())
+        return run(parse(remove_ros_args(arguments)[1:]), arguments, Console(markup=False))
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, RuntimeError) as error:

@@ -267,7 +267,7 @@ class _Run(Ending):
         Raises what ended the run, or ``ValueError``, and writes nothing, if no target was started.
         """
         columns = TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        console = Console(stderr=True, soft_wrap=True)
+        console = Console(stderr=True, soft_wrap=True, markup=False)
         with ExitStack() as stack:
             bar = stack.enter_context(Progress(*columns, console=console))
             bag = BagWriter(output, TOPICS, storage)

@@ -73,7 +73,7 @@ def benchmark(
             "size must be at least 16 16, targets at least 1, rate at least 0 and seconds above "
             f"0; got {size}, {targets}, {rate:g} and {seconds:g}"
         )
-    console, rows = Console(), []
+    console, rows = Console(markup=False), []
     settings = itertools.product(
         weights or ["nano"], precision or ["float32"], runtime or ["auto"], threads or [0]
     )

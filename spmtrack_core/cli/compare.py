@@ -90,6 +90,6 @@ def compare(
         trackers[name] = f"{name} {digest}", TraxTracker(command)
     reports = run_all(trackers, sequences, output, disturb, left_out)
     plot_comparison(output / "comparison.png", reports)
-    Console().print(comparison(reports))
+    Console(markup=False).print(comparison(reports))
     typer.echo(f"wrote {output / 'comparison.json'} and {output / 'comparison.png'}")
     report_left_out(reports)

@@ -256,7 +256,7 @@ def passes_of(config: EvalConfig, label: str, fresh: bool) -> Passes:
 def _show(report: dict[str, Any], output: Path) -> None:
     """Print a report and what was written."""
     if report["sequences"]:
-        Console().print(table(report))
+        Console(markup=False).print(table(report))
     typer.echo(f"wrote {output / 'results.json'}")
 
 

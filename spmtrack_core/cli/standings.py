@@ -38,7 +38,7 @@ def standings(
     reports = read_reports(runs)
     if output:
         check_standings(output, reports)
-    Console().print(shown(reports, rules))
+    Console(markup=False).print(shown(reports, rules))
     if output:
         write_standings(output, reports, rules)
         typer.echo(f"wrote {output / 'table.md'}")

@@ -178,14 +178,16 @@ def _follow(
             video.write(drawn, tracked.time)
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with ExitStack() as stack:
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True, soft_wrap=True)))
+        bar = stack.enter_context(
+            Progress(*columns, console=Console(stderr=True, soft_wrap=True, markup=False))
+        )
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
         try:
             if output:

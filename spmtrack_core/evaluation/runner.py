@@ -77,12 +77,12 @@ def progress(
     Says what is left out, and how to go on with a run that the user interrupts.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, markup=False)
     with Progress(*columns, console=console, disable=not shown) as bar:
         total = passes.repetitions * sum(each.length or 0 for each in sequences)
         task = bar.add_task("", total=total)

@@ -157,7 +157,7 @@ def first_batch(config: TrainConfig) -> Batch:
         nodes=1,
         workers=0,
     )
-    datasets = open_datasets(config, Console(stderr=True))
+    datasets = open_datasets(config, Console(stderr=True, markup=False))
     pool = open_photos(config, torch.device("cpu"))
     return next_batch(training_batches(config, pool, datasets, 0, 1))
 

@@ -100,7 +100,7 @@ def train(
         check_unused(output)
     fabric = make_fabric(config)
     writes = fabric.is_global_zero and not dry_run
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False)
     if not fabric.is_global_zero:
         console = Console(quiet=True)
 

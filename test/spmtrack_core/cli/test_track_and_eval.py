@@ -147,7 +147,7 @@ def test_eval_scores_the_built_in_scene(spmtrack, tmp_path, tiny_checkpoint, mon
 
 
 def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
-    for name in ("a", "b"):
+    for name in ("a", "b [hd]"):
         for index in range(3):
             write_image(tmp_path / "data" / name / f"{index}.png", np.full((60, 80, 3), 90, "u1"))
         (tmp_path / "data" / name / "groundtruth.txt").write_text("9,9,20,20\n" * 3)
@@ -162,7 +162,7 @@ def test_eval_scores_a_folder_of_sequences(spmtrack, tmp_path, tiny_checkpoint):
         tmp_path / "out",
     )
     assert code == 0, err
-    assert "mean IoU" in out
+    assert "mean IoU" in out and "│ b [hd] " in out and ": b [hd] " in err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "boxes",
         "time",
