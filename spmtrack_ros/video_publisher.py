@@ -74,7 +74,7 @@ class VideoPublisher(Node):
         deadline, expected = time.monotonic() + _MAX_WAIT, self.parameters.wait_for_subscribers
         topic = self._publisher.topic_name
         if expected:
-            self.get_logger().info(f"waiting for {expected} subscribers of {topic}")
+            self.get_logger().info(f"waiting for subscribers of {topic}: {expected}")
         while (count := self._publisher.get_subscription_count()) < expected:
             if time.monotonic() > deadline:
                 self.get_logger().warning(f"{count} subscribers of {topic}, starting anyway")

@@ -9,7 +9,7 @@ import subprocess
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,9 +178,17 @@ def _difference(name: str, stored: Any, ours: Any) -> tuple[str, Any, Any]:
     return _difference(f"{name}.{key}", stored[key], ours[key])
 
 
-def save_state(output: Path, state: Mapping[str, Any]) -> None:
-    """Write ``checkpoint.pt``, which has everything needed to resume exactly."""
-    write_beside(output / "checkpoint.pt", partial(torch.save, dict(state)))
+def save_tensors(path: Path, content: Any) -> None:
+    """Write what ``torch.load`` reads; raises ``OSError`` where ``path`` cannot be written."""
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # hides its cause, such as a full disk
+                raise error.__context__ or error from None
+
+    write_beside(path, write)
 
 
 def save_weights(

@@ -19,7 +19,6 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spmtrack_core.files import user_path, write_beside
+from spmtrack_core.files import user_path
 from spmtrack_core.model.spmtrack import SPMTrack
 from spmtrack_core.settings import to_dict
 from spmtrack_core.training.config import TrainConfig
@@ -41,7 +40,7 @@ from spmtrack_core.training.run import (
     lock_folder,
     provenance,
     read_state,
-    save_state,
+    save_tensors,
     save_weights,
     write_settings,
 )
@@ -211,7 +210,7 @@ def train(
                 if not dry_run:
                     where = output / f"bad_batch_{rank}.pt"
                     stored = [each._asdict() for each in micro_batches]
-                    write_beside(where, partial(torch.save, stored))
+                    save_tensors(where, stored)
                     text += f"; the batch is in {where}"
                 text += f". Try an lr below {config.lr:g} or precision=float32"
                 learned = output / "weights.safetensors"
@@ -265,7 +264,7 @@ def train(
                     "scaler": fabric.strategy.precision.state_dict(),
                     "config": to_dict(config),
                 }
-                save_state(output, state | asdict(progress))
+                save_tensors(output / "checkpoint.pt", state | asdict(progress))
 
     if dry_run:
         report_size(model, config, device, console)

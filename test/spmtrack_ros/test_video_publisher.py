@@ -35,7 +35,7 @@ def test_a_signal_ends_it_with_exit_code_0_and_no_further_word(how, playing):
         assert not playing or around.until(lambda: images, STARTUP)
         code, text = stop_node(process, how)
         assert code == 0 and text.count("\n") == 1, text
-        assert "waiting for 1 subscribers of /image" in text
+        assert "waiting for subscribers of /image: 1" in text
     finally:
         process.kill()
         around.close()

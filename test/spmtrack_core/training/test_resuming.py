@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
+import resource
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from spmtrack_core.data.catalog import open_tracks
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.training import trainer
-from spmtrack_core.training.run import lock_folder
+from spmtrack_core.training.run import lock_folder, save_tensors
 from spmtrack_core.training.trainer import train
 from test.spmtrack_core.training.finished_runs import assert_same, rows, weights
 
@@ -155,6 +156,20 @@ def test_a_run_is_not_overwritten_and_a_broken_checkpoint_is_named(copied):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"checkpoint\.pt is not a complete .* of a run$"):
             train(copied, resume=True)
+
+
+@pytest.mark.parametrize("numbers", [3_000, 300_000])
+def test_a_checkpoint_that_the_disk_cannot_hold_is_named(tmp_path, numbers):
+    path = tmp_path / "checkpoint.pt"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written: File too large"):
+            save_tensors(path, {"network": torch.zeros(numbers)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "best.safetensors"])
