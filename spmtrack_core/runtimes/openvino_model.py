@@ -223,6 +223,8 @@ def openvino_networks(
                 openvino.save_model(networks[part], Path(made, path.name), compress_to_fp16=False)
             for each in sorted(Path(made).iterdir()):  # .bin before .xml, its reader
                 os.replace(each, folder / each.name)
+        # as later starts: what is compiled now serves them too
+        networks = {part: core().read_model(path) for part, path in paths.items()}
     except (OSError, RuntimeError) as error:
         LOG.warning("the converted network is not kept in %s: %s", folder, error)
     return networks
