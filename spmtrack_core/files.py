@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -177,6 +178,22 @@ def _write_to(path: Path, descriptor: int | None, write: Callable[[Path], object
             opened = path if descriptor is None else descriptor
             with open(opened, "wb", closefd=descriptor is None) as target:
                 shutil.copyfileobj(source, target)
+
+
+def lock_part(beside: Path, path: Path) -> int:
+    """Open ``beside``, where ``path`` is written, and keep other runs out until it is closed.
+
+    Raises ``OSError`` where another run writes ``path``.
+    """
+    descriptor = os.open(beside, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OSError(f"{path} is being written by another run; choose another name") from None
+    except OSError:  # some network file systems have no locks
+        pass
+    return descriptor
 
 
 def part_of(path: Path) -> Path:

@@ -189,11 +189,11 @@ def _follow(
             Progress(*columns, console=Console(stderr=True, soft_wrap=True, markup=False))
         )
         task = bar.add_task(f"tracking {sequence.name}", total=sequence.length, rate="")
+        if output:
+            video = VideoRecorder(output, sequence.fps or 30.0)
+            stack.callback(video.discard)  # leaves a file that is complete
+            run.recorders.append(record_video)
         try:
-            if output:
-                video = VideoRecorder(output, sequence.fps or 30.0)
-                stack.callback(video.discard)  # leaves a file that is complete
-                run.recorders.append(record_video)
             for each in tracked:
                 run.boxes_xywh.append(each.result.box_xywh)
                 run.seconds.append(each.seconds)

@@ -15,7 +15,7 @@ from rosbags.interfaces import Nodetype
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spmtrack_core.files import part_of
+from spmtrack_core.files import lock_part, part_of
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 # Fields as in the packages of these names; the first words of a line are the type.
@@ -95,14 +95,18 @@ class BagWriter:
         self.path = Path(path)
         self._target = Path(os.path.realpath(path))  # a link stays a link
         self._beside = part_of(self._target)
-        if self._beside.is_dir():  # what a run left that was killed
-            shutil.rmtree(self._beside)
-        self._types = own_types()
-        name = "bag" if self.path.suffix == ".mcap" else self.path.name  # is in the metadata
-        self._writer = Writer(self._beside / name, version=9, storage_plugin=STORAGES[storage])
         self.failed = False
         """Whether the bag was discarded, as it could not be written."""
+        self._lock: int | None = None
         with self._writing():
+            self._beside.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_part(self._beside, self.path)
+        self._types = own_types()
+        name = "bag" if self.path.suffix == ".mcap" else self.path.name  # is in the metadata
+        with self._writing():
+            for each in self._beside.iterdir():  # what a run left that was killed
+                shutil.rmtree(each)
+            self._writer = Writer(self._beside / name, version=9, storage_plugin=STORAGES[storage])
             self._writer.open()
             self._connections = {
                 topic: self._writer.add_connection(topic, kind, typestore=self._types)
@@ -147,9 +151,13 @@ class BagWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
+        if self._lock is None:  # discarded or complete
+            return
         with suppress(Exception):
             self._writer.abort()
         shutil.rmtree(self._beside, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spmtrack_core.data.decoding import reason
-from spmtrack_core.files import part_of, write_beside, write_text
+from spmtrack_core.files import lock_part, part_of, write_beside, write_text
 from spmtrack_core.geometry.image import Image, encode_image
 
 TICK = Fraction(1, 60_000)
@@ -38,6 +38,9 @@ class VideoRecorder:
         self._target = Path(os.path.realpath(path))  # a link stays a link
         self._beside = part_of(self._target)
         self._target.parent.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            self._beside.touch()
+        self._lock: int | None = lock_part(self._beside, self.path)
         self._container = av.open(str(self._beside), "w", format="mp4")
         codec = "h264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream = self._container.add_stream(
@@ -87,9 +90,13 @@ class VideoRecorder:
 
     def discard(self) -> None:
         """Leave nothing behind."""
+        if self._lock is None:  # discarded or complete
+            return
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._beside.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         with self._told():

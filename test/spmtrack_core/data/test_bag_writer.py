@@ -46,10 +46,19 @@ def test_nothing_is_left_of_a_bag_that_failed(tmp_path, name):
 
 
 def test_a_run_that_was_killed_does_not_hinder_the_next(tmp_path):
-    BagWriter(tmp_path / "out", TOPICS)  # never closed
+    (tmp_path / ".out.part" / "out").mkdir(parents=True)
+    (tmp_path / ".out.part" / "out" / "out.mcap").write_text("half")
     with BagWriter(tmp_path / "out", TOPICS) as bag:
         bag.write("/status", bag.new(TOPICS["/status"]), 5)
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_runs_do_not_write_one_bag(tmp_path):
+    with BagWriter(tmp_path / "out", TOPICS) as bag:
+        with pytest.raises(OSError, match=r"out is being written by another run"):
+            BagWriter(tmp_path / "out", TOPICS)
+        bag.write("/status", bag.new(TOPICS["/status"]), 5)
+    assert sorted(each.name for each in tmp_path.glob("*/*")) == ["metadata.yaml", "out.mcap"]
 
 
 @pytest.mark.parametrize(

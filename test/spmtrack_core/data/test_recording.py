@@ -71,6 +71,15 @@ def test_a_full_disk_is_told_at_whatever_step_and_leaves_nothing(tmp_path, limit
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_runs_do_not_write_one_video(tmp_path):
+    with VideoRecorder(tmp_path / "a.mp4") as recorder:
+        recorder.write(FRAME)
+        with pytest.raises(OSError, match=r"a\.mp4 is being written by another run"):
+            VideoRecorder(tmp_path / "a.mp4")
+        recorder.write(FRAME)
+    assert sum(1 for _ in open_frames(tmp_path / "a.mp4")) == 2
+
+
 def test_frames_of_another_size_are_fitted_into_the_first(tmp_path):
     white = np.full((48, 64, 3), 250, np.uint8)
     with VideoRecorder(tmp_path / "a.mp4") as recorder:
