@@ -21,7 +21,7 @@ from spmtrack_core.geometry.lazy_image import AnyImage
 from spmtrack_core.session.snapshot import FrameReport, Snapshot
 from spmtrack_core.tracking.followed import Target, draw_targets
 from spmtrack_ros.annotations import ImageAnnotations, image_annotations
-from spmtrack_ros.camera import direction
+from spmtrack_ros.camera import direction, frame_problem
 from spmtrack_ros.conversions import (
     fill_compressed,
     fill_detection,
@@ -44,7 +44,7 @@ class Outputs:
         self._decode, self._parameters = decode, parameters
         self._logger = node.get_logger()
         self.camera_info: CameraInfo | None = None
-        self._no_bearing = Throttle(10.0)
+        self._no_bearing, self._other_frame = Throttle(10.0), Throttle(600.0)
         self._header = Header()  # of the newest report
         self._visible: dict[str, bool] = {}  # targets by id, as they were logged last
         overridable = QoSOverridingOptions.with_default_policies()
@@ -124,7 +124,11 @@ class Outputs:
             if self._no_bearing.is_due(str(error)):
                 self._logger.warning(f"no bearing: {error}")
             return
-        message = Vector3Stamped(header=report.frame.message.header)
+        header = report.frame.message.header
+        problem = frame_problem(info, header.frame_id)
+        if problem and self._other_frame.is_due(problem):
+            self._logger.warning(f"bearing: {problem}")
+        message = Vector3Stamped(header=header)
         message.vector.x, message.vector.y, message.vector.z = ray
         self._bearing.publish(message)
 

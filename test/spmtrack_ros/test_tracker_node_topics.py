@@ -10,6 +10,7 @@ pytest.importorskip("spmtrack_ros.msg", reason="the interfaces are absent: build
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
+from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -207,6 +208,8 @@ def test_bearing_with_camera_info(peer):
     assert peer.until(camera.get_subscription_count)
     info = CameraInfo(width=240, height=180, distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [200.0, 0.0, 119.5, 0.0, 200.0, 89.5, 0.0, 0.0, 1.0]
+    info.header.frame_id = "left_camera"  # is told, and no more
+    log = peer.collect(Log, "/rosout")
 
     peer.send(picture(0), 10)
     assert peer.init().success
@@ -222,6 +225,9 @@ def test_bearing_with_camera_info(peer):
         ((centre.x - 120) / 200, (centre.y - 90) / 200)
     )
     assert ray.x**2 + ray.y**2 + ray.z**2 == pytest.approx(1)
+
+    told = "camera_info of the frame left_camera is used for images of the frame front_camera"
+    assert peer.until(lambda: any(told in each.msg for each in log))
 
     assert peer.until(lambda: markers)  # drawn at the default depth of 2 m
     (box, _, arrow, _) = markers[0].markers
