@@ -51,7 +51,7 @@ class Protocol:
     """``paper``, the path of a recipe, or ``weights``: the settings stored with them."""
     config: EvalConfig
     differences: tuple[str, ...]
-    """``key: value (recipe: value)`` of each setting that is not the recipe's."""
+    """``key: value (instead of value)`` of each setting that is not the recipe's."""
     from_paper: tuple[str, ...]
     """The same against the paper's recipe."""
 
@@ -160,4 +160,4 @@ def _differences(
         if isinstance(value, dict):
             yield from _differences(got[key], value, f"{where}{key}.")
         elif got[key] != value:
-            yield f"{where}{key}: {got[key]} (recipe: {value})"
+            yield f"{where}{key}: {got[key]} (instead of {value})"

@@ -66,8 +66,9 @@ def caption(report: Mapping[str, Any]) -> str:
         lines.append(speed_line(report))
     if unscored := report.get("unscored"):
         lines.append(f"{len(unscored)} sequences tracked whose truth a server has")
-    differences = report.get("run", {}).get("differences", ())
-    lines += [f"not as the recipe says: {each}" for each in differences]
+    run = report.get("run", {})
+    said = "changed" if run.get("recipe") == "weights" else "not as the recipe says"
+    lines += [f"{said}: {each}" for each in run.get("differences", ())]
     lines += list(report.get("notes", ()))[:10]
     return "\n".join(lines)
 

@@ -130,13 +130,14 @@ def test_an_interrupted_batch_goes_on_with_what_is_missing(tmp_path, tiny_checkp
 def test_repetitions_are_a_batch_too(tmp_path, spmtrack, tiny_checkpoint):
     make_folder(tmp_path / "data", {"a": 3, "b": 2})
     for output, more in (("one", ()), ("more", ("repetitions=2", "batch=9"))):
-        code, _, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, output, *more)
+        code, out, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, output, *more)
         assert code == 0, err
     report = json.loads((tmp_path / "more" / "results.json").read_text())
     assert report["speed"]["batch"] == [report["run"]["settings"]["batch"]] == [4]
     table = (tmp_path / "more" / "table.md").read_text()
     assert "a frame's share of batches of 4; without reading the images; on " in table
-    assert "Different from the settings of the weights: repetitions: 2 (recipe: 1)." in table
+    assert "changed: repetitions: 2 (instead of 1)" in " ".join(out.split())
+    assert "Different from the settings of the weights: repetitions: 2 (instead of 1)." in table
     for name in ("a", "b"):
         alone = columns(tmp_path / "one", name)
         for each in (name, f"{name}_002"):
@@ -169,7 +170,7 @@ def test_the_runtime_is_part_of_a_run(tmp_path, spmtrack, tiny_checkpoint):
     assert keys[0] != keys[1]
     run = json.loads((tmp_path / "auto" / "results.json").read_text())["run"]
     assert (run["settings"]["runtime"], "openvino" in run["versions"]) == ("openvino", True)
-    assert "runtime: openvino (recipe: torch)" in run["from_paper"]
+    assert "runtime: openvino (instead of torch)" in run["from_paper"]
     both = [columns(tmp_path / runtime, "a") for runtime in ("torch", "auto")]
     np.testing.assert_allclose(*both, atol=0.01)
 

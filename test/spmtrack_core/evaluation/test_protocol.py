@@ -53,15 +53,15 @@ def test_overrides_win_and_are_named():
     protocol = make_protocol("paper", overrides, "lasot", "test", OWN, B)
     assert protocol.config.tracker.window_weight == 0.3
     assert sorted(protocol.differences) == [
-        "precision: float32 (recipe: float16)",
-        "tracker.window_weight: 0.3 (recipe: 0.45)",
+        "precision: float32 (instead of float16)",
+        "tracker.window_weight: 0.3 (instead of 0.45)",
     ]
 
 
 def test_the_published_policy_is_recorded_as_the_settings_that_it_means():
     protocol = make_protocol(None, ["tracker.policy=published"], "folder", "", OWN, B)
     assert protocol.config.tracker == TrackerConfig("published", lost_threshold=0.5)
-    assert "tracker.window_weight: 0.45 (recipe: 0.1)" in protocol.differences
+    assert "tracker.window_weight: 0.45 (instead of 0.1)" in protocol.differences
     assert not any(each.startswith("tracker.") for each in protocol.from_paper)
 
 
@@ -69,7 +69,7 @@ def test_without_a_recipe_the_settings_are_those_of_the_weights():
     protocol = make_protocol(None, [], "folder", "", OWN, B)
     assert protocol.config.tracker == OWN
     assert protocol.differences == ()
-    assert "tracker.window_weight: 0.1 (recipe: 0.45)" in protocol.from_paper
+    assert "tracker.window_weight: 0.1 (instead of 0.45)" in protocol.from_paper
 
 
 @pytest.mark.parametrize(

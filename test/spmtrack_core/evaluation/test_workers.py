@@ -58,7 +58,7 @@ def test_settings_are_of_the_run_and_reported(tmp_path, spmtrack, tiny_checkpoin
     more = ("--as", "paper", "--precision", "float32", "tracker.window_weight=0.2")
     code, out, err = evaluate(spmtrack, tmp_path, tiny_checkpoint, "out", *more)
     assert code == 0, err
-    assert "not as the recipe says: tracker.window_weight: 0.2 (recipe: 0.45)" in " ".join(
+    assert "not as the recipe says: tracker.window_weight: 0.2 (instead of 0.45)" in " ".join(
         out.split()
     )
     run = json.loads((tmp_path / "out" / "results.json").read_text())["run"]
