@@ -65,6 +65,8 @@ def _read_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
+    if isinstance(content.get("network"), Mapping):  # checkpoint.pt of spmtrack train
+        raise ValueError(f"{path} is the state of a run: its weights are in weights.safetensors")
     tensors = {}
     for name, value in content.items():
         if isinstance(value, bool | int | float):

@@ -168,6 +168,7 @@ def test_a_file_that_would_run_code_is_rejected(tmp_path, capfd, function, argum
     ("content", "match"),
     [
         ([torch.zeros(1)], "contains a list, expected tensors by name"),
+        ({"network": {"a": torch.zeros(1)}}, "is the state of a run"),
         ({"track_query": "text"}, "contains a str at track_query, expected a tensor"),
         ({"pos_embed": torch.zeros(1)}, "is neither a spmtrack-1 checkpoint nor"),
     ],
