@@ -31,6 +31,7 @@ TRUNKS = {  # (width, hidden width of the FFN): name in timm, blocks
 }
 HUB_FILE = "model.safetensors"
 
+_BRING = "name the trunk's file with --trunk, or put both into one file with spmtrack convert"
 _SCALARS = ("expert_alpha", "use_rsexpert")  # stored beside the tensors, where alpha is not 1
 _NAMES = (  # own -> published, applied in order
     (r"^target_token$", "track_query"),
@@ -232,9 +233,7 @@ def download_trunk(name: str) -> Path:
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
     repository = known and known.hf_hub_id
     if not repository:
-        raise ValueError(
-            f"timm has no pretrained weights of {name!r}: name the trunk's file with --trunk"
-        )
+        raise ValueError(f"timm has no pretrained weights of {name!r}: {_BRING}")
     cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
     if isinstance(cached, str):
         return Path(cached)
@@ -249,6 +248,6 @@ def download_trunk(name: str) -> Path:
         raise FileNotFoundError(
             f"the trunk {name} is not in the cache and the hub cannot be reached ({reason}): "
             f"bring {HUB_FILE} of {repository} on huggingface.co, or "
-            f"{known.url.rsplit('/', 1)[-1] or 'its DINOv2 file'} of the DINOv2 release, and name "
-            "the file with --trunk"
+            f"{known.url.rsplit('/', 1)[-1] or 'its DINOv2 file'} of the DINOv2 release, and "
+            f"{_BRING}"
         ) from None

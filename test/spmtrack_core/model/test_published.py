@@ -293,6 +293,7 @@ def test_without_the_hub_the_error_names_the_file_to_bring(monkeypatch):
         "model.safetensors",
         "dinov2_vitb14_pretrain.pth",
         "--trunk",
+        "or put both into one file with spmtrack convert",  # the node has no --trunk
     ):
         assert part in text
     assert "\n" not in text
