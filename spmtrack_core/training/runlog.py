@@ -172,8 +172,8 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
         if judged:
             at = [row["samples"] for row in judged]
             right.plot(at, [row[name] for row in judged], "o-", ms=3, label=label)
-    for axes, label in ((left, "loss"), (right, "IoU, AUC")):
-        axes.set(xlabel="tracks", ylabel=label, ylim=(0, None))
+    for axes, label, top in ((left, "loss", None), (right, "IoU, AUC", 1)):
+        axes.set(xlabel="tracks", ylabel=label, ylim=(0, top))
         axes.grid(alpha=0.3)
         axes.legend()
     write_beside(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
