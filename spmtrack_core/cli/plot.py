@@ -24,6 +24,6 @@ def plot(
     if not rows:
         raise ValueError(f"{run / 'log.csv'} has no row yet")
     path = output or run / "curves.png"
-    check_output(path, [run / "log.csv"])
+    check_output(path, [each for each in run.iterdir() if each.suffix != ".png"])
     draw(rows, path)
     typer.echo(f"wrote {path}")

@@ -17,6 +17,7 @@ from tiny_model import TINY
 from torchvision.models import mobilenet_v2
 from typer.testing import CliRunner
 
+from spmtrack_core.cli.plot import plot
 from spmtrack_core.cli.train import train as command
 from spmtrack_core.model.weights import load_checkpoint
 from spmtrack_core.settings import load_yaml, to_dict
@@ -52,6 +53,12 @@ def test_a_run_writes_its_files(finished):
     }
     assert any("tfevents" in path.name for path in folder.iterdir())
     assert load_yaml(folder / "config.yaml", TrainConfig) == finished
+
+
+def test_a_plot_replaces_no_other_file_of_its_run(copied):
+    for name in ("checkpoint.pt", "weights.safetensors", "log.csv"):
+        with pytest.raises(ValueError, match=rf"{name} is an input of this run"):
+            plot(Path(copied.output), Path(copied.output, name))
 
 
 @pytest.fixture
