@@ -105,8 +105,8 @@ def check_unused(output: Path) -> None:
     for name in ("weights.safetensors", "best.safetensors"):
         if (output / name).exists():
             raise ValueError(
-                f"{output} has {name} of a run whose checkpoint.pt is gone: name another output, "
-                "or move the weights away"
+                f"{output} has {name} of a run, but no checkpoint.pt to resume it from: name "
+                "another output, or move the weights away"
             )
 
 

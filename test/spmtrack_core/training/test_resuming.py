@@ -173,14 +173,14 @@ def test_a_checkpoint_that_the_disk_cannot_hold_is_named(tmp_path, numbers):
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "best.safetensors"])
-def test_weights_whose_checkpoint_was_deleted_are_not_overwritten(copied, name):
-    """Checkpoints are large, so users delete them once a run has ended."""
+def test_weights_without_a_checkpoint_are_not_overwritten(copied, name):
+    """Users delete large checkpoints of ended runs; an early Ctrl-C comes before the first one."""
     folder = Path(copied.output)
     for other in ("checkpoint.pt", "weights.safetensors", "best.safetensors"):
         if other != name:
             (folder / other).unlink()
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    with pytest.raises(ValueError, match=rf"has {name} of a run .* name another output, or move"):
+    with pytest.raises(ValueError, match=rf"has {name} of a run, but no checkpoint.* or move"):
         train(copied)
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
