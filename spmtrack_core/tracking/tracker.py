@@ -44,6 +44,7 @@ class Tracker:
         self.device = str(engine.device)
         self.model_config = engine.model_config
         self.target: Target | None = None
+        self._told: set[str] = set()  # changes of size; frames of two cameras alternate for ever
 
     @property
     def runtime(self) -> str:
@@ -115,7 +116,7 @@ class Tracker:
 
         The targets come from ``start`` of this tracker. In a frame of another size, a target's box
         is scaled along with the frame; where the aspect changed as well, the target is LOST, and
-        ``lost_reason`` and a warning give the cause. Raises ``ValueError`` for a target that is
+        ``lost_reason`` and a warning, the first time, give the cause. Raises ``ValueError`` for a target that is
         listed twice.
         """
         frame = check_frame(frame)
@@ -139,8 +140,9 @@ class Tracker:
             raise ValueError(f"one of the {len(targets)} targets is listed twice")
         sizes = [image.shape[:2] for image in images]
         changes = [target.rescale(hw) for target, hw in zip(targets, sizes, strict=True)]
-        for change in set(changes) - {""}:
+        for change in set(changes) - {""} - self._told:
             LOG.warning("%s", change)
+        self._told.update(changes)
         fitting = [index for index, target in enumerate(targets) if not target.lost_reason]
         found: Iterator[TrackResult] = iter(())
         if fitting:

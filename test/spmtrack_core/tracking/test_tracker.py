@@ -146,9 +146,10 @@ def test_without_average_and_margin_the_threshold_alone_decides(tracker):
 def test_a_change_of_aspect_is_lost_and_told_until_it_is_undone(tracker, caplog):
     tracker.init(FRAMES[0], (120, 90, 30, 20))
     other = np.ascontiguousarray(FRAMES[1][:40, :50])
-    for frame in (other, other):
+    for frame in (other, other, FRAMES[1], other):  # at the end of two cameras, in turn
         result = tracker.update(frame)
-        assert (result.state, result.confidence) == (TrackState.LOST, 0.0)
+        lost = frame.shape == other.shape
+        assert (result.state is TrackState.LOST, result.confidence == 0) == (lost, lost)
         x, y, w, h = result.box_xywh
         assert 0 <= x <= x + w <= frame.shape[1]
         assert 0 <= y <= y + h <= frame.shape[0]
