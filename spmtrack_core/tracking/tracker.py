@@ -116,8 +116,8 @@ class Tracker:
 
         The targets come from ``start`` of this tracker. In a frame of another size, a target's box
         is scaled along with the frame; where the aspect changed as well, the target is LOST, and
-        ``lost_reason`` and a warning, the first time, give the cause. Raises ``ValueError`` for a target that is
-        listed twice.
+        ``lost_reason`` and, the first time, a warning give the cause. Raises ``ValueError`` for a
+        target that is listed twice.
         """
         frame = check_frame(frame)
         return self.follow_each([frame] * len(targets), targets)
