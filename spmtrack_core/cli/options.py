@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from spmtrack_core.data.catalog import READERS
+
+EVALUATED = (*(name for name in READERS if name != "coco"), "synthetic")
+"""Datasets that can be evaluated on: those with videos, and the built-in scene."""
+
+
+def _check_dataset(name: str) -> str:
+    if name not in (*EVALUATED, *READERS):  # what is wrong with still images is told later
+        raise ValueError(f"dataset must be one of {', '.join(EVALUATED)}; got {name!r}")
+    return name
+
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -49,8 +61,8 @@ Trunk = Annotated[
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="Dataset: folder (your own), lasot, lasot_ext, got10k, trackingnet, tnl2k, nfs, "
-        "uav123, uav20l, otb2015, vasttrack, mot, or synthetic (the built-in scene)."
+        help=f"Dataset: {', '.join(EVALUATED)}; folder is your own, synthetic the built-in scene.",
+        callback=_check_dataset,
     ),
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the dataset.")]

@@ -88,7 +88,8 @@ def test_a_point_on_the_target_will_do(spmtrack, tmp_path, tiny_checkpoint):
         (["track", "synthetic", "--max-frames", "0"], "max_frames"),
         (["eval", "folder", "--output", "x"], "needs --root"),
         (["eval", "lasot", "--root", ".", "--output", "x"], "testing_set.txt"),
-        (["eval", "otb", "--output", "x"], "dataset must be one of lasot"),
+        (["eval", "otb", "--output", "x"], "got10k, vasttrack, "),  # no coco
+        (["eval", "otb", "--check"], "folder, synthetic; got 'otb'"),
         (["eval", "folder", "--root", "absent", "--output", "x"], "no folder at absent"),
         (["train", "absent.yaml"], "absent.yaml"),
     ],
