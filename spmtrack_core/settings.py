@@ -139,6 +139,8 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """Keys and values of ``path`` with ``overrides``, for ``from_dict``; errors as above."""
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader) or {}
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read: {error.strerror or error}") from None
     except _NOT_YAML as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

@@ -203,7 +203,8 @@ class TraxTracker:
                 start_new_session=True,  # a script can be killed with the tracker that it runs
             )
         except (OSError, ValueError) as error:
-            raise ValueError(f"cannot start {self.command!r}: {error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise ValueError(f"cannot start {self.command!r}: {why}") from None
         self._read("hello")
 
     def _ask(self, kind: str, *arguments: str) -> Message:

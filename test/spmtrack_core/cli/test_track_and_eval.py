@@ -91,7 +91,8 @@ def test_a_point_on_the_target_will_do(spmtrack, tmp_path, tiny_checkpoint):
         (["eval", "otb", "--output", "x"], "got10k, vasttrack, "),  # no coco
         (["eval", "otb", "--check"], "folder, synthetic; got 'otb'"),
         (["eval", "folder", "--root", "absent", "--output", "x"], "no folder at absent"),
-        (["train", "absent.yaml"], "absent.yaml"),
+        (["train", "absent.yaml"], "error: absent.yaml cannot be read: No such file or directory"),
+        (["train", "."], "error: . cannot be read: Is a directory"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(

@@ -110,7 +110,7 @@ def test_both_sides_understand_each_other(still, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "match"),
     [
-        ("/absent/tracker", "cannot start '/absent/tracker'"),
+        ("/absent/tracker", "cannot start '/absent/tracker': No such file or dir"),
         ("true", "ended with exit code 0 before its hello"),
         ("echo '@@TRAX:quit \"trax.reason=no weights\"'", "answered quit no weights"),
         ("'unbalanced", "cannot start"),
