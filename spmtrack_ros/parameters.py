@@ -283,8 +283,11 @@ def _read(node: Node, row: Any) -> Any:
     try:
         value = node.declare_parameter(row.name, default, descriptor).value
     except InvalidParameterValueException as error:
-        expected = f"expected {bounds[0]:g} to {bounds[1]:g}" if bounds else str(error)
-        raise ValueError(f"parameter '{row.name}': {expected}") from None
+        if not bounds:
+            raise ValueError(f"parameter '{row.name}': {error}") from None
+        given = node._parameter_overrides[row.name].value
+        expected = f"expected {bounds[0]:g} to {bounds[1]:g}"
+        raise ValueError(f"parameter '{row.name}' is {given!r}: {expected}") from None
     return _convert(row, value)
 
 

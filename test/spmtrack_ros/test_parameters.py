@@ -99,17 +99,17 @@ def test_whole_numbers_are_accepted_as_real_ones(make_node):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"frame_buffer": 0}, "'frame_buffer': expected 1 to 300"),
+        ({"frame_buffer": 0}, "'frame_buffer' is 0: expected 1 to 300"),
         ({"frame_buffer": 2.5}, "'frame_buffer' is 2.5: expected a whole number"),
-        ({"init_timeout": 1000.0}, "'init_timeout': expected 0.1 to 60"),
+        ({"init_timeout": 1000.0}, "'init_timeout' is 1000.0: expected 0.1 to 60"),
         ({"init_timeout": 1000}, "'init_timeout' is 1000.0: expected 0.1 to 60"),
-        ({"init_timeout": float("nan")}, "'init_timeout'"),
+        ({"init_timeout": float("nan")}, "'init_timeout' is nan: expected"),
         ({"init_timeout": "soon"}, "'init_timeout' is 'soon': expected a number"),
         ({"init_timeout": True}, "'init_timeout' is True: expected a number"),
         ({"confidence_weight": 0.001}, "is 0.001: expected 0.01 to 1, or -1"),
         ({"lost_threshold": -0.5}, "'lost_threshold' is -0.5: expected 0 to 1, or -1"),
         ({"label": "two\nlines"}, "'label': label is 'two\\nlines': expected no control"),
-        ({"max_pixels": 179_000_000}, "'max_pixels': expected 1 to 1.78e+08"),  # Pillow's limit
+        ({"max_pixels": 179_000_000}, "is 179000000: expected 1 to 1.78e+08"),  # Pillow's limit
         ({"init_classes": [1.0, 2.0]}, "expected a list of texts"),
         ({"weights": 5}, "'weights' is 5: expected a text"),
         ({"autostart": 1}, "'autostart' is 1: expected true or false"),
@@ -151,9 +151,9 @@ def test_a_camera_index_is_accepted_as_source(make_node):
     ("overrides", "message"),
     [
         ({"frame_id": 5}, "'frame_id' is 5: expected a text"),
-        ({"rate": -1.0}, "'rate': expected 0 to 1000"),
+        ({"rate": -1.0}, "'rate' is -1.0: expected 0 to 1000"),
         ({"rate": 2000}, "'rate' is 2000.0: expected 0 to 1000"),
-        ({"max_frames": -1}, "'max_frames': expected 0 to"),
+        ({"max_frames": -1}, "'max_frames' is -1: expected 0 to"),
         ({"loop": "yes"}, "'loop' is 'yes': expected true or false"),
         ({"source": True}, "'source' is True: expected a text"),
     ],

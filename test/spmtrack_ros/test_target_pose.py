@@ -329,7 +329,7 @@ def test_a_lost_target_is_silence_and_no_warning(run):
         (["ranges:=[sonar]"], "'ranges' is ['sonar']: expected some of depth, cloud"),
         (["ranges:=[size]"], "set target_height or target_width"),
         (["min_range:=30.0"], "'min_range' is 30: expected less than max_range, 20"),
-        (["camera_pitch:=2.0"], "'camera_pitch': expected -1.5 to 1.5"),
+        (["camera_pitch:=2.0"], "'camera_pitch' is 2.0: expected -1.5 to 1.5"),
         (["input:=image"], "'image': expected detection or bearing"),
     ],
 )

@@ -360,9 +360,9 @@ def test_the_end_of_the_node_is_a_zero(run):
     ("parameters", "words"),
     [
         (["mode:=fly"], "'fly': expected drive or pan_tilt"),
-        (["max_speed:=-1.0"], "'max_speed': expected 0 to 10"),
+        (["max_speed:=-1.0"], "'max_speed' is -1.0: expected 0 to 10"),
         (["max_speed:=.nan"], "'max_speed'"),
-        (["control_rate:=1.0"], "'control_rate': expected 10 to 200"),
+        (["control_rate:=1.0"], "'control_rate' is 1.0: expected 10 to 200"),
         (["pan_range:=[1.0, 2.0]"], "'pan_range' is [1.0, 2.0]: expected two angles around 0"),
         (["distance_deadband:=2.0"], "expected less than distance, 1.5"),
     ],
