@@ -42,8 +42,8 @@ def export(
         )
     if output.suffix != suffix or output.name.endswith(tuple(others)):
         raise ValueError(
-            f"{output} must end in {' but not in '.join((suffix, *others))}; what reads it "
-            "recognizes it by that"
+            f"with --format {format}, {output} must end in "
+            f"{' but not in '.join((suffix, *others))}; what reads it recognizes it by that"
         )
     int8 = precision == "int8"  # rounded while writing
     check_installed(format, int8)

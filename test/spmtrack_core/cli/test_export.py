@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_overwrites_nothing(
 )
 def test_what_reads_a_file_recognizes_it_by_its_name(tmp_path, spmtrack, format, name, match):
     code, _, err = spmtrack("export", "--format", format, "-o", tmp_path / name)
-    assert (code, match in err) == (2, True), err
+    assert (code, match in err, f"--format {format}," in err) == (2, True, True), err
 
 
 def test_the_second_file_is_checked_before_the_work(tiny_checkpoint, tmp_path, spmtrack):
