@@ -61,6 +61,22 @@ RULES = {
 }
 """Rules by dataset, where they are not the common ones."""
 
+COUNTS = {
+    ("lasot", "test"): 280,
+    ("lasot_ext", "test"): 150,
+    ("got10k", "val"): 180,
+    ("got10k", "test"): 180,
+    ("trackingnet", "test"): 511,
+    ("tnl2k", "test"): 700,
+    ("nfs", "test"): 100,
+    ("nfs", "pytracking"): 100,
+    ("uav123", "test"): 123,
+    ("uav20l", "test"): 20,
+    ("otb2015", "test"): 100,
+    ("vasttrack", "test"): 3500,
+}
+"""Sequences of the splits that papers report."""
+
 
 class Curves(NamedTuple):
     """Shares of the frames of one sequence, 0..1."""

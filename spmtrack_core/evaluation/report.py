@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spmtrack_core.data.clips import visible
-from spmtrack_core.evaluation.conventions import CONVENTIONS, DEFAULT, RULES
+from spmtrack_core.evaluation.conventions import CONVENTIONS, COUNTS, DEFAULT, RULES
 from spmtrack_core.evaluation.plots import PLOTS, plot_attributes, plot_curves
 from spmtrack_core.evaluation.scoring import (
     SCORES,
@@ -103,6 +103,7 @@ def make_report(
             "name": facts.dataset,
             "split": facts.split,
             "sequences": len(rows),
+            "split_sequences": COUNTS.get((facts.dataset, facts.split)),
             "frames": sum(row["frames"] for row in rows),
             "fingerprint": fingerprint,
         },

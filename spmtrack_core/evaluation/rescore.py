@@ -14,26 +14,11 @@ from spmtrack_core.data.catalog import open_annotations, open_sequences
 from spmtrack_core.data.clips import Track, cut_track
 from spmtrack_core.data.sequence import FrameSequence
 from spmtrack_core.data.toolkits import read_attributes
+from spmtrack_core.evaluation.conventions import COUNTS
 from spmtrack_core.evaluation.report import Facts, told_once, write_report
 from spmtrack_core.evaluation.results import SequenceRun, read_results
 from spmtrack_core.evaluation.scoring import fingerprint, score_sequence
 from spmtrack_core.geometry.boxes import Boxes
-
-COUNTS = {
-    ("lasot", "test"): 280,
-    ("lasot_ext", "test"): 150,
-    ("got10k", "val"): 180,
-    ("got10k", "test"): 180,
-    ("trackingnet", "test"): 511,
-    ("tnl2k", "test"): 700,
-    ("nfs", "test"): 100,
-    ("nfs", "pytracking"): 100,
-    ("uav123", "test"): 123,
-    ("uav20l", "test"): 20,
-    ("otb2015", "test"): 100,
-    ("vasttrack", "test"): 3500,
-}
-"""Sequences of the splits that papers report."""
 
 
 def rescore(

@@ -17,6 +17,7 @@ from rich.table import Table
 from spmtrack_core.evaluation.conventions import CONVENTIONS, DEFAULT, Curves
 from spmtrack_core.evaluation.plots import plot_attributes, plot_curves
 from spmtrack_core.evaluation.tables import (
+    counted,
     latex_text,
     main_scores,
     main_titles,
@@ -223,9 +224,9 @@ def _lines(dataset: str, rows: Sequence[Report], convention: str) -> list[list[s
     lines = []
     for report in rows:
         scores = [percent(value) for value in main_scores(report, convention)]
-        count = str(report["dataset"]["sequences"])
+        count = counted(report)
         if not report["sequences"]:
-            count = f"{len(report['unscored'])}, scored by the server"
+            count += ", scored by the server"
         lines.append([report["tracker"], *scores, count])
     for name, figures in PAPER.get(dataset, {}).items():
         cells = [f"{figure:.1f}" for figure in figures] + ["-"] * (3 - len(figures))

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from spmtrack_core.evaluation.conventions import COUNTS
 from spmtrack_core.files import printable
 
 LONG = 40
@@ -42,7 +43,10 @@ def table(report: dict[str, Any]) -> Table:
 
 def caption(report: Mapping[str, Any]) -> str:
     """The lines below the table: confidence, conventions, long-term scores, settings."""
-    lines = [f"ROC AUC of the confidence for IoU > 0.5: {_score(report['confidence_auc'])}"]
+    lines = []
+    if "of" in (count := counted(report)):
+        lines.append(f"{count} sequences of {report['dataset']['name']}: a part of the split")
+    lines.append(f"ROC AUC of the confidence for IoU > 0.5: {_score(report['confidence_auc'])}")
     if lost := report.get("lost"):
         lines.append(
             f"LOST where the target is absent ({lost['absent_frames']} frames): precision "
@@ -128,7 +132,7 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['tracker']} on {dataset['name']} {dataset['split']}".rstrip(),
         "",
-        f"{dataset['sequences']} sequences, {dataset['frames']} frames. Protocol: "
+        f"{counted(report)} sequences, {dataset['frames']} frames. Protocol: "
         f"{report['protocol']}. All scores are in percent; those of tables, plots and CSV are by "
         f"the convention {report['convention']} unless they say otherwise.",
         "",
@@ -195,6 +199,14 @@ def csv_text(report: Mapping[str, Any]) -> str:
     return printable(text.getvalue())
 
 
+def counted(report: Mapping[str, Any]) -> str:
+    """Sequences of a report: ``280``, or ``3 of 280`` of a split that papers report."""
+    dataset = report["dataset"]
+    count = dataset["sequences"] or len(report["unscored"])
+    whole = COUNTS.get((dataset["name"], dataset["split"]), 0)
+    return f"{count} of {whole}" if count < whole else str(count)
+
+
 def main_titles(report: Mapping[str, Any]) -> Sequence[str]:
     """Titles of ``main_scores``."""
     got10k = report["dataset"]["name"] == "got10k"
@@ -228,6 +240,8 @@ def latex_text(reports: Sequence[Mapping[str, Any]], convention: str) -> str:
             lines.append(rf"tracker & dataset & {head} \\ \hline")
             above = titles
         names = [report["tracker"], f"{report['dataset']['name']} {report['dataset']['split']}"]
+        if "of" in (count := counted(report)):
+            names[1] += f" ({count})"
         cells = [_escaped(name) for name in names]
         cells += [percent(score) for score in main_scores(report, convention)]
         lines.append(" & ".join(cells) + r" \\")

@@ -10,8 +10,8 @@ import numpy as np
 from spmtrack_core.config import DatasetConfig
 from spmtrack_core.data.catalog import open_sequences
 from spmtrack_core.data.sequence import FrameSequence
+from spmtrack_core.evaluation.conventions import COUNTS
 from spmtrack_core.evaluation.passes import Passes, key_of
-from spmtrack_core.evaluation.rescore import COUNTS
 from spmtrack_core.evaluation.results import ResultFolder, run_name, unpacked
 from spmtrack_core.evaluation.submission import (
     Expected,

@@ -357,7 +357,10 @@ def test_tables_have_the_rows_of_their_dataset(tmp_path):
     rescore(config, tmp_path / "a_b{50%}", tmp_path / "out")
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| convention |" in table and "AO" not in table and "TrackingNet" not in table
-    assert r"a\_b\{50\%\} & lasot test &" in (tmp_path / "out" / "table.tex").read_text()
+    assert "1 of 280 sequences, " in table
+    assert (
+        r"a\_b\{50\%\} & lasot test (1 of 280) &" in (tmp_path / "out" / "table.tex").read_text()
+    )
 
 
 def test_a_file_without_any_score_is_left_out(tmp_path, spmtrack):
@@ -366,14 +369,16 @@ def test_a_file_without_any_score_is_left_out(tmp_path, spmtrack):
     text(tmp_path / "mine" / "cat-1.txt", *ROWS[:2])
     text(tmp_path / "mine" / "cat-2.txt", *ROWS)
     text(tmp_path / "mine" / "none-1.txt", *ROWS)
-    code, _, err = spmtrack(
+    code, out, err = spmtrack(
         *("eval", "lasot", "--root", tmp_path / "data", "--rescore", tmp_path / "mine"),
         *("--output", tmp_path / "out"),
     )
     assert (code, "1 of 3 sequences evaluated" in err) == (3, True)
+    assert "1 of 280 sequences of lasot: a part of the split" in out
     assert "cat-1: 2 boxes for 3 frames" in err
     assert f"none-1: no boxes at {tmp_path / 'data' / 'none-1' / 'groundtruth.txt'}" in err
     report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["dataset"]["split_sequences"] == 280
     assert report["conventions"]["spmtrack"]["auc"] > 0.6  # one of three frames is absent
 
 

@@ -51,7 +51,8 @@ def test_runs_stand_beside_the_papers_figures(tmp_path, runs, spmtrack):
     table = (tmp_path / "table" / "table.md").read_text()
     assert re.search(r"\| lasot test \| good and bad \| \+[\d.]+ \| .* \| 1 \|", table), table
     assert "| SPMTrack-G (paper) | 77.4 | 85.0 | 86.6 |" in table
-    assert r"lasot test & 63.49" in (tmp_path / "table" / "table.tex").read_text()
+    assert re.search(r"\| good \|.*\| 1 of 280 \|\n\| bad \|.*\| 1 of 280 \|\n", table), table
+    assert r"lasot test (1 of 280) & 63.49" in (tmp_path / "table" / "table.tex").read_text()
     assert (tmp_path / "table" / "lasot-test" / "success.png").stat().st_size > 1000
     assert "other true boxes" not in table
 
@@ -81,8 +82,10 @@ def test_a_table_has_the_scores_of_the_convention_and_of_the_dataset(tmp_path, r
     scores = re.search(r"\| edge \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", rows)
     default = json.loads((tmp_path / "out_edge" / "results.json").read_text())["mean"]
     assert scores and scores[1] != f"{100 * default['success_auc']:.2f}"
-    assert f"edge & lasot test & {' & '.join(scores.groups())}" in latex
-    assert "AO & SR50 & SR75" in latex and "mine & got10k val & 100.00 & 100.00" in latex
+    assert f"edge & lasot test (1 of 280) & {' & '.join(scores.groups())}" in latex
+    assert (
+        "AO & SR50 & SR75" in latex and "mine & got10k val (1 of 180) & 100.00 & 100.00" in latex
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,9 +109,10 @@ def test_a_run_that_a_server_scores_stands_beside_the_papers_figures(
     assert code == 0, err
     assert "scored by the server" in out and "SPMTrack-G (paper)" in out
     table, latex = ((tmp_path / "table" / f"table.{kind}").read_text() for kind in ("md", "tex"))
-    assert re.search(r"\| tiny \w+ \| - \| - \| - \| 1, scored by the server \|", table), table
+    row = r"\| tiny \w+ \| - \| - \| - \| 1 of \d+, scored by the server \|"
+    assert re.search(row, table), table
     assert paper in table
-    assert f"{dataset} test & - & - & -" in latex
+    assert re.search(rf"{dataset} test \(1 of \d+\) & - & - & -", latex), latex
 
 
 @pytest.mark.parametrize(
