@@ -26,6 +26,9 @@ PLOTS = {
     "normalized": (NORMALIZED_THRESHOLDS, "distance in sides of the true box", "P at 0.20"),
 }
 
+MARKERS = "osD^vPX"
+"""One a tracker; matplotlib has 10 colors, so that both repeat together after 70."""
+
 
 def plot_curves(
     output: Path,
@@ -104,19 +107,19 @@ def plot_comparison(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     for number, report in numbered:  # the numbers of the table
         mean = report["mean"]
         label = f"{number}  {report['tracker']}: {mean['mean_iou']:.3f}, {mean['success_auc']:.3f}"
-        (curve,) = left.plot(SUCCESS_THRESHOLDS, report["success_curve"], label=label)
-        point = 1000 / max(mean["median_ms"], 1e-6), mean["mean_iou"]
-        right.plot(*point, "o", color=curve.get_color())
-        right.annotate(str(number), point, xytext=(5, 5), textcoords="offset points")
+        style: Any = {"color": f"C{number - 1}", "marker": MARKERS[(number - 1) % len(MARKERS)]}
+        left.plot(SUCCESS_THRESHOLDS, report["success_curve"], label=label, markevery=4, **style)
+        right.plot(1000 / max(mean["median_ms"], 1e-6), mean["mean_iou"], alpha=0.7, **style)
         for axes in more:
             kinds = {"as they are": mean["mean_iou"], **report["disturbed"]}
-            axes.plot(list(kinds), list(kinds.values()), "o-", color=curve.get_color())
+            axes.plot(list(kinds), list(kinds.values()), **style)
     for axes in more:
         axes.set(ylim=(0, 1), ylabel="mean IoU")
         axes.tick_params("x", rotation=60)
         axes.grid(alpha=0.3)
     left.set(xlabel="IoU threshold", ylabel="share of frames above", xlim=(0, 1), ylim=(0, 1))
-    right.set(xlabel="frames per second", ylabel="mean IoU", xlim=(0, None), ylim=(0, 1))
+    fastest = 1.05 * right.dataLim.x1  # not half cut off by the edge
+    right.set(xlabel="frames per second", ylabel="mean IoU", xlim=(0, fastest), ylim=(0, 1))
     figure.legend(title="mean IoU, success AUC", loc="outside right upper")
     for axes in (left, right):
         axes.grid(alpha=0.3)

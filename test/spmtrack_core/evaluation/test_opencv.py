@@ -16,6 +16,7 @@ from dataset_trees import MAKE
 
 from spmtrack_core.data.recording import write_boxes, write_image
 from spmtrack_core.data.scene import scene
+from spmtrack_core.evaluation import plots
 from spmtrack_core.evaluation.disturb import DISTURBANCES
 from spmtrack_core.evaluation.opencv import OpenCVTracker, opencv_trackers
 from spmtrack_core.geometry.boxes import iou_xyxy, xywh_to_xyxy
@@ -91,6 +92,8 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     few = {"KCF": opencv_trackers()[0]["KCF"]}
     absent = ["CSRT is not in this OpenCV"]
     monkeypatch.setattr("spmtrack_core.cli.compare.opencv_trackers", lambda *_: (few, absent))
+    figures, save = [], plots.save
+    monkeypatch.setattr(plots, "save", lambda *each: figures.append(each[1]) or save(*each))
 
     code, out, err = spmtrack(
         "compare",
@@ -112,6 +115,8 @@ def test_the_command_compares(tmp_path, monkeypatch, tiny_checkpoint, spmtrack):
     assert [len(report["sequences"]) for report in reports] == [1, 1]
     assert [list(report["disturbed"]) for report in reports] == [["loose box"]] * 2
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")) is not None
+    for axes in figures[-1].axes:  # the legend tells them apart: labels lie over each other
+        assert len({line.get_marker() for line in axes.lines} - {"None"}) == 2 and not axes.texts
     assert (tmp_path / "out" / "KCF" / "loose box" / "boxes" / "a.txt").is_file()
 
 
