@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rich.console import Console
+from rich.text import Text
+
 from spmtrack_core.tracking.loading import load_tracker
 from spmtrack_core.tracking.tracker import Tracker
 
@@ -18,9 +21,10 @@ def ready_tracker(
     policy: str,
 ) -> Tracker:
     """A tracker that has been warmed up. Raises as ``load_tracker``, and for another policy."""
-    tracker = load_tracker(
-        weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
-    )
-    tracker.config = replace(tracker.config, policy=policy)
-    tracker.warm_up()
+    with Console(stderr=True).status(Text(f"loading {weights}")):
+        tracker = load_tracker(
+            weights, device, precision=precision, trunk=trunk, runtime=runtime, threads=threads
+        )
+        tracker.config = replace(tracker.config, policy=policy)
+        tracker.warm_up()
     return tracker

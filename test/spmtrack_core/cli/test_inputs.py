@@ -161,6 +161,19 @@ def test_a_video_brings_its_boxes_along(run):
     assert read_boxes("b.txt")[0].tolist() == [20, 12, 16, 14]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_that_the_weights_are_being_loaded_and_a_log_does_not(
+    run, monkeypatch, terminal
+):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
+    else:
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
+    make_folder("seq")
+    code, text = run("track", "seq", *BOX)
+    assert (code, "loading " in text) == (0, terminal), text
+
+
 @pytest.mark.parametrize(("option", "name"), [("--output", "o.mp4"), ("--report", "r.html")])
 def test_boxes_are_written_although_the_disk_is_full_for_the_rest(run, option, name):
     random = np.random.default_rng(0)
