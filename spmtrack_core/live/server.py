@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -63,6 +63,7 @@ class LiveServer:
         self._view, self._noticed = View(), True
         self._pages: set[_Page] = set()
         self._encoded: tuple[int, asyncio.Task[Encoded]] | None = None
+        self._encoders = ThreadPoolExecutor()  # those that handle requests may all be waiting
         self._fault = ""  # why an image could not be shown
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="live", daemon=True)
@@ -110,6 +111,7 @@ class LiveServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
         self._loop.close()
+        self._encoders.shutdown(wait=False)
 
     async def _start(self, host: str, port: int) -> int:
         app = web.Application(middlewares=[self._check], client_max_size=LONGEST)
@@ -226,9 +228,11 @@ class LiveServer:
     async def _encode(self, number: int, image: Callable[[], Image]) -> Encoded:
         """The JPEG of the image of this number: made once for all pages, outside this thread."""
         if self._encoded is None or self._encoded[0] != number:
-            work = asyncio.to_thread(encode_jpeg, image)
-            self._encoded = number, asyncio.create_task(work)
+            self._encoded = number, asyncio.create_task(self._encode_now(image))
         return await asyncio.shield(self._encoded[1])
+
+    async def _encode_now(self, image: Callable[[], Image]) -> Encoded:
+        return await self._loop.run_in_executor(self._encoders, encode_jpeg, image)
 
     async def _receive(self, page: _Page) -> None:
         async for message in page.websocket:

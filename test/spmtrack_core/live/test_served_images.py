@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,33 @@ def test_whoever_shows_never_waits_for_the_server(server):
     for number in range(1000):  # would never end otherwise
         server.show(picture(number, side=2))
     busy.set()
+
+
+def test_requests_that_wait_do_not_stop_the_images(server, monkeypatch):
+    waiting, ended = threading.Semaphore(0), threading.Event()
+
+    def handle(request):
+        waiting.release()
+        ended.wait()
+        return Future()
+
+    server._loop.set_default_executor(ThreadPoolExecutor(2))
+    monkeypatch.setattr(server, "_handle", handle)
+
+    async def run():
+        async with open_page(server) as page:
+            await page.view()
+            for number in range(2):
+                await page.socket.send_str(f'{{"type": "pause", "request": {number}}}')
+                await asyncio.to_thread(waiting.acquire)
+            server.show(picture(1))
+            await page.shown()
+            assert (await page.view())[1]
+
+    try:
+        asyncio.run(run())
+    finally:
+        ended.set()
 
 
 def test_a_page_that_draws_nothing_gets_one_image_and_is_dropped(server, monkeypatch):
