@@ -135,9 +135,14 @@ class TargetPose(Node):
     def _measure(self, seen: Seen) -> bool:
         """Publish or refuse; False to wait for what may still come."""
         newest = not self._waiting
-        patient = newest or 0 < self._waiting[-1].stamp_ns - seen.stamp_ns <= _PATIENCE * 1e9
+        behind = 0.0 if newest else (self._waiting[-1].stamp_ns - seen.stamp_ns) / 1e9
+        patient = newest or 0 < behind <= _PATIENCE
         try:
             source, measured = self._sources.measure(seen, patient)
+            if not 0 <= behind <= _SILENCE:  # lost meanwhile, or the clock was set
+                raise ValueError(
+                    f"a box waited for depth or TF until the next, {behind:.1f} s later"
+                )
             self._publish(seen, source, measured)
             info = self._sources.camera_info
             used = info is not None and (seen.detection is not None or source == "depth")

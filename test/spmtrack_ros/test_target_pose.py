@@ -194,6 +194,11 @@ def test_the_first_range_that_there_is_counts(run):
     assert node.posed(1450, timeout=0.3) is None
     node.see(2400)  # the depth camera has ended
     assert node.posed(2400)[2] == pytest.approx(4.0)
+    node.world.publish("depth", depth_image(2500, 3.0))
+    node.see(2550)  # the last box before the target is lost
+    node.world.settle()
+    node.see(4000, target_id="2")
+    assert node.posed(4000) and node.posed(2550, timeout=0.3) is None
 
 
 def optical_to(parent, child, x, y, z):
