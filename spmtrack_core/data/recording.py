@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -36,11 +37,12 @@ class VideoRecorder:
         check_video_path(path)
         self.path = Path(path)
         self._target = Path(os.path.realpath(path))  # a link stays a link
-        self._beside = part_of(self._target)
-        self._target.parent.mkdir(parents=True, exist_ok=True)
+        # a folder is locked, for on SMB a file that is locked cannot be written by FFmpeg
+        self._folder = part_of(self._target)
         with self._told():
-            self._beside.touch()
-        self._lock: int | None = lock_part(self._beside, self.path)
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock: int | None = lock_part(self._folder, self.path)
+        self._beside = self._folder / self._target.name
         self._container = av.open(str(self._beside), "w", format="mp4")
         codec = "h264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream = self._container.add_stream(
@@ -94,7 +96,7 @@ class VideoRecorder:
             return
         with suppress(av.FFmpegError, OSError):
             self._container.close()
-        self._beside.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
+import stat
 
 import numpy as np
 import pytest
@@ -78,6 +80,18 @@ def test_two_runs_do_not_write_one_video(tmp_path):
             VideoRecorder(tmp_path / "a.mp4")
         recorder.write(FRAME)
     assert sum(1 for _ in open_frames(tmp_path / "a.mp4")) == 2
+
+
+def test_a_killed_run_does_not_hinder_the_next_and_no_file_is_locked(tmp_path, monkeypatch):
+    """On SMB, what is locked by one descriptor can be written by no other."""
+    (tmp_path / ".a.mp4.part").mkdir()
+    (tmp_path / ".a.mp4.part" / "a.mp4").write_text("half")
+    locked = []
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, _: locked.append(os.fstat(descriptor)))
+    with VideoRecorder(tmp_path / "a.mp4") as recorder:
+        recorder.write(FRAME)
+    assert [stat.S_ISDIR(each.st_mode) for each in locked] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_frames_of_another_size_are_fitted_into_the_first(tmp_path):
