@@ -98,7 +98,7 @@ def track(
     if output:
         check_video_path(output)
     check_outputs((output, boxes, report), inputs)
-    if report and report.suffix.lower() not in (".html", ".htm"):
+    if report and report.suffix.lower() not in ("", ".html", ".htm"):  # /dev/stdout has none
         raise ValueError(f"a report is written as .html; got {report}")
     if box is not None and point is not None:
         raise ValueError("give --box or --point, not both")
