@@ -135,14 +135,15 @@ class TargetPose(Node):
     def _measure(self, seen: Seen) -> bool:
         """Publish or refuse; False to wait for what may still come."""
         newest = not self._waiting
-        behind = 0.0 if newest else (self._waiting[-1].stamp_ns - seen.stamp_ns) / 1e9
-        patient = newest or 0 < behind <= _PATIENCE
+        last = seen if newest else self._waiting[-1]
+        behind = (last.stamp_ns - seen.stamp_ns) / 1e9
+        patient = newest or (last.id == seen.id and 0 < behind <= _PATIENCE)
         try:
             source, measured = self._sources.measure(seen, patient)
-            if not 0 <= behind <= _SILENCE:  # lost meanwhile, or the clock was set
-                raise ValueError(
-                    f"a box waited for depth or TF until the next, {behind:.1f} s later"
-                )
+            # lost meanwhile, or the clock was set
+            if last.id != seen.id or not 0 <= behind <= _SILENCE:
+                text = f"a box waited until that of target {last.id} came, {behind:.1f} s later"
+                raise ValueError(f"{source}: {text}")
             self._publish(seen, source, measured)
             info = self._sources.camera_info
             used = info is not None and (seen.detection is not None or source == "depth")

@@ -199,6 +199,12 @@ def test_the_first_range_that_there_is_counts(run):
     node.world.settle()
     node.see(4000, target_id="2")
     assert node.posed(4000) and node.posed(2550, timeout=0.3) is None
+    node.world.publish("depth", depth_image(4100, 3.0))
+    node.see(4150, target_id="2")
+    node.world.settle()
+    node.see(4170, target_id="3")
+    node.world.publish("depth", depth_image(4170, 3.0))
+    assert node.posed(4170) and node.posed(4150, timeout=0.3) is None
 
 
 def optical_to(parent, child, x, y, z):
