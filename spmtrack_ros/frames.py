@@ -32,7 +32,11 @@ class Transform:
 
 
 class NoTransform(ValueError):
-    """Two frames are not connected, or not yet at that time."""
+    """Two frames are not connected, or not at that time."""
+
+
+class LateTransform(NoTransform):
+    """Two frames are connected, but at another time: theirs may still come."""
 
 
 def quaternion_to_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
@@ -68,7 +72,7 @@ class Frames:
     def transform(self, target: str, source: str, stamp: Any) -> Transform:
         """From the frame ``source`` to ``target`` at the time of a message.
 
-        Raises ``NoTransform`` if there is none, or no tf2_ros.
+        Raises ``LateTransform`` or ``NoTransform`` if there is none, or no tf2_ros.
         """
         if target == source:
             return Transform(np.eye(3), np.zeros(3))
@@ -78,10 +82,19 @@ class Frames:
             found = self._buffer.lookup_transform(target, source, Time.from_msg(stamp)).transform
         # tf2's exceptions have no base in common that all distributions export
         except Exception as error:
-            raise NoTransform(f"no transform from {source} to {target}: {error}") from None
+            kind = LateTransform if self._are_connected(target, source) else NoTransform
+            raise kind(f"no transform from {source} to {target}: {error}") from None
         turn, shift = found.rotation, found.translation
         rotation = quaternion_to_matrix(turn.x, turn.y, turn.z, turn.w)
         return Transform(rotation, np.array((shift.x, shift.y, shift.z)))
+
+    def _are_connected(self, target: str, source: str) -> bool:
+        """Whether there is a transform at the newest time."""
+        try:
+            self._buffer.lookup_transform(target, source, Time())
+        except Exception:
+            return False
+        return True
 
     def transform_between(self, target: Any, source: Any, fixed: str) -> Transform:
         """From the frame and time of one header, ``source``, to those of another one.

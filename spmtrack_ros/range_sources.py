@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
 from spmtrack_ros.camera import image_size, project
-from spmtrack_ros.frames import Frames, NoTransform, Transform
+from spmtrack_ros.frames import Frames, LateTransform, Transform
 from spmtrack_ros.parameters import NodeParameters, parameter
 from spmtrack_ros.range_messages import Recent, cloud_to_points, depth_to_array, scan_to_points
 from spmtrack_ros.ranging import (
@@ -209,7 +209,7 @@ class RangeSources:
                 problems.append(f"{source}: {error}")
                 recent = self._recent.get(source)
                 # TF of a fixed frame may come after the message
-                late = isinstance(error, NoTransform) and self._parameters.output_frame
+                late = isinstance(error, LateTransform) and self._parameters.output_frame
                 if patient and (late or (recent and recent.expects(seen.stamp_ns))):
                     raise NotYet("; ".join(problems)) from None
         raise ValueError("; ".join(problems))

@@ -27,7 +27,7 @@ from visualization_msgs.msg import Marker
 from spmtrack_ros.camera import direction, frame_problem, image_size
 from spmtrack_ros.conversions import bbox_to_xywh, stamp_to_ns
 from spmtrack_ros.diagnostics import OK, WARN
-from spmtrack_ros.frames import Frames, NoTransform
+from spmtrack_ros.frames import Frames, LateTransform
 from spmtrack_ros.kalman import ConstantVelocity
 from spmtrack_ros.parameters import read_parameters
 from spmtrack_ros.program import run_program, spin
@@ -149,7 +149,7 @@ class TargetPose(Node):
             used = info is not None and (seen.detection is not None or source == "depth")
             self._problem = frame_problem(info, seen.header.frame_id) if used else ""
         except ValueError as error:
-            late = patient and isinstance(error, NotYet | NoTransform)
+            late = patient and isinstance(error, NotYet | LateTransform)
             if late or (newest and self._sources.waits):
                 return False
             self._refuse(str(error))

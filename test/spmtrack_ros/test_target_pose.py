@@ -226,46 +226,57 @@ def level(parent, child, x, y, z):
 def test_scan_cloud_and_ground_by_tf(run):
     node = run("ranges:=[cloud, scan, ground]", "output_frame:=base_footprint", tf=True)
     world = node.world
+
+    def hear_tf(milliseconds):
+        camera = optical_to("base_footprint", "camera_optical", 0.1, 0.0, 0.4)
+        camera.header = header_at(milliseconds * MS, "base_footprint")
+        world.publish("/tf", TFMessage(transforms=[camera]))
+
+    def follow(stamps):
+        """The first of these stamps with a pose."""
+        return next((each for each in stamps if node.see(each) or node.posed(each, 0.5)), None)
+
     node.see(600)
     world.settle()
-    node.see(900)  # gives up the one before
+    node.see(900)  # gives up the one before, and has no reason to wait for TF
     assert node.says("no point cloud has arrived; scan: no scan has arrived; ground: no transform")
-    tree = [
-        optical_to("base_footprint", "camera_optical", 0.1, 0.0, 0.4),
-        level("base_footprint", "laser", -0.1, 0.0, 0.2),
-    ]
-    node.see(950)  # one more that waits for TF
+    laser = level("base_footprint", "laser", -0.1, 0.0, 0.2)
+    world.publish("/tf_static", TFMessage(transforms=[laser]), LATCHED)
+    hear_tf(950)
+    assert follow(range(960, 1040, 10))  # until TF has been heard
+    node.see(1100)  # later than small_tf bridges, so that it waits for TF
     world.settle()
-    world.publish("/tf_static", TFMessage(transforms=tree), LATCHED)
-    for stamp in range(1000, 1080, 10):  # until TF has been heard
-        node.see(stamp)
-        if node.posed(stamp, timeout=0.5):
-            break
+    hear_tf(1100)
+    assert follow(range(1110, 1190, 10))
     # by the ground: the lower side is 50 px below the middle, so 0.4 m down at 4 m
-    assert node.posed(900) == node.posed(stamp) == pytest.approx((4.1, -1.2, 0.4), abs=0.01)
+    assert node.posed(1100) == pytest.approx((4.1, -1.2, 0.4), abs=0.01)
     assert node.pose[-1].header.frame_id == "base_footprint"
     assert world.until(lambda: node.source and node.source[-1].data == "ground")
 
-    scan = LaserScan(header=header_at(1100 * MS, "laser"), angle_min=-1.0, range_max=30.0)
+    scan = LaserScan(header=header_at(1300 * MS, "laser"), angle_min=-1.0, range_max=30.0)
     scan.angle_increment, angles = 0.01, -1.0 + 0.01 * np.arange(201)
     scan.ranges = (4.2 / np.cos(angles)).tolist()  # a wall, 4 m before the camera
+    hear_tf(1300)
     world.publish("scan", scan)
-    node.see(1100)
-    assert node.posed(1100) == pytest.approx((4.1, -1.2, 0.4), abs=0.1)
+    world.settle()
+    stamp = follow(range(1300, 1340, 10))
+    assert node.posed(stamp) == pytest.approx((4.1, -1.2, 0.4), abs=0.1)
     assert world.until(lambda: node.source[-1].data == "scan")
 
     y, z = np.meshgrid(np.linspace(-3, 1, 81), np.linspace(-1, 1, 41))
     points = np.stack((np.full(y.size, 3.2), y.ravel(), z.ravel()), axis=1).astype(np.float32)
     points[::7] = np.nan
-    cloud = PointCloud2(header=header_at(1200 * MS, "laser"), height=1, width=len(points))
+    cloud = PointCloud2(header=header_at(1400 * MS, "laser"), height=1, width=len(points))
     cloud.fields = [
         PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
         for index, name in enumerate("xyz")
     ]
     cloud.point_step, cloud.row_step, cloud.data = 12, 12 * len(points), points.tobytes()
+    hear_tf(1400)
     world.publish("points", cloud)
-    node.see(1200)
-    assert node.posed(1200) == pytest.approx((3.1, -0.9, 0.4), abs=0.05)
+    world.settle()
+    stamp = follow(range(1400, 1440, 10))
+    assert node.posed(stamp) == pytest.approx((3.1, -0.9, 0.4), abs=0.05)
     assert world.until(lambda: node.source[-1].data == "cloud")
 
 

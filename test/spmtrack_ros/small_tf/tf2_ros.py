@@ -52,11 +52,14 @@ class Buffer:
             self.parents[name] = [*kept, (stamp, each.header.frame_id, _matrix(each.transform))]
 
     def to_root(self, frame, time):
+        """The time 0 is the newest one."""
         matrix = np.eye(4)
         while frame in self.parents:
             known = self.parents[frame]
             away = [0.0 if stamp is None else abs(stamp - time) for stamp, *_ in known]
-            if min(away) > MAX_AWAY:
+            if time == 0:
+                away = range(len(known), 0, -1)
+            elif min(away) > MAX_AWAY:
                 raise TransformException(f"{frame} is known {min(away):.2f} s from then")
             _, parent, step = known[int(np.argmin(away))]
             matrix, frame = step @ matrix, parent
