@@ -62,7 +62,7 @@ class LiveServer:
         self._lock = threading.Lock()
         self._view, self._noticed = View(), True
         self._pages: set[_Page] = set()
-        self._encoded: tuple[int, asyncio.Task[Encoded]] | None = None
+        self._encoded: tuple[int, asyncio.Future[Encoded]] | None = None
         self._encoders = ThreadPoolExecutor()  # those that handle requests may all be waiting
         self._fault = ""  # why an image could not be shown
         self._loop = asyncio.new_event_loop()
@@ -228,11 +228,9 @@ class LiveServer:
     async def _encode(self, number: int, image: Callable[[], Image]) -> Encoded:
         """The JPEG of the image of this number: made once for all pages, outside this thread."""
         if self._encoded is None or self._encoded[0] != number:
-            self._encoded = number, asyncio.create_task(self._encode_now(image))
+            work = self._loop.run_in_executor(self._encoders, encode_jpeg, image)
+            self._encoded = number, work
         return await asyncio.shield(self._encoded[1])
-
-    async def _encode_now(self, image: Callable[[], Image]) -> Encoded:
-        return await self._loop.run_in_executor(self._encoders, encode_jpeg, image)
 
     async def _receive(self, page: _Page) -> None:
         async for message in page.websocket:
