@@ -44,8 +44,8 @@ def table(report: dict[str, Any]) -> Table:
 def caption(report: Mapping[str, Any]) -> str:
     """The lines below the table: confidence, conventions, long-term scores, settings."""
     lines = []
-    if "of" in (count := counted(report)):
-        lines.append(f"{count} sequences of {report['dataset']['name']}: a part of the split")
+    if part := part_of_split(report):
+        lines.append(f"{part} sequences of {report['dataset']['name']}: a part of the split")
     lines.append(f"ROC AUC of the confidence for IoU > 0.5: {_score(report['confidence_auc'])}")
     if lost := report.get("lost"):
         lines.append(
@@ -201,10 +201,18 @@ def csv_text(report: Mapping[str, Any]) -> str:
 
 def counted(report: Mapping[str, Any]) -> str:
     """Sequences of a report: ``280``, or ``3 of 280`` of a split that papers report."""
-    dataset = report["dataset"]
-    count = dataset["sequences"] or len(report["unscored"])
+    return part_of_split(report) or str(_sequences(report))
+
+
+def part_of_split(report: Mapping[str, Any]) -> str:
+    """``3 of 280`` where the split that papers report has more sequences; empty otherwise."""
+    dataset, count = report["dataset"], _sequences(report)
     whole = COUNTS.get((dataset["name"], dataset["split"]), 0)
-    return f"{count} of {whole}" if count < whole else str(count)
+    return f"{count} of {whole}" if count < whole else ""
+
+
+def _sequences(report: Mapping[str, Any]) -> int:
+    return report["dataset"]["sequences"] or len(report["unscored"])
 
 
 def main_titles(report: Mapping[str, Any]) -> Sequence[str]:
@@ -240,8 +248,8 @@ def latex_text(reports: Sequence[Mapping[str, Any]], convention: str) -> str:
             lines.append(rf"tracker & dataset & {head} \\ \hline")
             above = titles
         names = [report["tracker"], f"{report['dataset']['name']} {report['dataset']['split']}"]
-        if "of" in (count := counted(report)):
-            names[1] += f" ({count})"
+        if part := part_of_split(report):
+            names[1] += f" ({part})"
         cells = [_escaped(name) for name in names]
         cells += [percent(score) for score in main_scores(report, convention)]
         lines.append(" & ".join(cells) + r" \\")
